@@ -1,0 +1,80 @@
+"""What was asked: a prompt's tokens, how to sample, when to stop. Knows no arrays and no models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from outrider.errors import ParameterError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+Exactness = Literal["bitwise", "seed", "distribution"]
+
+MAX_SEED = 2**63 - 1
+MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the target samples, and when a text ends.
+
+    Truncations apply in the order temperature, top-k, top-p, min-p. The text depends on the target, the prompt and
+    these parameters only: never on the drafter, its depth, or what else runs in the batch.
+
+    Args:
+        temperature: 0 is greedy; otherwise logits are divided by it.
+        top_k: keep the `top_k` likeliest tokens; 0 keeps all.
+        top_p: keep the likeliest tokens up to this mass (ties at the border kept); 1 keeps all.
+        min_p: keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
+        seed: the noise of the request; None draws a fresh one when the request is made.
+        stop: texts that end the output; the output does not contain them.
+        stop_token_ids: tokens that end the output, besides the model's own end tokens.
+        max_tokens: the output's length in tokens at most.
+
+    Raises:
+        ParameterError: a value is out of its range.
+
+    Example:
+        >>> SamplingParams(temperature=0.7, seed=1).temperature
+        0.7
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    max_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        _require("temperature", self.temperature, math.isfinite(self.temperature) and self.temperature >= 0, "0 or more")
+        _require("top_k", self.top_k, self.top_k >= 0, "0 (keep all) or more")
+        _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
+        _require("min_p", self.min_p, 0 <= self.min_p <= 1, "between 0 and 1")
+        _require("seed", self.seed, self.seed is None or 0 <= self.seed <= MAX_SEED, f"between 0 and {MAX_SEED}")
+        _require("stop", self.stop, all(self.stop), "texts of at least one character")
+        _require("stop_token_ids", self.stop_token_ids, all(id_ >= 0 for id_ in self.stop_token_ids), "0 or more each")
+        _require("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One text to generate. `params.seed` is already drawn; `depth` is how many tokens to draft a step (0: none)."""
+
+    request_id: int
+    prompt_token_ids: tuple[int, ...]
+    params: SamplingParams
+    seed: int
+    depth: int
+    stream: int = 0
+
+    def __post_init__(self) -> None:
+        _require("depth", self.depth, 0 <= self.depth <= MAX_DEPTH, f"between 0 and {MAX_DEPTH}")
+
+
+def _require(name: str, value: object, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise ParameterError(f"{name} is {value!r}, but must be {wanted}")

@@ -1,0 +1,81 @@
+"""A draft's shape: token trees, how large they may be, and what verification said of them. Knows no arrays.
+
+Rows of a forward number a tree's nodes after its root: row 0 is the root (the last emitted token, not yet in the
+cache), row i + 1 is node i.
+
+    root ── 0 ── 2          tokens  = (a, b, c)
+        └── 1               parents = (-1, -1, 0)       depth of node 2 is 2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ROOT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTree:
+    """Candidate tokens with parents; node `i` hangs under node `parents[i]`, or under the root if that is -1.
+
+    Parents come before children, so that every prefix of a tree is a tree. An empty tree is plain decoding, a tree
+    whose every node hangs under the one before is a chain.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+
+    @classmethod
+    def chain(cls, tokens: tuple[int, ...]) -> TokenTree:
+        """The tree with one branch."""
+        return cls(tokens, tuple(range(ROOT, len(tokens) - 1)))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_chain(self) -> bool:
+        return self.parents == tuple(range(ROOT, len(self.tokens) - 1))
+
+    def child(self, node: int, token: int) -> int | None:
+        """The first child of `node` that proposes `token`."""
+        for index, parent in enumerate(self.parents):
+            if parent == node and self.tokens[index] == token:
+                return index
+        return None
+
+    def depths(self) -> tuple[int, ...]:
+        """Distance of each node from the root: a node's position is the root's plus this, never its slot."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent == ROOT else depths[parent] + 1)
+        return tuple(depths)
+
+    def check(self, vocab_size: int) -> None:
+        """Assert what every later stage relies on."""
+        assert len(self.tokens) == len(self.parents)
+        assert all(ROOT <= parent < index for index, parent in enumerate(self.parents))
+        assert all(0 <= token < vocab_size for token in self.tokens)
+
+
+class DraftBudget(NamedTuple):
+    """What a drafter may spend on one sequence in one step."""
+
+    max_depth: int
+    max_nodes: int
+
+
+class Verdict(NamedTuple):
+    """What verification decided: the accepted nodes from the root on, and the token the step ends with.
+
+    `is_bonus` is true if the whole draft was kept, so that `next_token` came on top of it.
+    """
+
+    path: tuple[int, ...]
+    next_token: int
+    is_bonus: bool
+
+    @property
+    def num_accepted(self) -> int:
+        return len(self.path)
