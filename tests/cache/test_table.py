@@ -1,0 +1,75 @@
+"""The cache's books: nothing is lost, held twice, or kept that was not committed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from outrider.cache.table import BLOCK_SIZE, BlockPool, BlockTable, OutOfBlocksError
+
+
+def make_pool(max_blocks: int = 100) -> BlockPool:
+    return BlockPool(max_blocks, lambda num_blocks: None)
+
+
+def test_leaving_a_reservation_without_commit_frees_everything():
+    pool = make_pool()
+    table = BlockTable(pool)
+    with table.reserve(3 * BLOCK_SIZE):
+        assert len(table.blocks) == 3
+    assert (table.blocks, pool.num_free) == ([], pool.num_blocks)
+    pool.check([table])
+
+
+def test_an_error_inside_a_reservation_frees_everything():
+    pool = make_pool()
+    table = BlockTable(pool)
+    with pytest.raises(RuntimeError), table.reserve(5):
+        raise RuntimeError
+    pool.check([table])
+    assert not table.blocks
+
+
+def test_commit_keeps_the_path_and_says_which_slots_move():
+    table = BlockTable(make_pool())
+    with table.reserve(10):
+        table.commit(tuple(range(10)))
+    with table.reserve(6):
+        assert table.commit((0, 2, 5)) == [(12, 11), (15, 12)]
+    assert table.num_committed == 13
+    with table.reserve(4):
+        assert table.commit((0, 1)) == []
+
+
+def test_a_row_that_was_not_reserved_cannot_be_committed():
+    table = BlockTable(make_pool())
+    with table.reserve(2), pytest.raises(AssertionError):
+        table.commit((0, 1, 2))
+
+
+def test_the_pool_grows_by_doubling_and_tells_the_runtime():
+    sizes: list[int] = []
+    pool = BlockPool(10, sizes.append)
+    assert [len(set(pool.take(count))) for count in (1, 1, 1, 4)] == [1, 1, 1, 4]
+    assert sizes == [1, 2, 4, 8]
+    with pytest.raises(OutOfBlocksError, match="11 cache blocks needed, 10 allowed"):
+        pool.take(4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 70), st.data()), max_size=30))
+def test_books_balance_after_any_history(events):
+    pool = make_pool(1000)
+    tables = [BlockTable(pool) for _ in range(4)]
+    for index, num_rows, data in events:
+        table = tables[index]
+        with table.reserve(num_rows):
+            num_kept = data.draw(st.integers(0, num_rows))
+            table.commit(tuple(range(num_kept)))
+            pool.check(tables)
+        if data.draw(st.booleans()):
+            table.roll_back(data.draw(st.integers(0, table.num_committed)))
+        pool.check(tables)
+    for table in tables:
+        table.release()
+    assert pool.num_free == pool.num_blocks
