@@ -1,0 +1,47 @@
+"""What a drafter is: it looks at texts and proposes how they go on. It may be wrong; it cannot change the text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence as Sequences
+from typing import Any, NamedTuple
+
+from outrider.sequence import Sequence
+from outrider.tree import DraftBudget, TokenTree, Verdict
+
+
+class Draft(NamedTuple):
+    """One tree per sequence, in the order asked; empty where the drafter has no guess."""
+
+    trees: list[TokenTree]
+
+
+class Drafter(ABC):
+    """Anything that proposes.
+
+    A drafter sees sequences, never the target. It keeps its own state by `sequence.request.request_id`, in step with
+    `sequence.token_ids` alone: it may be asked for any subset of sequences in any step.
+    """
+
+    name: str
+
+    @abstractmethod
+    def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
+        """Make the candidate trees, each within its budget."""
+
+    def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:  # noqa: B027
+        """Learn what became of a draft. Called before the accepted tokens are appended."""
+
+    def release(self, sequence: Sequence) -> None:  # noqa: B027
+        """Forget a finished sequence."""
+
+    def memory(self) -> int:
+        """Bytes that this drafter adds to the target's."""
+        return 0
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, for a result's provenance."""
+        return {"name": self.name}
+
+    def check(self) -> None:  # noqa: B027
+        """Assert the invariants that hold between steps."""

@@ -1,0 +1,105 @@
+"""Rows in, logits out: what the engine and the drafters ask of a model, whatever computes it.
+
+A runtime owns its weights and its cache arrays. It knows no requests, no sampling and no trees' meaning: the caller
+says which tokens stand in which slots at which positions and what each row sees.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outrider.model.config import ModelConfig
+from outrider.request import Exactness
+
+
+class SequenceRows(NamedTuple):
+    """The rows of one sequence in one forward.
+
+    Row `i` stands in slot `num_past + i`, at position `num_past + depth`, where the depth of a chain's row is `i`. It
+    sees all `num_past` slots, and of the rows itself and its ancestors.
+    """
+
+    token_ids: Sequence[int]  # [rows]
+    num_past: int
+    blocks: Sequence[int]  # cover num_past + max(rows, runtime.min_rows) slots
+    output_rows: Sequence[int]  # the rows whose logits are wanted, ascending
+    parents: Sequence[int] | None = None  # of each row, -1 for row 0; None: each row follows the one before
+
+
+class ModelOutput(NamedTuple):
+    """What a forward returns, sequence after sequence.
+
+    Both are views that stay valid until the next forward of the same runtime.
+    """
+
+    logits: NDArray[np.float32]  # [wanted rows, vocab]
+    hidden: NDArray[np.float32] | None = None  # [wanted rows, hidden], where a drafter asked for it
+
+
+class MemoryUse(NamedTuple):
+    """Bytes a runtime holds."""
+
+    weights: int
+    cache: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How to compute a model. One field is one option of the CLI.
+
+    `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of
+    padding rows; a draft model does without, since its numbers can change only the speed.
+    """
+
+    dtype: str | None = None  # "float32", "bfloat16"; None: the checkpoint's own
+    num_threads: int | None = None  # None: one per core that this process may use
+    bitwise: bool = True
+
+
+class Runtime(ABC):
+    """A model that computes.
+
+    Attributes:
+        config: what the checkpoint says.
+        options: as resolved, nothing left to None.
+        min_rows: slots to reserve for a sequence at least, padding rows included.
+        exactness: `bitwise` if a row's bits are the same in every forward that the engine makes, else `seed`.
+        num_blocks: blocks of `BLOCK_SIZE` slots that the cache arrays hold.
+    """
+
+    name: str
+    config: ModelConfig
+    options: RuntimeOptions
+    min_rows: int
+    exactness: Exactness
+    num_blocks: int
+
+    @abstractmethod
+    def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
+        """Compute the rows of every sequence in one pass, writing their keys and values into their slots.
+
+        A sequence may want no output (a prefill chunk). Block numbers are validated: a wrong one is a bug of ours and
+        raises AssertionError rather than reading other memory.
+        """
+
+    @abstractmethod
+    def resize(self, num_blocks: int) -> None:
+        """Make the cache arrays `num_blocks` large, keeping what they hold."""
+
+    @abstractmethod
+    def move(self, blocks: Sequence[int], moves: Sequence[tuple[int, int]]) -> None:
+        """Copy the sequence's slots `(from_slot, to_slot)`, in this order."""
+
+    @abstractmethod
+    def memory(self) -> MemoryUse:
+        """Bytes held now."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Name, device, library versions, precision and threads, for a result's provenance."""
