@@ -1,0 +1,56 @@
+"""A scheduled batch and its trees as the rows of one forward, and the target's answers at those rows.
+
+Knows how rows are numbered; no cache arrays, no verification.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outrider import noise, sampling
+from outrider.cache.table import BlockTable
+from outrider.runtime.base import SequenceRows
+from outrider.sequence import ScheduledSequence, Sequence
+from outrider.tree import TokenTree
+
+
+def rows_of(item: ScheduledSequence, tree: TokenTree, table: BlockTable) -> SequenceRows:
+    """The item's uncomputed tokens, then its tree under the last of them.
+
+    [0, num_tokens)                         tokens of the text, the root last if the item reaches it
+    [num_tokens, num_tokens + len(tree))    nodes
+    """
+    text = item.sequence.token_ids[item.sequence.num_computed :][: item.num_tokens]
+    token_ids = (*text, *tree.tokens)
+    root_row = item.num_tokens - 1
+    output_rows = range(root_row, len(token_ids)) if item.reaches_root else ()
+    parents = None
+    if not tree.is_chain:
+        parents = (*range(-1, root_row), *(parent + item.num_tokens for parent in tree.parents))
+    return SequenceRows(token_ids, table.num_committed, table.blocks, output_rows, parents)
+
+
+def kept_rows(item: ScheduledSequence, path: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows whose tokens belong to the text: the item's own and the accepted nodes'."""
+    return (*range(item.num_tokens), *(item.num_tokens + node for node in path))
+
+
+class LogitRows:
+    """The target's answers at the root and the nodes of one sequence, each sampled only when asked for.
+
+    Args:
+        logits: [1 + nodes, vocab].
+    """
+
+    def __init__(self, sequence: Sequence, tree: TokenTree, logits: NDArray[np.float32]) -> None:
+        self._request = sequence.request
+        self._root_position = len(sequence.token_ids) - 1
+        self._depths = (0, *tree.depths())
+        self._logits = logits
+
+    def token(self, row: int) -> int:
+        """The target's own token after this row."""
+        position = self._root_position + self._depths[row] + 1
+        key = noise.row_key(self._request.seed, self._request.stream, position)
+        return sampling.choose(self._logits[row], self._request.params, key)

@@ -1,0 +1,41 @@
+"""How an engine runs, as asked for. One field is one option; resolved once, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from outrider.errors import ParameterError
+from outrider.runtime.base import RuntimeOptions
+
+RuntimeName = Literal["openvino", "torch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Options of an `LLM` that do not change its text.
+
+    Args:
+        runtime: what computes the models: "openvino" (CPU) or "torch" (reference, CUDA).
+        device: "cpu" or "cuda" (torch only).
+        options: precision, threads, and whether rows must be bitwise.
+        max_sequences: sequences that decode together; further requests wait.
+        max_cache_tokens: cache slots for all sequences together, padding included.
+        prefill_chunk: prompts are computed in pieces of this length, counted from position 0.
+        self_test: check a checkpoint's numbers the first time it is loaded on this machine.
+    """
+
+    runtime: RuntimeName = "openvino"
+    device: Literal["cpu", "cuda"] = "cpu"
+    options: RuntimeOptions = field(default_factory=RuntimeOptions)
+    max_sequences: int = 16
+    max_cache_tokens: int = 131_072
+    prefill_chunk: int = 256
+    self_test: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_sequences", "max_cache_tokens", "prefill_chunk"):
+            if getattr(self, name) < 1:
+                raise ParameterError(f"{name} is {getattr(self, name)}, but must be 1 or more")
+        if self.device == "cuda" and self.runtime != "torch":
+            raise ParameterError(f"device 'cuda' needs the torch runtime, but runtime is {self.runtime!r}")

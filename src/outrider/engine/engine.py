@@ -1,0 +1,221 @@
+"""The loop: schedule, propose, reserve, forward, verify, commit, observe, advance.
+
+Plain decoding is an empty draft, a chain is a tree with one branch, a prompt is a text with more than one token not yet
+computed: there is no other loop. Knows no checkpoints and no prompts' text; it is handed what computes and what decides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence as Sequences
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from outrider.cache.table import BLOCK_SIZE, BlockPool, BlockTable
+from outrider.draft.base import Draft, Drafter
+from outrider.engine.batch import LogitRows, kept_rows, rows_of
+from outrider.engine.config import EngineConfig
+from outrider.engine.scheduler import Scheduler
+from outrider.engine.stream import Delta, TextStream
+from outrider.model.tokenizer import Tokenizer
+from outrider.policy.base import Policy
+from outrider.request import FinishReason, Request
+from outrider.runtime.base import ModelOutput, Runtime
+from outrider.sequence import ScheduledBatch, ScheduledSequence, Sequence
+from outrider.stats import Stage
+from outrider.tree import TokenTree, Verdict
+from outrider.verify.base import Verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an engine is made of. `clock` gives seconds; tests inject a virtual one."""
+
+    target: Runtime
+    drafter: Drafter
+    verifier: Verifier
+    policy: Policy
+    tokenizer: Tokenizer | None
+    clock: Callable[[], float] = time.perf_counter
+
+
+@dataclass(slots=True)
+class _Live:
+    """An unfinished sequence with what the engine keeps for it."""
+
+    sequence: Sequence
+    table: BlockTable
+    stream: TextStream
+
+
+class Engine:
+    """Runs requests, several at once, until each is finished."""
+
+    def __init__(self, parts: Parts, config: EngineConfig) -> None:
+        self.parts = parts
+        self.pool = BlockPool(config.max_cache_tokens // BLOCK_SIZE, parts.target.resize)
+        self.scheduler = Scheduler(
+            parts.policy,
+            max_sequences=config.max_sequences,
+            max_blocks=self.pool.max_blocks,
+            prefill_chunk=config.prefill_chunk,
+            min_rows=parts.target.min_rows,
+        )
+        self._live: dict[int, _Live] = {}
+
+    def add(self, request: Request) -> Sequence:
+        """Queue a request; its sequence shows how it fares."""
+        sequence = Sequence.start(request)
+        self.scheduler.add(sequence)
+        stream = TextStream(self.parts.tokenizer, request.params, frozenset(self.parts.target.config.eos_token_ids))
+        self._live[request.request_id] = _Live(sequence, BlockTable(self.pool), stream)
+        return sequence
+
+    def step(self) -> list[Delta]:
+        """One pass of the loop: what it added to which texts. Empty while prompts are being computed."""
+        stages = _Stopwatch(self.parts.clock)
+        batch = self.scheduler.schedule()
+        if batch is None:
+            return []
+        stages.lap("other")
+        draft = self._propose(batch)
+        stages.lap("draft")
+        with ExitStack() as reserved:
+            output = self._forward(batch, draft, reserved)
+            stages.lap("target")
+            verdicts = self._verify(batch, draft, output)
+            stages.lap("sample")
+            self._commit(batch, verdicts)
+        deltas = self._advance(batch, draft, verdicts)
+        stages.lap("other")
+        stages.record(batch)
+        return deltas
+
+    def cancel(self, request_id: int) -> Delta | None:
+        """End a request now and free all that it held; None if it had ended."""
+        live = self._live.get(request_id)
+        if live is None:
+            return None
+        self._finish(live, "cancelled")
+        return Delta(request_id=request_id, token_ids=(), pieces=(live.stream.finish(),), finish_reason="cancelled")
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._live
+
+    def text(self, request_id: int) -> str:
+        """The text of an unfinished request so far."""
+        return self._live[request_id].stream.text
+
+    def check(self) -> None:
+        """Assert the invariants that hold between steps."""
+        self.scheduler.check()
+        self.parts.drafter.check()
+        self.pool.check(live.table for live in self._live.values())
+        for live in self._live.values():
+            assert live.table.num_committed == live.table.num_slots == live.sequence.num_computed
+
+    def _propose(self, batch: ScheduledBatch) -> Draft:
+        if batch.kind == "prefill":  # a drafter's own prefill waits until it is asked to draft
+            return Draft([TokenTree() for _ in batch.items])
+        return self.parts.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
+
+    def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
+        """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
+        rows = []
+        for item, tree in zip(batch.items, draft.trees, strict=True):
+            table = self._table(item)
+            num_rows = max(item.num_tokens + len(tree), self.parts.target.min_rows)
+            reserved.enter_context(table.reserve(num_rows))
+            rows.append(rows_of(item, tree, table))
+        return self.parts.target.forward(rows)
+
+    def _verify(self, batch: ScheduledBatch, draft: Draft, output: ModelOutput) -> list[Verdict | None]:
+        """The path that matches and the target's next token; None for a prompt that goes on."""
+        verdicts: list[Verdict | None] = []
+        first_row = 0
+        for item, tree in zip(batch.items, draft.trees, strict=True):
+            if not item.reaches_root:
+                verdicts.append(None)
+                continue
+            logits = output.logits[first_row : first_row + len(tree) + 1]
+            first_row += len(tree) + 1
+            verdicts.append(self.parts.verifier.verify(tree, LogitRows(item.sequence, tree, logits)))
+        return verdicts
+
+    def _commit(self, batch: ScheduledBatch, verdicts: list[Verdict | None]) -> None:
+        for item, verdict in zip(batch.items, verdicts, strict=True):
+            table = self._table(item)
+            moves = table.commit(kept_rows(item, verdict.path if verdict else ()))
+            if moves:
+                self.parts.target.move(table.blocks, moves)
+            item.sequence.num_computed = table.num_committed
+
+    def _advance(self, batch: ScheduledBatch, draft: Draft, verdicts: Sequences[Verdict | None]) -> list[Delta]:
+        """Tell the drafter, append the tokens, finish, stream out."""
+        deltas: list[Delta] = []
+        for item, tree, verdict in zip(batch.items, draft.trees, verdicts, strict=True):
+            if verdict is not None:
+                self.parts.drafter.observe(item.sequence, tree, verdict)
+                deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
+        return deltas
+
+    def _emit(self, live: _Live, tree: TokenTree, verdict: Verdict) -> Delta:
+        accepted = [tree.tokens[node] for node in verdict.path]
+        rejected = [token for node, token in enumerate(tree.tokens) if node not in verdict.path]
+        pieces: list[str] = []
+        finish_reason: FinishReason | None = None
+        emitted: list[int] = []
+        for token_id in (*accepted, verdict.next_token):
+            piece, finish_reason = live.stream.push(token_id)
+            emitted.append(token_id)
+            pieces.append(piece)
+            if finish_reason:
+                break
+        live.sequence.token_ids += emitted
+        live.sequence.stats.count_step(
+            draft_depth=max(tree.depths(), default=0),
+            num_nodes=len(tree),
+            num_accepted=verdict.num_accepted,
+            num_emitted=len(emitted),
+        )
+        if finish_reason:
+            self._finish(live, finish_reason)
+        return Delta(
+            request_id=live.sequence.request.request_id,
+            token_ids=tuple(emitted),
+            pieces=tuple(pieces),
+            num_accepted=min(verdict.num_accepted, len(emitted)),
+            rejected_token_ids=tuple(rejected),
+            finish_reason=finish_reason,
+        )
+
+    def _finish(self, live: _Live, reason: FinishReason) -> None:
+        live.sequence.finish_reason = reason
+        self.scheduler.remove(live.sequence)
+        live.table.release()
+        self.parts.drafter.release(live.sequence)
+        del self._live[live.sequence.request.request_id]
+
+    def _table(self, item: ScheduledSequence) -> BlockTable:
+        return self._live[item.sequence.request.request_id].table
+
+
+class _Stopwatch:
+    """Seconds of one step by stage."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._laps: list[tuple[Stage, float]] = []
+
+    def lap(self, stage: Stage) -> None:
+        now = self._clock()
+        self._laps.append((stage, now - self._last))
+        self._last = now
+
+    def record(self, batch: ScheduledBatch) -> None:
+        """Add the step's seconds to every sequence that took part; a prompt's are all "prefill"."""
+        for item in batch.items:
+            for stage, seconds in self._laps:
+                item.sequence.stats.add_seconds("prefill" if batch.kind == "prefill" else stage, seconds)

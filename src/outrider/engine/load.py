@@ -1,0 +1,99 @@
+"""From names to the parts of an engine: checkpoints, runtimes, tokenizers and drafters that fit each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from outrider.cache.table import BLOCK_SIZE
+from outrider.draft.base import Drafter
+from outrider.draft.none import NoDrafter
+from outrider.draft.suffix import SuffixDrafter
+from outrider.engine.config import EngineConfig
+from outrider.errors import ModelError, UsageError
+from outrider.model.checkpoint import resolve_checkpoint
+from outrider.model.tokenizer import Tokenizer
+from outrider.runtime.base import Runtime
+
+DRAFTERS_WITHOUT_MODEL = ("none", "suffix")
+
+
+class LoadedModel(NamedTuple):
+    """A runtime and, where the checkpoint has one, its tokenizer."""
+
+    runtime: Runtime
+    tokenizer: Tokenizer | None
+
+
+def load_model(source: Any, config: EngineConfig, *, bitwise: bool) -> LoadedModel:
+    """Load a folder, a hub id, or a loaded transformers model (torch runtime only).
+
+    Raises:
+        ModelError: the checkpoint cannot be used.
+        UsageError: the runtime asked for is not installed.
+    """
+    options = dataclasses.replace(config.options, bitwise=bitwise and config.options.bitwise)
+    if not isinstance(source, (str, Path)):
+        return LoadedModel(_torch_runtime().from_transformers(source, options), None)
+    folder = resolve_checkpoint(source)
+    tokenizer = Tokenizer.from_folder(folder) if (folder / "tokenizer.json").exists() else None
+    if config.runtime == "torch":
+        runtime = _torch_runtime().from_folder(folder, options, device=config.device)
+    else:
+        # OpenVINO is imported when it computes: a CUDA machine without it still runs the torch runtime.
+        from outrider.runtime.openvino.runtime import OpenVinoRuntime
+
+        runtime = OpenVinoRuntime.from_folder(folder, options)
+    if config.self_test:
+        _self_test(runtime, folder)
+    return LoadedModel(runtime, tokenizer)
+
+
+def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
+    """A drafter from what a user may say: None, "none", "suffix", a model, or a `Drafter` of their own.
+
+    Raises:
+        ModelError: a draft model of another vocabulary.
+    """
+    if isinstance(draft, Drafter):
+        return draft
+    if draft is None or draft == "none":
+        return NoDrafter()
+    if draft == "suffix":
+        return SuffixDrafter()
+    # A draft model is imported only where one drafts: the others need no sampling.
+    from outrider.draft.model import ModelDrafter
+
+    model = load_model(draft, config, bitwise=False)
+    _check_vocabularies(target, model)
+    return ModelDrafter(model.runtime, config.max_cache_tokens // BLOCK_SIZE, target.runtime.config.vocab_size)
+
+
+def _torch_runtime() -> Any:
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("the torch runtime needs torch and transformers: pip install 'outrider[torch]'")
+    # torch takes seconds to import and is optional.
+    from outrider.runtime.torch.runtime import TorchRuntime
+
+    return TorchRuntime
+
+
+def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
+    target_size, draft_size = target.runtime.config.vocab_size, draft.runtime.config.vocab_size
+    if target.tokenizer and draft.tokenizer:
+        difference = target.tokenizer.first_difference(draft.tokenizer)
+    else:
+        difference = None if target_size == draft_size else f"sizes are {target_size} and {draft_size}"
+    if difference:
+        raise ModelError(
+            f"target and draft have different vocabularies: {difference}; take a draft of the target's family, "
+            f"or --draft suffix"
+        )
+
+
+def _self_test(runtime: Runtime, folder: Path) -> None:
+    from outrider.runtime.numerics import self_test
+
+    self_test(runtime, folder)

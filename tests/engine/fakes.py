@@ -1,0 +1,155 @@
+"""A model small enough to reason about: its logits are a function of the tokens that a row may see, nothing else.
+
+It keeps its cache by slots exactly as the books say, and poisons what it should not read, so that any mistake in
+blocks, positions, parents, commits or moves changes the text.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from outrider.cache.table import BLOCK_SIZE
+from outrider.draft.base import Draft, Drafter
+from outrider.engine.config import EngineConfig
+from outrider.engine.engine import Engine, Parts
+from outrider.model.config import ModelConfig, RopeConfig
+from outrider.policy.fixed import FixedPolicy
+from outrider.request import Request, SamplingParams
+from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
+from outrider.sequence import Sequence as TextSequence
+from outrider.tree import DraftBudget, TokenTree
+from outrider.verify.coupled import CoupledVerifier
+
+VOCAB_SIZE = 23
+UNWRITTEN = -1
+
+
+class FakeRuntime(Runtime):
+    """Logits by hashing the last `memory` visible tokens: a text with loops and surprises."""
+
+    name = "fake"
+    exactness = "bitwise"
+
+    def __init__(self, *, salt: int = 0, order: int = 3, min_rows: int = 2, end_token_ids: tuple[int, ...] = ()) -> None:
+        self.config = ModelConfig(
+            family="llama", vocab_size=VOCAB_SIZE, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1,
+            num_kv_heads=1, head_dim=8, rms_norm_eps=1e-6, rope=RopeConfig(theta=1e4, kind="default", parameters={}),
+            max_context=4096, tie_word_embeddings=True, qkv_bias=False, output_bias=False, mlp_bias=False,
+            qk_norm=False, eos_token_ids=end_token_ids, bos_token_id=None, dtype="float32",
+        )  # fmt: skip
+        self.options = RuntimeOptions(dtype="float32", num_threads=1)
+        self.min_rows = min_rows
+        self.num_blocks = 0
+        self.salt, self.order = salt, order
+        self.slots = np.zeros(0, dtype=np.int64)
+        self.batches: list[list[SequenceRows]] = []
+
+    def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
+        self.batches.append(list(batch))
+        logits = [row for rows in batch for row in self._sequence(rows)]
+        return ModelOutput(np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32))
+
+    def _sequence(self, rows: SequenceRows) -> list[np.ndarray]:
+        slots = [self._slot(rows.blocks, rows.num_past + row) for row in range(max(len(rows.token_ids), self.min_rows))]
+        self.slots[slots] = UNWRITTEN  # padding rows write garbage
+        self.slots[slots[: len(rows.token_ids)]] = rows.token_ids
+        past = [int(self.slots[self._slot(rows.blocks, slot)]) for slot in range(rows.num_past)]
+        return [self.logits([*past, *self._visible(rows, row)]) for row in rows.output_rows]
+
+    def _visible(self, rows: SequenceRows, row: int) -> list[int]:
+        parents = rows.parents or range(-1, len(rows.token_ids) - 1)
+        path: list[int] = []
+        while row != -1:
+            path.append(rows.token_ids[row])
+            row = parents[row]
+        return path[::-1]
+
+    def logits(self, context: list[int]) -> np.ndarray:
+        assert UNWRITTEN not in context, "a row sees a slot that nothing wrote"
+        generator = random.Random(hash((self.salt, len(context) % 3, *context[-self.order :])))
+        return np.array([generator.gauss(0, 2) for _ in range(VOCAB_SIZE)], dtype=np.float32)
+
+    def _slot(self, blocks: Sequence[int], slot: int) -> int:
+        return blocks[slot // BLOCK_SIZE] * BLOCK_SIZE + slot % BLOCK_SIZE
+
+    def resize(self, num_blocks: int) -> None:
+        grown = np.full(num_blocks * BLOCK_SIZE, UNWRITTEN)
+        grown[: len(self.slots)] = self.slots
+        self.slots, self.num_blocks = grown, num_blocks
+
+    def move(self, blocks: Sequence[int], moves: Sequence[tuple[int, int]]) -> None:
+        for start, end in moves:
+            self.slots[self._slot(blocks, end)] = self.slots[self._slot(blocks, start)]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse(0, self.slots.nbytes)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+class TreeDrafter(Drafter):
+    """Random trees, right as often as the target's own text happens to be guessed."""
+
+    name = "tree"
+
+    def __init__(self, seed: int, guess: Callable[[list[int]], int]) -> None:
+        self.random = random.Random(seed)
+        self.guess = guess
+
+    def propose(self, sequences: Sequence[TextSequence], budgets: Sequence[DraftBudget]) -> Draft:
+        return Draft([self._tree(*pair) for pair in zip(sequences, budgets, strict=True)])
+
+    def _tree(self, sequence: TextSequence, budget: DraftBudget) -> TokenTree:
+        tokens: list[int] = []
+        parents: list[int] = []
+        texts: list[list[int]] = []
+        for _ in range(3 * budget.max_nodes):
+            parent = self.random.randrange(-1, len(tokens))
+            tree = TokenTree(tuple(tokens), tuple(parents))
+            if parent >= 0 and tree.depths()[parent] >= budget.max_depth:
+                continue
+            text = sequence.token_ids if parent < 0 else texts[parent]
+            token = self.guess(text) if self.random.random() < 0.7 else self.random.randrange(VOCAB_SIZE)
+            tokens.append(token)
+            parents.append(parent)
+            texts.append([*text, token])
+        return TokenTree(tuple(tokens), tuple(parents))
+
+
+def make_engine(target: Runtime, drafter: Drafter, **config: Any) -> Engine:
+    parts = Parts(target=target, drafter=drafter, verifier=CoupledVerifier(), policy=FixedPolicy(), tokenizer=None)
+    return Engine(parts, EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config}))
+
+
+def request(index: int, prompt: Sequence[int], *, depth: int = 4, seed: int = 7, **params: Any) -> Request:
+    return Request(
+        request_id=index, prompt_token_ids=tuple(prompt), params=SamplingParams(**params), seed=seed, depth=depth
+    )
+
+
+def run(engine: Engine, requests: Sequence[Request]) -> list[TextSequence]:
+    """Everything finished, invariants checked after every step."""
+    sequences = [engine.add(request_) for request_ in requests]
+    while not engine.is_idle:
+        engine.step()
+        engine.check()
+    assert engine.pool.num_free == engine.pool.num_blocks
+    return sequences
+
+
+def plain_text(runtime: FakeRuntime, request_: Request) -> list[int]:
+    """Decoding as a first-year student writes it: no cache, no batch, no draft."""
+    from outrider import noise, sampling
+
+    text = list(request_.prompt_token_ids)
+    for _ in range(request_.params.max_tokens):
+        key = noise.row_key(request_.seed, request_.stream, len(text))
+        text.append(sampling.choose(runtime.logits(text), request_.params, key))
+        if text[-1] in runtime.config.eos_token_ids or text[-1] in request_.params.stop_token_ids:
+            break
+    return text[len(request_.prompt_token_ids) :]

@@ -1,0 +1,152 @@
+"""The loop against decoding written as a first-year student writes it, on a fake model that poisons its cache."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from outrider.draft.model import ModelDrafter
+from outrider.draft.none import NoDrafter
+from outrider.draft.suffix import SuffixDrafter
+from outrider.errors import ContextError
+
+from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, plain_text, request, run
+
+PROMPTS = [[1], [2, 3], list(range(16)), list(range(17)), [5, 6] * 20, [index % 7 for index in range(70)]]
+
+
+def make_drafter(name: str, target: FakeRuntime):
+    if name == "good model":
+        return ModelDrafter(FakeRuntime(min_rows=1), 1000, VOCAB_SIZE)
+    if name == "bad model":
+        return ModelDrafter(FakeRuntime(salt=5, min_rows=1), 1000, VOCAB_SIZE)
+    if name == "trees":
+        return TreeDrafter(0, lambda text: int(target.logits(text).argmax()))
+    return {"none": NoDrafter, "suffix": SuffixDrafter}[name]()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
+@pytest.mark.parametrize("name", ["none", "suffix", "good model", "bad model", "trees"])
+@pytest.mark.parametrize("depth", [0, 1, 3, 8])
+def test_the_text_is_plain_decodings_text(name, depth, temperature):
+    target = FakeRuntime()
+    requests = [
+        request(index, prompt, depth=depth, seed=index, temperature=temperature, max_tokens=40)
+        for index, prompt in enumerate(PROMPTS)
+    ]
+    together = run(make_engine(target, make_drafter(name, target)), requests)
+    for sequence, request_ in zip(together, requests, strict=True):
+        assert sequence.output_token_ids == plain_text(target, request_)
+        assert sequence.finish_reason == "length"
+
+
+def test_a_drafter_that_is_the_target_has_everything_accepted_and_pays_with_fewer_steps():
+    target = FakeRuntime()
+    (sequence,) = run(
+        make_engine(target, make_drafter("good model", target)), [request(0, [3, 1, 4], depth=4, max_tokens=50)]
+    )
+    assert sequence.stats.acceptance_rate == 1.0
+    assert sequence.stats.num_steps == 10
+    assert sequence.stats.acceptance_length == 5.0
+    assert sequence.stats.survival == [1.0] * 4
+
+
+def test_the_draft_models_cache_stays_in_step_with_the_text():
+    """A draft model whose cache held a rejected guess would see another context than the text and stop agreeing."""
+    target = FakeRuntime(order=50)
+    draft = FakeRuntime(order=50, min_rows=1)
+    drafter = ModelDrafter(draft, 1000, VOCAB_SIZE)
+    engine = make_engine(target, drafter)
+    sequence = engine.add(request(0, [1, 2, 3], depth=5, temperature=1.0, max_tokens=60))
+    spoiled = random.Random(0)
+    choose_right = draft.logits
+    draft.logits = lambda context: choose_right(context) if spoiled.random() < 0.6 else choose_right([*context, 0])
+    while not engine.is_idle:
+        engine.step()
+        engine.check()
+    assert 0.2 < sequence.stats.acceptance_rate < 0.9
+    draft.logits = choose_right
+    drafter2_requests = [request(1, sequence.token_ids, depth=5, temperature=1.0, max_tokens=20)]
+    (second,) = run(engine, drafter2_requests)
+    assert second.stats.acceptance_rate == 1.0
+
+
+def test_prompts_are_computed_in_chunks_at_fixed_multiples_apart_from_decoding():
+    target = FakeRuntime()
+    engine = make_engine(target, NoDrafter())
+    run(engine, [request(0, [1] * 40, max_tokens=3), request(1, [2] * 20, max_tokens=3)])
+    shapes = [[(rows.num_past, len(rows.token_ids), len(rows.output_rows)) for rows in batch] for batch in target.batches]
+    assert shapes[:4] == [[(0, 16, 0), (0, 16, 0)], [(16, 16, 0), (16, 3, 0)], [(32, 7, 0)], [(39, 1, 1), (19, 1, 1)]]
+
+
+def test_an_end_token_inside_an_accepted_draft_ends_the_text_there():
+    target = FakeRuntime()
+    free = plain_text(target, request(0, [1, 2], max_tokens=40))
+    stop = free[7]
+    ended = request(0, [1, 2], max_tokens=40, stop_token_ids=(stop,))
+    (sequence,) = run(make_engine(target, make_drafter("good model", target)), [ended])
+    assert sequence.output_token_ids == free[: free.index(stop) + 1]
+    assert sequence.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3, 5, 7])
+def test_the_length_is_kept_whatever_the_depth(max_tokens):
+    target = FakeRuntime()
+    (sequence,) = run(make_engine(target, make_drafter("good model", target)), [request(0, [1], max_tokens=max_tokens)])
+    assert sequence.num_output_tokens == max_tokens
+
+
+def test_more_requests_than_fit_wait_and_none_is_lost():
+    target = FakeRuntime()
+    requests = [request(index, [index, 1, 2], depth=3, seed=index, max_tokens=30) for index in range(12)]
+    sequences = run(make_engine(target, SuffixDrafter(), max_sequences=3, max_cache_tokens=160), requests)
+    assert [sequence.output_token_ids for sequence in sequences] == [plain_text(target, r) for r in requests]
+    assert max(len(batch) for batch in target.batches) <= 3
+
+
+def test_a_request_that_could_never_fit_is_refused_with_the_numbers():
+    engine = make_engine(FakeRuntime(), NoDrafter(), max_cache_tokens=64)
+    with pytest.raises(ContextError, match=r"prompt \(3 tokens\).*needs 4 cache blocks.*may have 2"):
+        engine.add(request(0, [1, 2, 3], max_tokens=100))
+
+
+def test_cancelling_frees_everything_at_once_and_disturbs_nobody():
+    target = FakeRuntime()
+    engine = make_engine(target, make_drafter("good model", target))
+    requests = [request(index, [index] * 20, seed=index, max_tokens=30) for index in range(3)]
+    sequences = [engine.add(request_) for request_ in requests]
+    engine.step()
+    engine.cancel(1)  # in the middle of its prompt
+    engine.check()
+    for _ in range(4):
+        engine.step()
+    delta = engine.cancel(0)
+    engine.check()
+    assert delta is not None
+    assert delta.finish_reason == sequences[0].finish_reason == "cancelled"
+    assert engine.cancel(0) is None
+    while not engine.is_idle:
+        engine.step()
+        engine.check()
+    assert sequences[2].output_token_ids == plain_text(target, requests[2])
+    assert engine.pool.num_free == engine.pool.num_blocks
+
+
+def test_seconds_are_told_apart_by_stage_on_an_injected_clock():
+    import dataclasses
+
+    target = FakeRuntime()
+    engine = make_engine(target, NoDrafter())
+    now = [0.0]
+    slow = target.forward
+
+    def forward(batch):
+        now[0] += 2.0
+        return slow(batch)
+
+    target.forward = forward
+    engine.parts = dataclasses.replace(engine.parts, clock=lambda: now[0])
+    (sequence,) = run(engine, [request(0, [1] * 17, max_tokens=5)])
+    assert sequence.stats.seconds == {"prefill": 2.0, "draft": 0.0, "target": 10.0, "sample": 0.0, "other": 0.0}
+    assert sequence.stats.decode_tokens_per_second == 0.5
