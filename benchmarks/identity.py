@@ -1,0 +1,67 @@
+"""Does anything but the seed change the text? Every setting against plain decoding, one sequence at a time.
+
+    python -m benchmarks.identity --tokens 100000
+
+Prompts, temperatures, drafters and depths, alone and four sequences at once. Counts the tokens that were compared and
+the texts that diverge anywhere; at level `bitwise` that number must be 0, and the benchmark fails if it is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+
+from benchmarks.common import read_prompts, save
+from outrider import LLM, SamplingParams, bundled_pair
+
+TEMPERATURES = (0.0, 0.7, 1.0)
+MAX_TOKENS = 192
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=100_000, help="tokens to compare at least")
+    arguments = parser.parse_args()
+    pair = bundled_pair()
+    llms = {"model": LLM(pair.target, draft=pair.draft), "suffix": LLM(pair.target, draft="suffix")}
+    prompts = [prompt.text for prompt in read_prompts()]
+    num_compared, num_texts, divergences = 0, 0, []
+    for seed in itertools.count():
+        for temperature in TEMPERATURES:
+            params = [
+                SamplingParams(temperature=temperature, seed=100 * seed + index, max_tokens=MAX_TOKENS)
+                for index in range(len(prompts))
+            ]
+            plain = [llms["model"].generate(*pair_, depth=0)[0].token_ids for pair_ in zip(prompts, params, strict=True)]
+            for drafter, depth, num_together in settings(seed):
+                texts = []
+                for start in range(0, len(prompts), num_together):
+                    part = slice(start, start + num_together)
+                    generations = llms[drafter].generate(prompts[part], params[part], depth=depth)
+                    texts += [generation.token_ids for generation in generations]
+                for index, (text, expected) in enumerate(zip(texts, plain, strict=True)):
+                    num_compared += len(expected)
+                    num_texts += 1
+                    if text != expected:
+                        first = next(at for at, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b)
+                        divergences.append({"prompt": index, "temperature": temperature, "seed": params[index].seed,
+                                            "drafter": drafter, "depth": depth, "sequences": num_together, "at": first})  # fmt: skip
+        print(f"{num_compared:,} tokens in {num_texts} texts compared, {len(divergences)} diverge", flush=True)
+        if num_compared >= arguments.tokens:
+            break
+    engine = llms["model"].describe()
+    save("identity", {"tokens_compared": num_compared, "texts_compared": num_texts, "texts_that_diverge": len(divergences),
+                      "divergences": divergences[:50], "temperatures": TEMPERATURES, "engine": engine})  # fmt: skip
+    sys.exit(1 if divergences and engine["exactness"] == "bitwise" else 0)
+
+
+def settings(seed: int) -> list[tuple[str, int, int]]:
+    """Two settings a round, so that rounds go through all of them: drafter, depth, sequences at once."""
+    everything = list(itertools.product(("model", "suffix"), (1, 3, 4, 8, 12), (1, 4)))
+    everything += [("model", 0, 4), ("model", 0, 12)]
+    return [everything[(7 * (2 * seed + offset)) % len(everything)] for offset in range(2)]
+
+
+if __name__ == "__main__":
+    main()

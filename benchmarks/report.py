@@ -1,0 +1,196 @@
+"""The results in README.md, written from the result files: no number there is typed by hand.
+
+    python -m benchmarks.report
+
+Knows what each benchmark saves; measures nothing. A file that is not there has no row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.common import FOLDER, RESULTS
+from outrider.engine.llm import DEFAULT_DEPTH
+
+README = FOLDER.parent / "README.md"
+BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
+END = "<!-- end of results -->"
+NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
+METHOD = (
+    "- Method: the two sides of a ratio took turns, prompt by prompt, in changing order, one sequence at a time. A ratio "
+    "is the median over these pairs; in brackets its 95 % bootstrap interval. Each file has its command line."
+)
+
+TARGETS = {
+    "bundled": "bundled target",
+    "0.44b": "0.44 B target, random weights",
+    "152k": "target with 152,000 tokens, random weights",
+}
+DRAFTERS = {"model": "draft model", "suffix": "suffix automaton"}
+COMMANDS = {
+    "help": "`outrider --help`, from the shell to its first text",
+    "run": "`outrider run` on the bundled pair, from the shell to its first text",
+}
+
+Document = Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    measured: str
+    result: str
+
+
+def main() -> None:
+    README.write_text(put(render(read_results(RESULTS)), README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{README.name}: results written")
+
+
+def read_results(folder: Path) -> dict[str, Document]:
+    """The result files that are there, by benchmark, in the table's order."""
+    return {name: json.loads(path.read_text()) for name in ROWS if (path := folder / f"{name}.json").exists()}
+
+
+def put(block: str, text: str) -> str:
+    """The text with this block between its markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"{README.name} lacks the markers of its results: {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+
+
+def render(results: Mapping[str, Document]) -> str:
+    """The configuration of the tests, then the table."""
+    if not results:
+        return NOTHING_YET
+    rows = [
+        f"| {row.measured} | {row.result} | [{name}.json](benchmarks/results/{name}.json) |"
+        for name, document in results.items()
+        for row in ROWS[name](document)
+    ]
+    return "\n".join([*configuration(results), "", "| measured | result | result file |", "|---|---|---|", *rows])
+
+
+def configuration(results: Mapping[str, Document]) -> list[str]:
+    """On what the files were measured: one value where all agree, else each with its files."""
+    lines = []
+    for label, describe in FACTS.items():
+        files: dict[str, list[str]] = {}
+        for name, document in results.items():
+            for value in describe(document):
+                files.setdefault(value, []).append(f"`{name}.json`")
+        values = list(files) if len(files) < 2 else [f"{value} ({', '.join(names)})" for value, names in files.items()]
+        lines += [f"- {label}: {'; '.join(values)}."] if values else []
+    return [*lines, METHOD]
+
+
+def machine(document: Document) -> Iterator[str]:
+    hardware = document["provenance"]["hardware"]
+    yield (
+        f"{hardware['processor']}, {hardware['num_usable_cores']} of {hardware['num_cores']} cores, "
+        f"{hardware['memory_bytes'] / 2**30:.0f} GiB, {hardware['system']} {hardware['machine']} "
+        f"({' '.join(hardware['flags'])})"
+    )
+
+
+def software(document: Document) -> Iterator[str]:
+    versions = document["provenance"]["versions"]
+    yield ", ".join(f"{package} {version}" for package, version in versions.items() if package != "outrider")
+
+
+def revision(document: Document) -> Iterator[str]:
+    provenance = document["provenance"]
+    commit = provenance["revision"]
+    name = commit["commit"][:10] + (" with changes" if commit["modified"] else "") if commit else "a package"
+    yield f"Outrider {provenance['versions']['outrider']}, {name}, {provenance['time'][:10]}"
+
+
+def computation(document: Document) -> Iterator[str]:
+    """How the targets were computed; benchmarks that do not vary it do not say it."""
+    engines = [part["engine"] for part in (document, *document.get("rows", ())) if "engine" in part]
+    targets = [engine["target"] for engine in engines]
+    yield from dict.fromkeys(f"{target['dtype']}, {target['num_threads']} threads" for target in targets)
+
+
+FACTS = {"Machine": machine, "Software": software, "Revision": revision, "Target": computation}
+
+
+def speculation_rows(document: Document) -> Iterator[Row]:
+    """Of each drafter and temperature the default depth, and the fastest where that is another."""
+    settings = dict.fromkeys((row["drafter"], row["temperature"]) for row in document["rows"])
+    for drafter, temperature in settings:
+        rows = [row for row in document["rows"] if (row["drafter"], row["temperature"]) == (drafter, temperature)]
+        depths = ", ".join(str(row["depth"]) for row in rows)
+        fastest = max(rows, key=lambda row: row["speedup"]["median"])
+        for row in rows:
+            notes = [f"depth {row['depth']}"]
+            notes += ["the default"] if row["depth"] == DEFAULT_DEPTH else []
+            notes += [f"the fastest of {depths}"] if row is fastest else []
+            if len(notes) > 1:
+                yield Row(
+                    f"speedup over plain decoding, bundled pair: {DRAFTERS[drafter]}, {how(temperature)}, "
+                    + ", ".join(notes),
+                    f"{ratio(row['speedup'])}; {row['acceptance_length']:.2f} tokens a target forward",
+                )
+
+
+def plain_rows(document: Document) -> Iterator[Row]:
+    for row in document["rows"]:
+        ours, theirs = row["tokens_per_second"]["ours"], row["tokens_per_second"]["transformers"]
+        yield Row(
+            f"plain decoding over transformers' `generate`, {TARGETS[row['target']]}, {how(document['temperature'])}",
+            f"{ratio(row['speedup_over_transformers'])}; {ours:.0f} against {theirs:.0f} tokens/s",
+        )
+
+
+def overhead_rows(document: Document) -> Iterator[Row]:
+    for row in document["rows"]:
+        drafts = f"draft model, depth {row['depth']}" if row["depth"] else "plain"
+        yield Row(
+            f"time outside the models' forwards, {TARGETS[row['target']]}, {how(row['temperature'])}, {drafts}",
+            f"{row['share_outside_forwards']:.1%} of a step of {row['milliseconds_per_step']['all']:.1f} ms",
+        )
+
+
+def identity_rows(document: Document) -> Iterator[Row]:
+    temperatures = ", ".join(f"{temperature:g}" for temperature in document["temperatures"])
+    yield Row(
+        f"texts that differ from plain decoding's: both drafters, many depths, 1 and 4 sequences, T = {temperatures}",
+        f"{document['texts_that_diverge']} of {document['texts_compared']:,} "
+        f"({document['tokens_compared']:,} tokens), level `{document['engine']['exactness']}`",
+    )
+
+
+def startup_rows(document: Document) -> Iterator[Row]:
+    for row in document["rows"]:
+        seconds = row["all_seconds"]
+        yield Row(
+            COMMANDS[row["command"]],
+            f"{row['median_seconds']:.2f} s; {min(seconds):.2f} to {max(seconds):.2f} s in {len(seconds)} starts",
+        )
+
+
+def how(temperature: float) -> str:
+    return f"T = {temperature:g}" if temperature else "greedy"
+
+
+def ratio(values: Mapping[str, float]) -> str:
+    return f"**{values['median']:.2f}x** [{values['low']:.2f}, {values['high']:.2f}]"
+
+
+ROWS = {
+    "speculation": speculation_rows,
+    "identity": identity_rows,
+    "plain": plain_rows,
+    "overhead": overhead_rows,
+    "startup": startup_rows,
+}
+
+
+if __name__ == "__main__":
+    main()
