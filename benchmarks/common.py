@@ -32,7 +32,9 @@ def read_prompts() -> list[Prompt]:
     """The prompts as they were fixed before the first measurement."""
     data = (FOLDER / "prompts.jsonl").read_bytes()
     if (digest := hashlib.sha256(data).hexdigest()) != PROMPTS_SHA256:
-        raise SystemExit(f"prompts.jsonl has sha256 {digest}, not {PROMPTS_SHA256}: prompts are fixed, results would not compare")
+        raise SystemExit(
+            f"prompts.jsonl has sha256 {digest}, not {PROMPTS_SHA256}: prompts are fixed, results would not compare"
+        )
     return [Prompt(entry["name"], entry["prompt"]) for entry in map(json.loads, data.splitlines())]
 
 
@@ -60,9 +62,7 @@ def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
     """Median of `numerator / denominator`, pair by pair; the pairs are resampled."""
     ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
     generator = random.Random(0)
-    medians = sorted(
-        statistics.median(generator.choices(ratios, k=len(ratios))) for _ in range(NUM_RESAMPLES)
-    )
+    medians = sorted(statistics.median(generator.choices(ratios, k=len(ratios))) for _ in range(NUM_RESAMPLES))
     low, high = medians[int(0.025 * NUM_RESAMPLES)], medians[int(0.975 * NUM_RESAMPLES)]
     return Ratio(statistics.median(ratios), low, high, len(ratios))
 

@@ -33,7 +33,9 @@ def main() -> None:
                 SamplingParams(temperature=temperature, seed=100 * seed + index, max_tokens=MAX_TOKENS)
                 for index in range(len(prompts))
             ]
-            plain = [llms["model"].generate(*pair_, depth=0)[0].token_ids for pair_ in zip(prompts, params, strict=True)]
+            plain = [
+                llms["model"].generate(*pair_, depth=0)[0].token_ids for pair_ in zip(prompts, params, strict=True)
+            ]
             for drafter, depth, num_together in settings(seed):
                 texts = []
                 for start in range(0, len(prompts), num_together):

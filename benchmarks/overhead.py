@@ -58,7 +58,10 @@ def measure(name: str, folder: Path, temperature: float, depth: int, max_tokens:
         },
         "memory_bytes": llm.memory(),
     }  # fmt: skip
-    print(f"{name} T={temperature} depth {depth}: {100 * share:.1f} % of {row['milliseconds_per_step']['all']:.1f} ms", flush=True)
+    print(
+        f"{name} T={temperature} depth {depth}: {100 * share:.1f} % of {row['milliseconds_per_step']['all']:.1f} ms",
+        flush=True,
+    )
     return row
 
 

@@ -63,7 +63,11 @@ def compare(name: str, folder: Path, *, rounds: int, max_tokens: int) -> dict[st
             token_ids = llm.tokenizer.encode(prompt.text)
             timed: dict[str, tuple[float, list[int]]] = {}
             for side in generator.sample(("ours", "theirs"), 2):
-                timed[side] = ours_once(llm, token_ids, max_tokens) if side == "ours" else theirs_once(peer, token_ids, max_tokens)
+                timed[side] = (
+                    ours_once(llm, token_ids, max_tokens)
+                    if side == "ours"
+                    else theirs_once(peer, token_ids, max_tokens)
+                )
             if round_index < 0:
                 continue
             # Ours stops at an end token: seconds are for each token that was written.
@@ -72,7 +76,10 @@ def compare(name: str, folder: Path, *, rounds: int, max_tokens: int) -> dict[st
             num_same += timed["theirs"][1][: len(timed["ours"][1])] == timed["ours"][1]
     peer.close()
     ratio = paired_ratio(theirs, ours)
-    print(f"{name}: {ratio} of transformers; ours {len(ours) / sum(ours):.1f} tokens/s, theirs {len(theirs) / sum(theirs):.1f}", flush=True)
+    print(
+        f"{name}: {ratio} of transformers; ours {len(ours) / sum(ours):.1f} tokens/s, theirs {len(theirs) / sum(theirs):.1f}",
+        flush=True,
+    )
     return {
         "target": name, "speedup_over_transformers": ratio._asdict(), "max_tokens": max_tokens,
         "tokens_per_second": {"ours": len(ours) / sum(ours), "transformers": len(theirs) / sum(theirs)},

@@ -20,20 +20,19 @@ BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
 METHOD = (
-    "- Method: the two sides of a ratio took turns, prompt by prompt, in changing order, one sequence at a time. A ratio "
-    "is the median over these pairs; in brackets its 95 % bootstrap interval. Each file has its command line."
+    "- Method: the fixed prompts of [prompts.jsonl](benchmarks/prompts.jsonl), one sequence at a time. The two sides of "
+    "a ratio took turns, prompt by prompt, in changing order; it is the median over these pairs, in brackets its 95 % "
+    "bootstrap interval. Each file has its command line."
 )
+HEAD = ["| measured | setting | result | file |", "|---|---|---|---|"]
 
 TARGETS = {
     "bundled": "bundled target",
     "0.44b": "0.44 B target, random weights",
-    "152k": "target with 152,000 tokens, random weights",
+    "152k": "vocabulary of 152,000, random weights",
 }
 DRAFTERS = {"model": "draft model", "suffix": "suffix automaton"}
-COMMANDS = {
-    "help": "`outrider --help`, from the shell to its first text",
-    "run": "`outrider run` on the bundled pair, from the shell to its first text",
-}
+COMMANDS = {"help": "`outrider --help`", "run": "`outrider run`, bundled pair"}
 
 Document = Mapping[str, Any]
 
@@ -42,6 +41,7 @@ class Row(NamedTuple):
     """One line of the table."""
 
     measured: str
+    setting: str
     result: str
 
 
@@ -69,11 +69,11 @@ def render(results: Mapping[str, Document]) -> str:
     if not results:
         return NOTHING_YET
     rows = [
-        f"| {row.measured} | {row.result} | [{name}.json](benchmarks/results/{name}.json) |"
+        f"| {' | '.join(row)} | [{name}.json](benchmarks/results/{name}.json) |"
         for name, document in results.items()
         for row in ROWS[name](document)
     ]
-    return "\n".join([*configuration(results), "", "| measured | result | result file |", "|---|---|---|", *rows])
+    return "\n".join([*configuration(results), "", *HEAD, *rows])
 
 
 def configuration(results: Mapping[str, Document]) -> list[str]:
@@ -122,20 +122,17 @@ FACTS = {"Machine": machine, "Software": software, "Revision": revision, "Target
 
 def speculation_rows(document: Document) -> Iterator[Row]:
     """Of each drafter and temperature the default depth, and the fastest where that is another."""
-    settings = dict.fromkeys((row["drafter"], row["temperature"]) for row in document["rows"])
-    for drafter, temperature in settings:
+    for drafter, temperature in sorted({(row["drafter"], row["temperature"]) for row in document["rows"]}):
         rows = [row for row in document["rows"] if (row["drafter"], row["temperature"]) == (drafter, temperature)]
-        depths = ", ".join(str(row["depth"]) for row in rows)
         fastest = max(rows, key=lambda row: row["speedup"]["median"])
         for row in rows:
-            notes = [f"depth {row['depth']}"]
-            notes += ["the default"] if row["depth"] == DEFAULT_DEPTH else []
-            notes += [f"the fastest of {depths}"] if row is fastest else []
-            if len(notes) > 1:
+            notes = ["default"] if row["depth"] == DEFAULT_DEPTH else []
+            notes += ["fastest of " + ", ".join(str(row["depth"]) for row in rows)] if row is fastest else []
+            if notes:
                 yield Row(
-                    f"speedup over plain decoding, bundled pair: {DRAFTERS[drafter]}, {how(temperature)}, "
-                    + ", ".join(notes),
-                    f"{ratio(row['speedup'])}; {row['acceptance_length']:.2f} tokens a target forward",
+                    "speedup over plain decoding",
+                    f"{DRAFTERS[drafter]}, {how(temperature)}, depth {row['depth']} ({'; '.join(notes)})",
+                    f"{ratio(row['speedup'])}, {row['acceptance_length']:.2f} tokens a target forward",
                 )
 
 
@@ -143,8 +140,9 @@ def plain_rows(document: Document) -> Iterator[Row]:
     for row in document["rows"]:
         ours, theirs = row["tokens_per_second"]["ours"], row["tokens_per_second"]["transformers"]
         yield Row(
-            f"plain decoding over transformers' `generate`, {TARGETS[row['target']]}, {how(document['temperature'])}",
-            f"{ratio(row['speedup_over_transformers'])}; {ours:.0f} against {theirs:.0f} tokens/s",
+            "plain decoding over transformers' `generate`",
+            f"{TARGETS[row['target']]}, {how(document['temperature'])}",
+            f"{ratio(row['speedup_over_transformers'])}, {ours:.0f} against {theirs:.0f} tokens/s",
         )
 
 
@@ -152,16 +150,18 @@ def overhead_rows(document: Document) -> Iterator[Row]:
     for row in document["rows"]:
         drafts = f"draft model, depth {row['depth']}" if row["depth"] else "plain"
         yield Row(
-            f"time outside the models' forwards, {TARGETS[row['target']]}, {how(row['temperature'])}, {drafts}",
-            f"{row['share_outside_forwards']:.1%} of a step of {row['milliseconds_per_step']['all']:.1f} ms",
+            "part of a step outside the models' forwards",
+            f"{TARGETS[row['target']]}, {how(row['temperature'])}, {drafts}",
+            f"{100 * row['share_outside_forwards']:.1f} % of {row['milliseconds_per_step']['all']:.1f} ms",
         )
 
 
 def identity_rows(document: Document) -> Iterator[Row]:
     temperatures = ", ".join(f"{temperature:g}" for temperature in document["temperatures"])
     yield Row(
-        f"texts that differ from plain decoding's: both drafters, many depths, 1 and 4 sequences, T = {temperatures}",
-        f"{document['texts_that_diverge']} of {document['texts_compared']:,} "
+        "texts that differ from plain decoding's",
+        f"both drafters, many depths, 1 and 4 sequences, T = {temperatures}",
+        f"**{document['texts_that_diverge']}** of {document['texts_compared']:,} "
         f"({document['tokens_compared']:,} tokens), level `{document['engine']['exactness']}`",
     )
 
@@ -170,8 +170,9 @@ def startup_rows(document: Document) -> Iterator[Row]:
     for row in document["rows"]:
         seconds = row["all_seconds"]
         yield Row(
+            "from the shell to the first text",
             COMMANDS[row["command"]],
-            f"{row['median_seconds']:.2f} s; {min(seconds):.2f} to {max(seconds):.2f} s in {len(seconds)} starts",
+            f"{row['median_seconds']:.2f} s ({min(seconds):.2f} to {max(seconds):.2f} s in {len(seconds)} starts)",
         )
 
 

@@ -57,7 +57,10 @@ def main() -> None:
                         if round_index >= 0:  # the first round only warms up
                             collected[setting].append(generation)
             rows += summarise(collected, temperature)
-    save("speculation", {"pair": "bundled", "prompts": len(read_prompts()), "engine": llms["model"].describe(), "rows": rows})
+    save(
+        "speculation",
+        {"pair": "bundled", "prompts": len(read_prompts()), "engine": llms["model"].describe(), "rows": rows},
+    )
 
 
 def summarise(collected: dict[tuple[str, int], list[Generation]], temperature: float) -> list[dict[str, Any]]:
@@ -81,7 +84,10 @@ def summarise(collected: dict[tuple[str, int], list[Generation]], temperature: f
             "share_outside_forwards": (seconds["sample"] + seconds["other"]) / sum(seconds.values()),
         }  # fmt: skip
         rows.append(row)
-        print(f"T={temperature} {drafter} depth {depth}: {ratio}, {row['acceptance_length']:.2f} tokens a step", flush=True)
+        print(
+            f"T={temperature} {drafter} depth {depth}: {ratio}, {row['acceptance_length']:.2f} tokens a step",
+            flush=True,
+        )
     plain_tokens_per_second = len(plain) / sum(plain)
     print(f"T={temperature} plain: {plain_tokens_per_second:.0f} tokens/s", flush=True)
     return rows

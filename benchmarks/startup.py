@@ -1,6 +1,6 @@
 """How long a user waits: `outrider --help`, and `outrider run` from the shell to its first text.
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 from __future__ import annotations

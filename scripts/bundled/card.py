@@ -20,6 +20,7 @@ from outrider import LLM, SamplingParams, bundled_pair
 NUM_PROMPTS, PROMPT_TOKENS, OUTPUT_TOKENS = 48, 64, 160
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
+# ruff: noqa: E501 (the card's tables have long rows)
 CARD = """\
 # The bundled pair
 
@@ -99,7 +100,9 @@ def main() -> None:
         facts["context"] = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
     documents = read_documents(with_tests=facts["target"]["with_tests"])
     if digest(documents) != facts["target"]["corpus_sha256"]:
-        raise SystemExit("this interpreter's standard library is not the one that the pair was trained on: use that one")
+        raise SystemExit(
+            "this interpreter's standard library is not the one that the pair was trained on: use that one"
+        )
     llm = LLM(bundled_pair().target, draft=bundled_pair().draft)
     assert llm.tokenizer
     held_out = [llm.tokenizer.encode(document.text) for document in documents if document.is_held_out]
@@ -113,7 +116,10 @@ def main() -> None:
         corpus_training_tokens=facts["target"]["corpus_training_tokens"],
     )  # fmt: skip
     (arguments.out / "README.md").write_text(card)
-    result = {"agreement": {str(key): value for key, value in measured.items()}, "training": {k: facts[k] for k in ("target", "draft")}}
+    result = {
+        "agreement": {str(key): value for key, value in measured.items()},
+        "training": {k: facts[k] for k in ("target", "draft")},
+    }
     (arguments.out / "card.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["agreement"]))
 

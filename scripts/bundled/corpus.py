@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 HELD_OUT_ONE_IN = 40
 # Tables of numbers and machine-made files teach a small model nothing about Python.
-SKIPPED_FOLDERS = frozenset({"site-packages", "encodings", "lib2to3", "__pycache__", "pydoc_data", "cjkencodings", "turtledemo"})
+SKIPPED_FOLDERS = frozenset(
+    {"site-packages", "encodings", "lib2to3", "__pycache__", "pydoc_data", "cjkencodings", "turtledemo"}
+)
 MAX_FILE_CHARACTERS = 250_000
 MAX_LINE_CHARACTERS = 400
 
@@ -33,9 +35,7 @@ class Document(NamedTuple):
 def read_documents(*, with_tests: bool = True) -> list[Document]:
     """Every usable text of the running interpreter's standard library, in name order."""
     root = Path(sysconfig.get_path("stdlib"))
-    documents = [
-        Document(f"topics/{name}", text) for name, text in sorted(pydoc_data.topics.topics.items())
-    ]
+    documents = [Document(f"topics/{name}", text) for name, text in sorted(pydoc_data.topics.topics.items())]
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if SKIPPED_FOLDERS.intersection(parts) or (not with_tests and {"test", "tests"}.intersection(parts)):

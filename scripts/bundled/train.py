@@ -16,12 +16,13 @@ import time
 from pathlib import Path
 
 import torch
-from corpus import digest, read_documents
-from models import DRAFT_SHAPE, TARGET_SHAPE, make_model, save
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
+
+from corpus import digest, read_documents
+from models import DRAFT_SHAPE, TARGET_SHAPE, make_model, save
 
 SEED = 20261123
 MATRIX_RATE, OTHER_RATE = 0.02, 0.003
@@ -119,9 +120,16 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     windows = Windows(Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json")), with_tests=arguments.with_tests)
     model = make_model(TARGET_SHAPE if arguments.role == "target" else DRAFT_SHAPE).to(device).train()
-    teacher = Qwen3ForCausalLM.from_pretrained(arguments.teacher, dtype=torch.float32).to(device) if arguments.teacher else None
+    teacher = (
+        Qwen3ForCausalLM.from_pretrained(arguments.teacher, dtype=torch.float32).to(device)
+        if arguments.teacher
+        else None
+    )
     num_parameters = sum(weight.numel() for weight in model.parameters())
-    print(f"{arguments.role}: {num_parameters:,} parameters, {len(windows.training):,} training tokens, corpus {windows.digest[:12]}", flush=True)
+    print(
+        f"{arguments.role}: {num_parameters:,} parameters, {len(windows.training):,} training tokens, corpus {windows.digest[:12]}",
+        flush=True,
+    )
     updates = optimizers(model, arguments.rate_scale)
     began, step, num_tokens, history = time.monotonic(), 0, 0, []
     while (progress := (time.monotonic() - began) / (60 * arguments.minutes)) < 1.0:
@@ -140,7 +148,10 @@ def main() -> None:
         history.append(loss.item())
         if step % 20 == 0:
             rate = num_tokens / (time.monotonic() - began)
-            print(f"step {step} progress {progress:.3f} loss {sum(history[-20:]) / 20:.3f} tokens {num_tokens:,} ({rate:,.0f}/s)", flush=True)
+            print(
+                f"step {step} progress {progress:.3f} loss {sum(history[-20:]) / 20:.3f} tokens {num_tokens:,} ({rate:,.0f}/s)",
+                flush=True,
+            )
         if step % 300 == 0:
             save(model, arguments.tokenizer, arguments.out)
         if not math.isfinite(history[-1]):
@@ -148,10 +159,20 @@ def main() -> None:
     with torch.autocast(device, dtype=torch.bfloat16):
         final = held_out_loss(model, windows.held_out_batches(60_000), device)
     save(model, arguments.tokenizer, arguments.out)
-    facts = {"role": arguments.role, "num_parameters": num_parameters, "steps": step, "tokens_seen": num_tokens,
-             "minutes": arguments.minutes, "seed": SEED, "device": device, "corpus_sha256": windows.digest,
-             "corpus_training_tokens": len(windows.training), "with_tests": arguments.with_tests,
-             "held_out_loss_nats_per_token": round(final, 4), "torch": torch.__version__}
+    facts = {
+        "role": arguments.role,
+        "num_parameters": num_parameters,
+        "steps": step,
+        "tokens_seen": num_tokens,
+        "minutes": arguments.minutes,
+        "seed": SEED,
+        "device": device,
+        "corpus_sha256": windows.digest,
+        "corpus_training_tokens": len(windows.training),
+        "with_tests": arguments.with_tests,
+        "held_out_loss_nats_per_token": round(final, 4),
+        "torch": torch.__version__,
+    }
     (arguments.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     print(json.dumps(facts), flush=True)
 

@@ -37,7 +37,20 @@ _HOMES = {
     "bundled_pair": "outrider.demo",
 }
 
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "LLM",
+    "Delta",
+    "Draft",
+    "Drafter",
+    "EngineConfig",
+    "Generation",
+    "OutriderError",
+    "RuntimeOptions",
+    "SamplingParams",
+    "TokenTree",
+    "UsageError",
+    "bundled_pair",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -50,7 +50,8 @@ class SamplingParams:
     max_tokens: int = 128
 
     def __post_init__(self) -> None:
-        _require("temperature", self.temperature, math.isfinite(self.temperature) and self.temperature >= 0, "0 or more")
+        is_temperature = math.isfinite(self.temperature) and self.temperature >= 0
+        _require("temperature", self.temperature, is_temperature, "0 or more")
         _require("top_k", self.top_k, self.top_k >= 0, "0 (keep all) or more")
         _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
         _require("min_p", self.min_p, 0 <= self.min_p <= 1, "between 0 and 1")

@@ -54,7 +54,9 @@ def test_a_token_has_the_same_noise_whatever_it_is_asked_with():
 
 
 def test_rows_differ_by_every_part_of_the_key():
-    keys = {noise.row_key(seed, stream, position) for seed in range(10) for stream in range(10) for position in range(10)}
+    keys = {
+        noise.row_key(seed, stream, position) for seed in range(10) for stream in range(10) for position in range(10)
+    }
     assert len(keys) == 1000
 
 
@@ -64,7 +66,14 @@ def test_the_noise_of_a_seed_never_changes():
     assert row.tolist() == pytest.approx(RECORDED, abs=0, rel=1e-15)
 
 
-RECORDED = [-0.34924938296308966, 0.4650084827499386, -0.9727619859516152, 1.6861888449867737, 1.8035550960725637, -0.4103157865745305]
+RECORDED = [
+    -0.34924938296308966,
+    0.4650084827499386,
+    -0.9727619859516152,
+    1.6861888449867737,
+    1.8035550960725637,
+    -0.4103157865745305,
+]
 
 
 @pytest.mark.statistical

@@ -71,7 +71,9 @@ def test_a_truncated_choice_is_the_whole_choice_if_the_winner_survives():
     assert any(whole not in kept for whole, _ in winners)
 
 
-@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1.0), SamplingParams(temperature=1.0, top_k=2)])
+@pytest.mark.parametrize(
+    "params", [SamplingParams(), SamplingParams(temperature=1.0), SamplingParams(temperature=1.0, top_k=2)]
+)
 @pytest.mark.parametrize("damage", [np.nan, np.inf])
 def test_logits_that_are_not_finite_are_an_error(params, damage):
     logits = np.zeros(100, dtype=np.float32)

@@ -34,7 +34,9 @@ class FakeRuntime(Runtime):
     name = "fake"
     exactness = "bitwise"
 
-    def __init__(self, *, salt: int = 0, order: int = 3, min_rows: int = 2, end_token_ids: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, *, salt: int = 0, order: int = 3, min_rows: int = 2, end_token_ids: tuple[int, ...] = ()
+    ) -> None:
         self.config = ModelConfig(
             family="llama", vocab_size=VOCAB_SIZE, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1,
             num_kv_heads=1, head_dim=8, rms_norm_eps=1e-6, rope=RopeConfig(theta=1e4, kind="default", parameters={}),

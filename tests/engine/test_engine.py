@@ -10,7 +10,6 @@ from outrider.draft.model import ModelDrafter
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.errors import ContextError
-
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, plain_text, request, run
 
 PROMPTS = [[1], [2, 3], list(range(16)), list(range(17)), [5, 6] * 20, [index % 7 for index in range(70)]]
@@ -76,7 +75,9 @@ def test_prompts_are_computed_in_chunks_at_fixed_multiples_apart_from_decoding()
     target = FakeRuntime()
     engine = make_engine(target, NoDrafter())
     run(engine, [request(0, [1] * 40, max_tokens=3), request(1, [2] * 20, max_tokens=3)])
-    shapes = [[(rows.num_past, len(rows.token_ids), len(rows.output_rows)) for rows in batch] for batch in target.batches]
+    shapes = [
+        [(rows.num_past, len(rows.token_ids), len(rows.output_rows)) for rows in batch] for batch in target.batches
+    ]
     assert shapes[:4] == [[(0, 16, 0), (0, 16, 0)], [(16, 16, 0), (16, 3, 0)], [(32, 7, 0)], [(39, 1, 1), (19, 1, 1)]]
 
 

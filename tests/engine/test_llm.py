@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.runtime.checkpoints import make_checkpoint, make_model
 from transformers import AutoModelForCausalLM
 
 from outrider import LLM, EngineConfig, RuntimeOptions, SamplingParams, UsageError
+from tests.runtime.checkpoints import make_checkpoint, make_model
 
 PROMPTS = [[5, 6, 7], list(range(3, 40)), [9] * 12, [100, 50] * 20]
 RUNTIMES = ("openvino", "torch")
@@ -68,7 +68,9 @@ def test_greedy_text_is_that_of_transformers_generate(folders, runtime):
     for prompt in PROMPTS:
         ids = torch.tensor([prompt])
         with torch.no_grad():
-            expected = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=0)
+            expected = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=0
+            )
         (generation,) = llm.generate([prompt], SamplingParams(max_tokens=40))
         assert list(generation.token_ids) == expected[0, len(prompt) :].tolist()
 
@@ -84,7 +86,9 @@ def test_a_loaded_transformers_model_is_a_target():
     llm = LLM(model, draft="suffix")
     ids = torch.tensor([PROMPTS[1]])
     with torch.no_grad():
-        expected = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=30, pad_token_id=0)
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=30, pad_token_id=0
+        )
     (generation,) = llm.generate([PROMPTS[1]], SamplingParams(max_tokens=30))
     assert list(generation.token_ids) == expected[0, ids.shape[1] :].tolist()
 
@@ -128,6 +132,8 @@ def test_a_draft_of_another_vocabulary_is_refused(folders, tmp_path):
 
 
 def test_a_text_ends_at_the_end_of_the_context(tmp_path):
-    llm = make_llm(make_checkpoint(tmp_path / "short", "llama", max_position_embeddings=48, eos_token_id=None), "suffix")
+    llm = make_llm(
+        make_checkpoint(tmp_path / "short", "llama", max_position_embeddings=48, eos_token_id=None), "suffix"
+    )
     (generation,) = llm.generate([[3, 4] * 20], SamplingParams(max_tokens=500))
     assert (len(generation.token_ids), generation.finish_reason) == (8, "length")

@@ -1,7 +1,7 @@
 """The loop: schedule, propose, reserve, forward, verify, commit, observe, advance.
 
 Plain decoding is an empty draft, a chain is a tree with one branch, a prompt is a text with more than one token not yet
-computed: there is no other loop. Knows no checkpoints and no prompts' text; it is handed what computes and what decides.
+computed: there is no other loop. Knows no checkpoints and no prompts' text: it is handed what computes and decides.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class Engine:
     def _propose(self, batch: ScheduledBatch) -> Draft:
         if batch.kind == "prefill":  # a drafter's own prefill waits until it is asked to draft
             return Draft([TokenTree() for _ in batch.items])
-        return self.parts.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
+        sequences, budgets = zip(*((item.sequence, item.budget) for item in batch.items), strict=True)
+        return self.parts.drafter.propose(sequences, budgets)
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
         """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""

@@ -15,6 +15,7 @@ from outrider.engine.engine import Engine, Parts
 from outrider.engine.load import load_model, make_drafter
 from outrider.engine.stream import Delta
 from outrider.errors import ContextError, ModelError, ParameterError, UsageError
+from outrider.model.tokenizer import Tokenizer
 from outrider.policy.fixed import FixedPolicy
 from outrider.request import MAX_SEED, Exactness, FinishReason, Request, SamplingParams
 from outrider.sequence import Sequence
@@ -62,7 +63,7 @@ class LLM:
     Args:
         target: a folder with a Hugging Face checkpoint, a hub id, or a loaded transformers model (torch runtime).
         draft: None, "suffix", another checkpoint of the same vocabulary, or a `Drafter`.
-        tokenizer: for a target that has none of its own: a `tokenizers.Tokenizer` file's folder.
+        tokenizer: a folder with a tokenizer.json, for a target that brings none.
         config: how to run; changes no text.
 
     Raises:
@@ -90,8 +91,6 @@ class LLM:
         self.config = config or EngineConfig(runtime="openvino" if isinstance(target, (str, Path)) else "torch")
         loaded = load_model(target, self.config, bitwise=True)
         if tokenizer is not None:
-            from outrider.model.tokenizer import Tokenizer  # noqa: PLC0415
-
             loaded = loaded._replace(tokenizer=Tokenizer.from_folder(Path(tokenizer)))
         self.target, self.tokenizer = loaded
         self.drafter: Drafter = make_drafter(draft, loaded, self.config)
@@ -206,8 +205,7 @@ class LLM:
         requests = [self._request(*pair, depth) for pair in zip(prompt_list, params_list, strict=True)]
         sequences: list[Sequence] = []
         try:
-            for request in requests:
-                sequences.append(self.engine.add(request))
+            sequences.extend(map(self.engine.add, requests))
         except UsageError:
             for sequence in sequences:
                 self.engine.cancel(sequence.request.request_id)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from outrider.cache.table import BLOCK_SIZE
 from outrider.draft.base import Drafter
+from outrider.draft.model import ModelDrafter
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.config import EngineConfig
 from outrider.errors import ModelError, UsageError
 from outrider.model.checkpoint import resolve_checkpoint
 from outrider.model.tokenizer import Tokenizer
+from outrider.model.weights import fingerprint
 from outrider.runtime.base import Runtime
+from outrider.runtime.numerics import check_numerics
 
-DRAFTERS_WITHOUT_MODEL = ("none", "suffix")
+# The first load of a larger checkpoint does not ask transformers, which would need as much memory again.
+MAX_REFERENCE_BYTES = 2_000_000_000
 
 
 class LoadedModel(NamedTuple):
@@ -43,7 +51,7 @@ def load_model(source: Any, config: EngineConfig, *, bitwise: bool) -> LoadedMod
         runtime = _torch_runtime().from_folder(folder, options, device=config.device)
     else:
         # OpenVINO is imported when it computes: a CUDA machine without it still runs the torch runtime.
-        from outrider.runtime.openvino.runtime import OpenVinoRuntime
+        from outrider.runtime.openvino.runtime import OpenVinoRuntime  # noqa: PLC0415
 
         runtime = OpenVinoRuntime.from_folder(folder, options)
     if config.self_test:
@@ -63,19 +71,16 @@ def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Draft
         return NoDrafter()
     if draft == "suffix":
         return SuffixDrafter()
-    # A draft model is imported only where one drafts: the others need no sampling.
-    from outrider.draft.model import ModelDrafter
-
     model = load_model(draft, config, bitwise=False)
     _check_vocabularies(target, model)
     return ModelDrafter(model.runtime, config.max_cache_tokens // BLOCK_SIZE, target.runtime.config.vocab_size)
 
 
 def _torch_runtime() -> Any:
-    if importlib.util.find_spec("torch") is None:
+    if not _is_installed("torch", "transformers"):
         raise UsageError("the torch runtime needs torch and transformers: pip install 'outrider[torch]'")
     # torch takes seconds to import and is optional.
-    from outrider.runtime.torch.runtime import TorchRuntime
+    from outrider.runtime.torch.runtime import TorchRuntime  # noqa: PLC0415
 
     return TorchRuntime
 
@@ -94,6 +99,18 @@ def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
 
 
 def _self_test(runtime: Runtime, folder: Path) -> None:
-    from outrider.runtime.numerics import self_test
+    """Check the runtime's numbers, against transformers' own where it is installed and would not fill the memory."""
+    can_refer = runtime.memory().weights <= MAX_REFERENCE_BYTES and _is_installed("torch", "transformers")
+    reference = functools.partial(_reference_logits, folder, str(runtime.options.dtype)) if can_refer else None
+    check_numerics(runtime, fingerprint(folder), reference)
 
-    self_test(runtime, folder)
+
+def _reference_logits(folder: Path, dtype: str, token_ids: list[int]) -> NDArray[np.float32]:
+    # Importing transformers takes seconds, and happens only the first time that a checkpoint is seen.
+    from outrider.runtime.torch.transformers import reference_logits  # noqa: PLC0415
+
+    return reference_logits(folder, token_ids, dtype)
+
+
+def _is_installed(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)

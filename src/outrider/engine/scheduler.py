@@ -47,9 +47,9 @@ class Scheduler:
         """
         if (num_blocks := self._num_blocks(sequence)) > self.max_blocks:
             raise ContextError(
-                f"the prompt ({sequence.num_prompt_tokens} tokens) with max_tokens {sequence.request.params.max_tokens} "
-                f"needs {num_blocks} cache blocks, but the cache may have {self.max_blocks}: lower max_tokens, or raise "
-                f"max_cache_tokens"
+                f"the prompt ({sequence.num_prompt_tokens} tokens) with max_tokens "
+                f"{sequence.request.params.max_tokens} needs {num_blocks} cache blocks, but the cache may have "
+                f"{self.max_blocks}: lower max_tokens, or raise max_cache_tokens"
             )
         self.waiting.append(sequence)
 
