@@ -47,14 +47,16 @@ def main() -> None:
                     num_texts += 1
                     if text != expected:
                         first = next(at for at, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b)
-                        divergences.append({"prompt": index, "temperature": temperature, "seed": params[index].seed,
-                                            "drafter": drafter, "depth": depth, "sequences": num_together, "at": first})  # fmt: skip
+                        setting = {"drafter": drafter, "depth": depth, "sequences": num_together}
+                        divergences.append(
+                            {"temperature": temperature, "seed": params[index].seed, "at": first, **setting}
+                        )
         print(f"{num_compared:,} tokens in {num_texts} texts compared, {len(divergences)} diverge", flush=True)
         if num_compared >= arguments.tokens:
             break
     engine = llms["model"].describe()
-    save("identity", {"tokens_compared": num_compared, "texts_compared": num_texts, "texts_that_diverge": len(divergences),
-                      "divergences": divergences[:50], "temperatures": TEMPERATURES, "engine": engine})  # fmt: skip
+    counts = {"tokens_compared": num_compared, "texts_compared": num_texts, "texts_that_diverge": len(divergences)}
+    save("identity", {**counts, "divergences": divergences[:50], "temperatures": TEMPERATURES, "engine": engine})
     sys.exit(1 if divergences and engine["exactness"] == "bitwise" else 0)
 
 

@@ -77,7 +77,7 @@ def compare(name: str, folder: Path, *, rounds: int, max_tokens: int) -> dict[st
     peer.close()
     ratio = paired_ratio(theirs, ours)
     print(
-        f"{name}: {ratio} of transformers; ours {len(ours) / sum(ours):.1f} tokens/s, theirs {len(theirs) / sum(theirs):.1f}",
+        f"{name}: {ratio} of transformers; tokens/s {len(ours) / sum(ours):.1f} and {len(theirs) / sum(theirs):.1f}",
         flush=True,
     )
     return {

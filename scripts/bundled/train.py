@@ -4,7 +4,7 @@
     python scripts/bundled/train.py draft --teacher build/target --minutes 15 --out build/draft
 
 Hidden matrices are trained with Muon, the rest with AdamW; the rate is constant, then falls linearly over the last
-third. With a deadline the schedule follows the clock, so a slow machine gives a worse model but never a half-cooled one.
+half. The schedule follows the clock, so a slow machine gives a worse model but never a half-cooled one.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def main() -> None:
     )
     num_parameters = sum(weight.numel() for weight in model.parameters())
     print(
-        f"{arguments.role}: {num_parameters:,} parameters, {len(windows.training):,} training tokens, corpus {windows.digest[:12]}",
+        f"{arguments.role}: {num_parameters:,} parameters, {len(windows.training):,} training tokens",
         flush=True,
     )
     updates = optimizers(model, arguments.rate_scale)
@@ -149,7 +149,8 @@ def main() -> None:
         if step % 20 == 0:
             rate = num_tokens / (time.monotonic() - began)
             print(
-                f"step {step} progress {progress:.3f} loss {sum(history[-20:]) / 20:.3f} tokens {num_tokens:,} ({rate:,.0f}/s)",
+                f"step {step} progress {progress:.3f} loss {sum(history[-20:]) / 20:.3f} tokens {num_tokens:,} "
+                f"({rate:,.0f}/s)",
                 flush=True,
             )
         if step % 300 == 0:

@@ -12,7 +12,7 @@ of the block, so a partly filled block is never shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 BLOCK_SIZE = 32
@@ -75,7 +75,7 @@ class BlockTable:
         self.num_slots = 0
 
     @contextmanager
-    def reserve(self, num_rows: int) -> Iterator[None]:
+    def reserve(self, num_rows: int) -> Generator[None]:
         """Room for `num_rows` rows after the committed ones. Whatever `commit` did not keep is free on leaving."""
         assert self.num_slots == self.num_committed, "a reservation is already open"
         num_slots = self.num_committed + num_rows

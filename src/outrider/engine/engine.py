@@ -20,7 +20,7 @@ from outrider.engine.stream import Delta, TextStream
 from outrider.model.tokenizer import Tokenizer
 from outrider.policy.base import Policy
 from outrider.request import FinishReason, Request
-from outrider.runtime.base import ModelOutput, Runtime
+from outrider.runtime.base import ModelOutput, Runtime, SequenceRows
 from outrider.sequence import ScheduledBatch, ScheduledSequence, Sequence
 from outrider.stats import Stage
 from outrider.tree import TokenTree, Verdict
@@ -123,7 +123,7 @@ class Engine:
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
         """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
-        rows = []
+        rows: list[SequenceRows] = []
         for item, tree in zip(batch.items, draft.trees, strict=True):
             table = self._table(item)
             num_rows = max(item.num_tokens + len(tree), self.parts.target.min_rows)
