@@ -14,6 +14,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -29,6 +30,13 @@ MATRIX_RATE, OTHER_RATE = 0.02, 0.003
 WARMUP_FRACTION, COOLDOWN_FRACTION = 0.02, 0.45
 # (from this progress on, tokens of a window): attention is 40 % of a step at 512 on a CPU, so short windows come first.
 WINDOW_LENGTHS = ((0.0, 256), (0.6, 512), (0.93, 1024))
+
+
+class Progress(NamedTuple):
+    """How far training came."""
+
+    num_steps: int
+    num_tokens: int
 
 
 class Windows:
@@ -105,76 +113,81 @@ def held_out_loss(model: Qwen3ForCausalLM, batches: list[Tensor], device: str) -
     return sum(losses) / sum(map(len, batches))
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("role", choices=("target", "draft"))
     parser.add_argument("--tokenizer", type=Path, default=Path("build/tokenizer"))
-    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--teacher", type=Path, help="imitate this model")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--tokens-per-step", type=int, default=4096)
     parser.add_argument("--rate-scale", type=float, default=1.0)
     parser.add_argument("--with-tests", action="store_true", help="the standard library's own tests too")
-    arguments = parser.parse_args()
-    torch.manual_seed(SEED)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    windows = Windows(Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json")), with_tests=arguments.with_tests)
-    model = make_model(TARGET_SHAPE if arguments.role == "target" else DRAFT_SHAPE).to(device).train()
-    teacher = (
-        Qwen3ForCausalLM.from_pretrained(arguments.teacher, dtype=torch.float32).to(device)
-        if arguments.teacher
-        else None
-    )
-    num_parameters = sum(weight.numel() for weight in model.parameters())
-    print(
-        f"{arguments.role}: {num_parameters:,} parameters, {len(windows.training):,} training tokens",
-        flush=True,
-    )
-    updates = optimizers(model, arguments.rate_scale)
-    began, step, num_tokens, history = time.monotonic(), 0, 0, []
-    while (progress := (time.monotonic() - began) / (60 * arguments.minutes)) < 1.0:
+    return parser.parse_args()
+
+
+def train(
+    model: Qwen3ForCausalLM, teacher: Qwen3ForCausalLM | None, windows: Windows, plan: argparse.Namespace
+) -> Progress:
+    """Until the clock says so; the progress made."""
+    device = next(model.parameters()).device.type
+    updates = optimizers(model, plan.rate_scale)
+    began, step, num_tokens = time.monotonic(), 0, 0
+    history: list[float] = []
+    while (progress := (time.monotonic() - began) / (60 * plan.minutes)) < 1.0:
         length = [length for start, length in WINDOW_LENGTHS if progress >= start][-1]
-        tokens = windows.batch(arguments.tokens_per_step // length, length + 1).to(device)
+        tokens = windows.batch(plan.tokens_per_step // length, length + 1).to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = distillation_loss(model, teacher, tokens) if teacher else target_loss(model, tokens)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for update, base in zip(updates, (MATRIX_RATE, OTHER_RATE), strict=True):
             for group in update.param_groups:
-                group["lr"] = base * arguments.rate_scale * rate_factor(progress)
+                group["lr"] = base * plan.rate_scale * rate_factor(progress)
             update.step()
             update.zero_grad(set_to_none=True)
         step, num_tokens = step + 1, num_tokens + tokens.numel()
         history.append(loss.item())
-        if step % 20 == 0:
-            rate = num_tokens / (time.monotonic() - began)
-            print(
-                f"step {step} progress {progress:.3f} loss {sum(history[-20:]) / 20:.3f} tokens {num_tokens:,} "
-                f"({rate:,.0f}/s)",
-                flush=True,
-            )
-        if step % 300 == 0:
-            save(model, arguments.tokenizer, arguments.out)
         if not math.isfinite(history[-1]):
             raise SystemExit(f"the loss became {history[-1]} at step {step}: lower --rate-scale")
+        if step % 20 == 0:
+            rate, mean = num_tokens / (time.monotonic() - began), sum(history[-20:]) / 20
+            print(
+                f"step {step} progress {progress:.3f} loss {mean:.3f} tokens {num_tokens:,} ({rate:,.0f}/s)", flush=True
+            )
+        if step % 300 == 0:
+            save(model, plan.tokenizer, plan.out)
+    return Progress(step, num_tokens)
+
+
+def main() -> None:
+    plan = parse_arguments()
+    torch.manual_seed(SEED)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    windows = Windows(Tokenizer.from_file(str(plan.tokenizer / "tokenizer.json")), with_tests=plan.with_tests)
+    model = make_model(TARGET_SHAPE if plan.role == "target" else DRAFT_SHAPE).to(device).train()
+    teacher = plan.teacher and Qwen3ForCausalLM.from_pretrained(plan.teacher, dtype=torch.float32).to(device)
+    num_parameters = sum(weight.numel() for weight in model.parameters())
+    print(f"{plan.role}: {num_parameters:,} parameters, {len(windows.training):,} training tokens", flush=True)
+    done = train(model, teacher, windows, plan)
     with torch.autocast(device, dtype=torch.bfloat16):
         final = held_out_loss(model, windows.held_out_batches(60_000), device)
-    save(model, arguments.tokenizer, arguments.out)
+    save(model, plan.tokenizer, plan.out)
     facts = {
-        "role": arguments.role,
+        "role": plan.role,
         "num_parameters": num_parameters,
-        "steps": step,
-        "tokens_seen": num_tokens,
-        "minutes": arguments.minutes,
+        "steps": done.num_steps,
+        "tokens_seen": done.num_tokens,
+        "minutes": plan.minutes,
         "seed": SEED,
         "device": device,
         "corpus_sha256": windows.digest,
         "corpus_training_tokens": len(windows.training),
-        "with_tests": arguments.with_tests,
+        "with_tests": plan.with_tests,
         "held_out_loss_nats_per_token": round(final, 4),
         "torch": torch.__version__,
     }
-    (arguments.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (plan.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     print(json.dumps(facts), flush=True)
 
 

@@ -21,8 +21,8 @@ class SequenceStats:
     num_emitted: int = 0
     num_drafted: int = 0
     num_accepted: int = 0
-    drafted_at: list[int] = field(default_factory=list)
-    accepted_at: list[int] = field(default_factory=list)
+    drafted_at: list[int] = field(default_factory=list[int])
+    accepted_at: list[int] = field(default_factory=list[int])
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def count_step(self, *, draft_depth: int, num_nodes: int, num_accepted: int, num_emitted: int) -> None:

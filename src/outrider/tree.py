@@ -21,6 +21,13 @@ class TokenTree:
 
     Parents come before children, so that every prefix of a tree is a tree. An empty tree is plain decoding, a tree
     whose every node hangs under the one before is a chain.
+
+    Example:
+        >>> from outrider import TokenTree
+        >>> TokenTree.chain((5, 6, 7)).parents
+        (-1, 0, 1)
+        >>> TokenTree(tokens=(5, 6, 7), parents=(-1, -1, 0)).depths()
+        (1, 1, 2)
     """
 
     tokens: tuple[int, ...] = ()

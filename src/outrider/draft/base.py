@@ -11,7 +11,13 @@ from outrider.tree import DraftBudget, TokenTree, Verdict
 
 
 class Draft(NamedTuple):
-    """One tree per sequence, in the order asked; empty where the drafter has no guess."""
+    """One tree per sequence, in the order asked; empty where the drafter has no guess.
+
+    Example:
+        >>> from outrider import Draft, TokenTree
+        >>> len(Draft([TokenTree.chain((5, 6)), TokenTree()]).trees)
+        2
+    """
 
     trees: list[TokenTree]
 
@@ -21,6 +27,16 @@ class Drafter(ABC):
 
     A drafter sees sequences, never the target. It keeps its own state by `sequence.request.request_id`, in step with
     `sequence.token_ids` alone: it may be asked for any subset of sequences in any step.
+
+    Example:
+        >>> from outrider import Draft, Drafter, TokenTree
+        >>> class LastAgain(Drafter):
+        ...     name = "last again"
+        ...     def propose(self, sequences, budgets):
+        ...         return Draft([TokenTree.chain((sequence.root_token,) * min(budget))
+        ...                       for sequence, budget in zip(sequences, budgets)])
+        >>> LastAgain().name
+        'last again'
     """
 
     name: str

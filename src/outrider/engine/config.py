@@ -23,6 +23,14 @@ class EngineConfig:
         max_cache_tokens: cache slots for all sequences together, padding included.
         prefill_chunk: prompts are computed in pieces of this length, counted from position 0.
         self_test: check a checkpoint's numbers the first time it is loaded on this machine.
+
+    Raises:
+        ParameterError: a value is out of its range.
+
+    Example:
+        >>> from outrider import EngineConfig
+        >>> EngineConfig(max_sequences=4).runtime
+        'openvino'
     """
 
     runtime: RuntimeName = "openvino"

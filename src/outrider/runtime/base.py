@@ -55,6 +55,11 @@ class RuntimeOptions:
 
     `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of
     padding rows; a draft model does without, since its numbers can change only the speed.
+
+    Example:
+        >>> from outrider import EngineConfig, RuntimeOptions
+        >>> EngineConfig(options=RuntimeOptions(dtype="float32")).options.bitwise
+        True
     """
 
     dtype: str | None = None  # "float32", "bfloat16"; None: the checkpoint's own
