@@ -5,20 +5,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import random
-import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from outrider.bench.measure import Interval, median_interval
 from outrider.bench.provenance import provenance, write_json
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 PROMPTS_SHA256 = "8f92d1ea348185a9bf67561430b5079c21d7065a44370621901816af4ba4c0f3"
-NUM_RESAMPLES = 10_000
 
 
 class Prompt(NamedTuple):
@@ -46,25 +44,16 @@ def machine_to_ourselves() -> Iterator[None]:
         yield
 
 
-class Ratio(NamedTuple):
-    """A median of paired ratios with its 95 % bootstrap interval."""
+def paired_ratio(numerators: Mapping[str, Sequence[float]], denominators: Mapping[str, Sequence[float]]) -> Interval:
+    """Median over prompts of `numerator / denominator`, each summed over a prompt's rounds.
 
-    median: float
-    low: float
-    high: float
-    num_pairs: int
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+    A prompt is the unit that is resampled: its rounds repeat the same text, so they are not independent.
+    """
+    return median_interval([sum(numerators[name]) / sum(denominators[name]) for name in numerators])
 
 
-def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
-    """Median of `numerator / denominator`, pair by pair; the pairs are resampled."""
-    ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
-    generator = random.Random(0)
-    medians = sorted(statistics.median(generator.choices(ratios, k=len(ratios))) for _ in range(NUM_RESAMPLES))
-    low, high = medians[int(0.025 * NUM_RESAMPLES)], medians[int(0.975 * NUM_RESAMPLES)]
-    return Ratio(statistics.median(ratios), low, high, len(ratios))
+def show(ratio: Interval) -> str:
+    return f"{ratio.median:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def save(name: str, document: dict[str, Any]) -> None:

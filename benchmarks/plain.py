@@ -9,17 +9,20 @@ is of seconds for the whole call, prompt included.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.checkpoints import make_checkpoint
-from benchmarks.common import machine_to_ourselves, paired_ratio, read_prompts, save
+from benchmarks.common import machine_to_ourselves, paired_ratio, read_prompts, save, show
 from outrider import LLM, SamplingParams, bundled_pair
 
 # Unpinned, torch's rows ran at half their speed on some machines: the peer gets its best setting.
@@ -55,47 +58,35 @@ def compare(name: str, folder: Path, *, rounds: int, max_tokens: int) -> dict[st
     llm, peer = LLM(folder), Peer(folder)
     assert llm.tokenizer
     generator = random.Random(0)
-    ours: list[float] = []
-    theirs: list[float] = []
+    seconds: dict[str, dict[str, list[float]]] = {"ours": defaultdict(list), "theirs": defaultdict(list)}
     num_same = 0
     for round_index in range(-1, rounds):
         for prompt in read_prompts()[: None if round_index >= 0 else 2]:
             token_ids = llm.tokenizer.encode(prompt.text)
-            timed: dict[str, tuple[float, list[int]]] = {}
+            texts: dict[str, list[int]] = {}
             for side in generator.sample(("ours", "theirs"), 2):
-                timed[side] = (
-                    ours_once(llm, token_ids, max_tokens)
-                    if side == "ours"
-                    else theirs_once(peer, token_ids, max_tokens)
-                )
-            if round_index < 0:
-                continue
-            # Ours stops at an end token: seconds are for each token that was written.
-            ours.append(timed["ours"][0] / len(timed["ours"][1]))
-            theirs.append(timed["theirs"][0] / len(timed["theirs"][1]))
-            num_same += timed["theirs"][1][: len(timed["ours"][1])] == timed["ours"][1]
+                once = ours_once(llm, token_ids, max_tokens) if side == "ours" else peer.generate(token_ids, max_tokens)
+                texts[side] = once["token_ids"]
+                if round_index >= 0:  # the first round only warms up
+                    # Ours stops at an end token: seconds are for each token that was written.
+                    seconds[side][prompt.name].append(once["seconds"] / len(once["token_ids"]))
+            num_same += round_index >= 0 and texts["theirs"][: len(texts["ours"])] == texts["ours"]
     peer.close()
-    ratio = paired_ratio(theirs, ours)
-    print(
-        f"{name}: {ratio} of transformers; tokens/s {len(ours) / sum(ours):.1f} and {len(theirs) / sum(theirs):.1f}",
-        flush=True,
-    )
+    ratio = paired_ratio(seconds["theirs"], seconds["ours"])
+    rates = {side: 1 / statistics.mean(itertools.chain(*by_prompt.values())) for side, by_prompt in seconds.items()}
+    print(f"{name}: {show(ratio)}; tokens/s {rates}", flush=True)
     return {
         "target": name, "speedup_over_transformers": ratio._asdict(), "max_tokens": max_tokens,
-        "tokens_per_second": {"ours": len(ours) / sum(ours), "transformers": len(theirs) / sum(theirs)},
-        "texts_equal_bf16": f"{num_same} of {len(ours)}", "engine": llm.describe(), "peer_threads": peer.num_threads,
+        "tokens_per_second": {"ours": rates["ours"], "transformers": rates["theirs"]},
+        "texts_equal_bf16": f"{num_same} of {rounds * len(read_prompts())}", "engine": llm.describe(),
+        "peer_threads": peer.num_threads,
     }  # fmt: skip
 
 
-def ours_once(llm: LLM, prompt: list[int], max_tokens: int) -> tuple[float, list[int]]:
+def ours_once(llm: LLM, prompt: list[int], max_tokens: int) -> dict[str, Any]:
     began = time.perf_counter()
     (generation,) = llm.generate([prompt], SamplingParams(max_tokens=max_tokens), depth=0)
-    return time.perf_counter() - began, list(generation.token_ids)
-
-
-def theirs_once(peer: Peer, prompt: list[int], max_tokens: int) -> tuple[float, list[int]]:
-    answer = peer.generate(prompt, max_tokens)
-    return answer["seconds"], answer["token_ids"]
+    return {"seconds": time.perf_counter() - began, "token_ids": list(generation.token_ids)}
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
 METHOD = (
-    "- Method: the fixed prompts of [prompts.jsonl](benchmarks/prompts.jsonl), one sequence at a time. The two sides of "
-    "a ratio took turns, prompt by prompt, in changing order; it is the median over these pairs, in brackets its 95 % "
+    "- Method: the fixed prompts of [prompts.jsonl](benchmarks/prompts.jsonl), one sequence at a time. The two sides "
+    "of a ratio took turns, prompt by prompt, in changing order; it is the median over the pairs, in brackets its 95 % "
     "bootstrap interval. Each file has its command line."
 )
 HEAD = ["| measured | setting | result | file |", "|---|---|---|---|"]

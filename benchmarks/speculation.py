@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections import defaultdict
 from typing import Any
 
-from benchmarks.common import machine_to_ourselves, paired_ratio, read_prompts, save
+from benchmarks.common import machine_to_ourselves, paired_ratio, read_prompts, save, show
 from outrider import LLM, Generation, SamplingParams, bundled_pair
+from outrider.stats import STAGES
 
 TEMPERATURES = (0.0, 1.0)
 DRAFTERS = ("model", "suffix")
-DEPTHS = (2, 3, 4, 5, 6, 8)
+DEPTHS = (2, 3, 4, 6, 8)
+PLAIN = ("model", 0)
+
+Collected = dict[tuple[str, int], dict[str, list[Generation]]]  # by drafter and depth, then by prompt
 
 
 def seconds_per_token(generation: Generation) -> float:
@@ -37,17 +42,17 @@ def run_round(llms: dict[str, LLM], prompt: str, params: SamplingParams, order: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--max-tokens", type=int, default=256)
     arguments = parser.parse_args()
     pair = bundled_pair()
     llms = {"model": LLM(pair.target, draft=pair.draft), "suffix": LLM(pair.target, draft="suffix")}
-    settings = [("model", 0), *((drafter, depth) for drafter in DRAFTERS for depth in DEPTHS)]
+    settings = [PLAIN, *((drafter, depth) for drafter in DRAFTERS for depth in DEPTHS)]
     generator = random.Random(0)
     rows: list[dict[str, Any]] = []
     with machine_to_ourselves():
         for temperature in TEMPERATURES:
-            collected: dict[tuple[str, int], list[Generation]] = {setting: [] for setting in settings}
+            collected: Collected = {setting: defaultdict(list) for setting in settings}
             for round_index in range(-1, arguments.rounds):
                 for index, prompt in enumerate(read_prompts()):
                     params = SamplingParams(temperature=temperature, seed=index, max_tokens=arguments.max_tokens)
@@ -55,42 +60,32 @@ def main() -> None:
                     results = run_round(llms, prompt.text, params, order)
                     for setting, generation in results.items():
                         if round_index >= 0:  # the first round only warms up
-                            collected[setting].append(generation)
-            rows += summarise(collected, temperature)
-    save(
-        "speculation",
-        {"pair": "bundled", "prompts": len(read_prompts()), "engine": llms["model"].describe(), "rows": rows},
+                            collected[setting][prompt.name].append(generation)
+            rows += [summarise(collected, setting, temperature) for setting in settings[1:]]
+    facts = {"pair": "bundled", "prompts": len(read_prompts()), "max_tokens": arguments.max_tokens}
+    save("speculation", {**facts, "engine": llms["model"].describe(), "rows": rows})
+
+
+def summarise(collected: Collected, setting: tuple[str, int], temperature: float) -> dict[str, Any]:
+    """One setting's speedup over plain decoding, and where its time went."""
+    plain, chosen = collected[PLAIN], collected[setting]
+    ratio = paired_ratio(
+        *({name: list(map(seconds_per_token, runs[name])) for name in plain} for runs in (plain, chosen))
     )
-
-
-def summarise(collected: dict[tuple[str, int], list[Generation]], temperature: float) -> list[dict[str, Any]]:
-    plain = [seconds_per_token(generation) for generation in collected["model", 0]]
-    rows = []
-    for (drafter, depth), generations in collected.items():
-        if depth == 0:
-            continue
-        ratio = paired_ratio(plain, [seconds_per_token(generation) for generation in generations])
-        num_steps = sum(generation.stats.num_steps for generation in generations)
-        num_drafted = sum(generation.stats.num_drafted for generation in generations)
-        seconds = {
-            stage: sum(generation.stats.seconds[stage] for generation in generations) / num_steps
-            for stage in ("draft", "target", "sample", "other")
-        }
-        row = {
-            "temperature": temperature, "drafter": drafter, "depth": depth, "speedup": ratio._asdict(),
-            "acceptance_length": sum(generation.stats.num_emitted for generation in generations) / num_steps,
-            "acceptance_rate": sum(g.stats.num_accepted for g in generations) / num_drafted if num_drafted else None,
-            "milliseconds_per_step": {stage: 1000 * value for stage, value in seconds.items()},
-            "share_outside_forwards": (seconds["sample"] + seconds["other"]) / sum(seconds.values()),
-        }  # fmt: skip
-        rows.append(row)
-        print(
-            f"T={temperature} {drafter} depth {depth}: {ratio}, {row['acceptance_length']:.2f} tokens a step",
-            flush=True,
-        )
-    plain_tokens_per_second = len(plain) / sum(plain)
-    print(f"T={temperature} plain: {plain_tokens_per_second:.0f} tokens/s", flush=True)
-    return rows
+    stats = [generation.stats for generations in chosen.values() for generation in generations]
+    num_steps, num_emitted = sum(each.num_steps for each in stats), sum(each.num_emitted for each in stats)
+    seconds = {stage: sum(each.seconds[stage] for each in stats) / num_steps for stage in STAGES if stage != "prefill"}
+    plain_seconds = [seconds_per_token(generation) for generations in plain.values() for generation in generations]
+    num_drafted = sum(each.num_drafted for each in stats)
+    row = {
+        "temperature": temperature, "drafter": setting[0], "depth": setting[1], "speedup": ratio._asdict(),
+        "acceptance_length": num_emitted / num_steps,
+        "acceptance_rate": sum(each.num_accepted for each in stats) / num_drafted if num_drafted else None,
+        "milliseconds_per_step": {stage: 1000 * value for stage, value in seconds.items()},
+        "plain_tokens_per_second": len(plain_seconds) / sum(plain_seconds),
+    }  # fmt: skip
+    print(f"T={temperature} {setting}: {show(ratio)}, {row['acceptance_length']:.2f} tokens a step", flush=True)
+    return row
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ class SequenceStats:
     """What speculation did for one sequence.
 
     `drafted_at[d]` and `accepted_at[d]` count the decoding steps whose draft had, and whose verdict kept, a node at
-    depth d + 1. Seconds are those of the steps that the sequence took part in, whole, whoever else shared them.
+    depth d + 1. `num_branching` counts the drafts that were no chain. Seconds are those of the steps that the sequence took part in, whole, whoever else shared them.
     """
 
     num_steps: int = 0
     num_emitted: int = 0
     num_drafted: int = 0
     num_accepted: int = 0
+    num_branching: int = 0
     drafted_at: list[int] = field(default_factory=list[int])
     accepted_at: list[int] = field(default_factory=list[int])
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))

@@ -13,7 +13,7 @@ RuntimeName = Literal["openvino", "torch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Options of an `LLM` that do not change its text.
+    """How an `LLM` runs. Nothing here changes what is computed, though another runtime or precision rounds otherwise.
 
     Args:
         runtime: what computes the models: "openvino" (CPU) or "torch" (reference, CUDA).

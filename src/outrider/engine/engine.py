@@ -174,6 +174,7 @@ class Engine:
             if finish_reason:
                 break
         live.sequence.token_ids += emitted
+        live.sequence.stats.num_branching += not tree.is_chain
         live.sequence.stats.count_step(
             draft_depth=max(tree.depths(), default=0),
             num_nodes=len(tree),

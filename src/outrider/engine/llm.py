@@ -64,7 +64,7 @@ class LLM:
         target: a folder with a Hugging Face checkpoint, a hub id, or a loaded transformers model (torch runtime).
         draft: None, "suffix", another checkpoint of the same vocabulary, or a `Drafter`.
         tokenizer: a folder with a tokenizer.json, for a target that brings none.
-        config: how to run; changes no text.
+        config: how to run.
 
     Raises:
         ModelError: a checkpoint cannot be used, or the two do not fit.
@@ -161,7 +161,8 @@ class LLM:
             text=text,
             finish_reason=sequence.finish_reason,
             seed=sequence.request.seed,
-            exactness=self.target.exactness,
+            # Siblings stand between a row and its ancestors, so a branching tree's rows may round differently.
+            exactness="seed" if sequence.stats.num_branching else self.target.exactness,
             stats=sequence.stats,
         )
 
