@@ -15,7 +15,8 @@ approximate (Maddison, Tarlow, Minka 2014, "A* Sampling", with groups for the tr
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ _PURPOSES: Final[dict[Purpose, int]] = {"target": 1}
 _VERSION: Final = 1
 _GROUP_BITS: Final = 6
 _GROUP_SIZE: Final = 1 << _GROUP_BITS
-_NUM_PROBED_GROUPS: Final = 8
 
 # splitmix64 (Steele, Lea, Flood 2014): the golden-ratio increment and its finaliser's constants.
 _MASK: Final = (1 << 64) - 1
@@ -55,74 +55,87 @@ def row_key(seed: int, stream: int, position: int, purpose: Purpose = "target") 
 
 def gumbel_at(key: int, token_ids: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """The row's noise at some ids, in any order and shape."""
-    groups = token_ids >> _GROUP_BITS
-    hashes = _hash(key, groups)
-    return _member_gumbel(key, token_ids, _first_arrival(hashes), _winner(hashes))
+    hashes = _hash(key, token_ids >> _GROUP_BITS)
+    arrivals, firsts = _first_arrival(hashes), _first_member(hashes)
+    is_first = (token_ids & (_GROUP_SIZE - 1)) == firsts
+    return -np.log(np.where(is_first, arrivals, arrivals + _wait(key, token_ids)))
 
 
 def argmax(key: int, logits: NDArray[np.float32], temperature: float) -> int:
     """`argmax(logits / temperature + row)`, ties to the smallest id, without making the whole row.
 
-    No member of a group exceeds the group's largest logit plus its largest noise. The few groups where that bound is
-    highest are made first; whatever they reach, only groups whose bound is not below it can hold the winner.
+    No member of a group exceeds the group's largest logit plus its largest noise. The first arrivals and the likeliest
+    token reach some value; only the few groups whose bound is not below it can hold the winner, and are made.
 
     Args:
         logits: [vocab], finite or -inf.
         temperature: above 0.
     """
-    group_max = _group_max(logits)
-    hashes = _hash(key, np.arange(len(group_max), dtype=np.int64))
-    arrivals = _first_arrival(hashes)
-    bounds = group_max / temperature - np.log(arrivals)
-    if len(bounds) > _NUM_PROBED_GROUPS:
-        probed = np.argpartition(bounds, -_NUM_PROBED_GROUPS)[-_NUM_PROBED_GROUPS:]
-        reached = _values(key, probed, logits, temperature, arrivals, hashes)[1].max()
-        # np.log is monotone only up to its last bit: the slack keeps a group whose bound rounds just under.
-        groups = np.flatnonzero(bounds >= reached - 1e-9)
-    else:
-        groups = np.arange(len(bounds))
-    token_ids, values = _values(key, groups, logits, temperature, arrivals, hashes)
+    maxima = group_maxima(logits)
+    leaders = _leaders(key, len(maxima))
+    reached = max(_value_of_leaders(leaders, logits, temperature), _value_of_likeliest(key, logits, temperature))
+    # np.log is monotone only up to its last bit: the slack keeps a group whose bound rounds just under.
+    groups = np.flatnonzero(maxima.astype(np.float64) / temperature + leaders.gumbel >= reached - 1e-9)
+    token_ids = (groups[:, None] << _GROUP_BITS) + _MEMBERS  # [groups, 64]
+    arrivals = leaders.arrivals[groups][:, None] + _wait(key, token_ids)
+    arrivals[np.arange(len(groups)), leaders.token_ids[groups] & (_GROUP_SIZE - 1)] = leaders.arrivals[groups]
+    token_ids, gumbel = token_ids.ravel(), -np.log(arrivals.ravel())
+    if token_ids[-1] >= len(logits):  # the last group may be larger than what is left of the vocabulary
+        exists = token_ids < len(logits)
+        token_ids, gumbel = token_ids[exists], gumbel[exists]
+    values = logits[token_ids].astype(np.float64) / temperature + gumbel
     return int(token_ids[values.argmax()])
 
 
-def _values(
-    key: int,
-    groups: NDArray[np.int64],
-    logits: NDArray[np.float32],
-    temperature: float,
-    arrivals: NDArray[np.float64],
-    hashes: NDArray[np.uint64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Ids (ascending if `groups` are) and noisy scaled logits of all members of some groups."""
-    token_ids = (groups[:, None] << _GROUP_BITS) + _MEMBERS  # [groups, 64]
-    noise = _member_gumbel(key, token_ids, arrivals[groups][:, None], _winner(hashes[groups])[:, None])
-    token_ids, noise = token_ids.ravel(), noise.ravel()
-    exists = token_ids < len(logits)  # the last group may be larger than the vocabulary's end
-    token_ids, noise = token_ids[exists], noise[exists]
-    return token_ids, logits[token_ids].astype(np.float64) / temperature + noise
+def group_maxima(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest of each 64 neighbours, the last of which may be fewer."""
+    num_whole = len(values) >> _GROUP_BITS
+    maxima = values[: num_whole << _GROUP_BITS].reshape(num_whole, _GROUP_SIZE).max(axis=1)
+    rest = values[num_whole << _GROUP_BITS :]
+    return np.append(maxima, rest.max()) if len(rest) else maxima
 
 
-def _group_max(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    num_whole = len(logits) >> _GROUP_BITS
-    whole = logits[: num_whole << _GROUP_BITS].reshape(num_whole, _GROUP_SIZE).max(axis=1)
-    tail = logits[num_whole << _GROUP_BITS :]
-    return (np.append(whole, tail.max()) if len(tail) else whole).astype(np.float64)
+class _Leaders(NamedTuple):
+    """The first arrival of every group."""
+
+    token_ids: NDArray[np.int64]  # [groups]
+    arrivals: NDArray[np.float64]  # [groups]
+    gumbel: NDArray[np.float64]  # [groups]
 
 
-def _member_gumbel(
-    key: int, token_ids: NDArray[Any], arrivals: NDArray[np.float64], winners: NDArray[Any]
-) -> NDArray[np.float64]:
-    later = arrivals - np.log(_uniform(_hash(_mix_int(key), token_ids)))
-    return -np.log(np.where((token_ids & (_GROUP_SIZE - 1)) == winners, arrivals, later))
+@lru_cache(maxsize=128)
+def _leaders(key: int, num_groups: int) -> _Leaders:
+    """Kept for a while: a draft model and the target look at the same row one after the other."""
+    groups = np.arange(num_groups, dtype=np.int64)
+    hashes = _hash(key, groups)
+    arrivals = _first_arrival(hashes)
+    return _Leaders((groups << _GROUP_BITS) + _first_member(hashes), arrivals, -np.log(arrivals))
+
+
+def _value_of_leaders(leaders: _Leaders, logits: NDArray[np.float32], temperature: float) -> float:
+    values = logits.take(leaders.token_ids, mode="clip").astype(np.float64) / temperature + leaders.gumbel
+    if leaders.token_ids[-1] >= len(logits):
+        values[-1] = -np.inf  # a member that the vocabulary does not have
+    return float(values.max())
+
+
+def _value_of_likeliest(key: int, logits: NDArray[np.float32], temperature: float) -> float:
+    likeliest = logits.argmax(keepdims=True)
+    return float((logits[likeliest].astype(np.float64) / temperature + gumbel_at(key, likeliest))[0])
 
 
 def _first_arrival(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
     return np.log(_uniform(hashes)) * (-1.0 / _GROUP_SIZE)
 
 
-def _winner(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _first_member(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Which member of each group is first: the low bits, which `_uniform` leaves unused."""
     return (hashes & np.uint64(_GROUP_SIZE - 1)).astype(np.int64)
+
+
+def _wait(key: int, token_ids: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """How long after its group's first arrival each id would arrive."""
+    return -np.log(_uniform(_hash(_mix_int(key), token_ids)))
 
 
 def _uniform(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -62,12 +62,21 @@ def kept_token_ids(logits: NDArray[np.float32], params: SamplingParams) -> NDArr
     highest = logits.max()
     lowest = -np.inf
     if 0 < params.top_k < len(logits):
-        lowest = np.partition(logits, -params.top_k)[-params.top_k]
+        lowest = _kth_largest(logits, params.top_k)
     if params.top_p < 1.0:
         lowest = max(lowest, _top_p_border(logits, params, lowest))
     if params.min_p > 0.0:
         lowest = max(lowest, float(highest) + params.temperature * float(np.log(params.min_p)))
     return np.flatnonzero(logits >= lowest)
+
+
+def _kth_largest(logits: NDArray[np.float32], k: int) -> float:
+    """The k-th largest logit: not below the k-th largest of the groups' maxima, so most logits need no look."""
+    maxima = noise.group_maxima(logits)
+    candidates = logits
+    if k <= len(maxima):
+        candidates = logits[logits >= np.partition(maxima, -k)[-k]]
+    return float(np.partition(candidates, -k)[-k])
 
 
 def _top_p_border(logits: NDArray[np.float32], params: SamplingParams, lowest: float) -> float:

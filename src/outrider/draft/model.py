@@ -94,7 +94,7 @@ class ModelDrafter(Drafter):
         return sum(self.runtime.memory())
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, **self.runtime.describe()}
+        return {"name": self.name, "model": self.runtime.describe()}
 
     def check(self) -> None:
         self.pool.check(memory.table for memory in self._memories.values())
