@@ -1,0 +1,247 @@
+"""Can a runtime's numbers be trusted, and are they the same to the bit however rows are put together?
+
+Asked the first time that a checkpoint meets a machine, through `forward` alone, and remembered. Knows no runtime in
+particular. Every probe computes rows that plain decoding computed before, in another company, and measures how far
+they moved: not at all in any probe, and the runtime is `bitwise`; by rounding, and it is `seed`; by more, and it
+computes something other than the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outrider.cache.table import num_blocks_for
+from outrider.errors import ModelError, NumericsError
+from outrider.request import Exactness
+from outrider.runtime.base import Runtime, SequenceRows
+
+Logits = NDArray[np.float32]
+Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
+
+# Raised when the probes change, so that what older ones said is asked again.
+PROBE_VERSION = 1
+# How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+
+# Tokens of the prompts: one is decoded across a border between blocks, one across a usual border of padding.
+SHORT_PROMPT, LONG_PROMPT = 25, 505
+NUM_DECODED = 17
+WIDTHS = (2, 3, 5, 8, 9, 16, 17)
+RAGGED_WIDTHS = (1, 5, 17, 2)
+TREE = (-1, 0, 0, 1)
+TREE_PATHS = ((0, 2), (0, 1, 3))
+
+
+class SelfTest(NamedTuple):
+    """What was found: the largest differences, None where there was nothing to compare with."""
+
+    exactness: Exactness
+    row_difference: float
+    reference_difference: float | None
+
+
+class Finding(NamedTuple):
+    """How far rows moved. A tree's rows may always move: siblings stand between a row and its ancestors."""
+
+    what: str
+    difference: float
+    may_round: bool = False
+
+
+def check_numerics(runtime: Runtime, fingerprint: str, reference: Reference | None = None) -> SelfTest:
+    """Test a runtime, or recall what was found when it was tested, and set its `exactness`.
+
+    Args:
+        runtime: freshly loaded; its cache serves the test and is emptied.
+        fingerprint: the checkpoint's identity.
+        reference: another implementation's logits; None where asking costs too much.
+
+    Raises:
+        ModelError: the logits are not finite.
+        NumericsError: rows moved by more than rounding, or differ from the reference.
+    """
+    path = cache_folder() / "numerics" / f"{_key(runtime, fingerprint)}.json"
+    found = _recall(path)
+    if found is None or (reference and found.reference_difference is None):
+        found = run_self_test(runtime, reference)
+        _remember(path, found)
+    runtime.exactness = found.exactness
+    return found
+
+
+def cache_folder() -> Path:
+    """Where facts about this machine are kept between runs."""
+    if folder := os.environ.get("OUTRIDER_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrider"
+
+
+def run_self_test(runtime: Runtime, reference: Reference | None = None) -> SelfTest:
+    """Test a runtime whose cache nobody uses yet; raises as `check_numerics` does."""
+    findings: list[Finding] = []
+    try:
+        for finding in _probe(runtime):
+            _refuse_beyond_rounding(runtime, finding)
+            findings.append(finding)
+        reference_difference = None
+        if reference:
+            finding = _compare_with(runtime, reference)
+            _refuse_beyond_rounding(runtime, finding)
+            reference_difference = finding.difference
+    finally:
+        runtime.resize(0)
+    is_bitwise = runtime.options.bitwise and all(finding.may_round or not finding.difference for finding in findings)
+    largest = max(finding.difference for finding in findings)
+    return SelfTest("bitwise" if is_bitwise else "seed", largest, reference_difference)
+
+
+def _probe(runtime: Runtime) -> Iterator[Finding]:
+    """Every way in which the engine puts rows together, against plain decoding."""
+    text = _Text(runtime, SHORT_PROMPT, num_copies=len(RAGGED_WIDTHS))
+    plain = text.decode_plainly()
+    yield from text.decode_in_widths(plain)
+    yield from text.decode_beside_others(plain)
+    yield from text.decode_trees()
+    text = _Text(runtime, LONG_PROMPT)
+    yield from text.decode_in_widths(text.decode_plainly())
+
+
+def _compare_with(runtime: Runtime, reference: Reference) -> Finding:
+    text = _Text(runtime, SHORT_PROMPT)
+    found = text.forward((0, len(text.token_ids), 0))
+    return Finding("a short text's logits against the reference", _difference(found, reference(text.token_ids)))
+
+
+class _Text:
+    """A random text, in as many copies as sequences run at once, each with blocks of its own."""
+
+    def __init__(self, runtime: Runtime, num_prompt: int, *, num_copies: int = 1) -> None:
+        num_tokens = min(num_prompt + NUM_DECODED, runtime.config.max_context)
+        self.runtime = runtime
+        self.num_prompt = num_tokens - NUM_DECODED
+        generator = np.random.default_rng(num_prompt)
+        self.token_ids: list[int] = generator.integers(runtime.config.vocab_size, size=num_tokens).tolist()
+        num_blocks = num_blocks_for(num_tokens + runtime.min_rows)
+        runtime.resize(max(runtime.num_blocks, num_blocks * num_copies))
+        # neither in order nor side by side
+        self.tables = [list(range(copy, num_blocks * num_copies, num_copies))[::-1] for copy in range(num_copies)]
+
+    def rows(self, first: int, end: int, copy: int, output_rows: Sequence[int] | None = None) -> SequenceRows:
+        wanted = range(end - first) if output_rows is None else output_rows
+        return SequenceRows(self.token_ids[first:end], first, self.tables[copy], wanted)
+
+    def forward(self, *spans: tuple[int, int, int]) -> Logits:
+        """Logits of all rows of spans (first, end, copy) in one call."""
+        return self.compute([self.rows(*span) for span in spans])
+
+    def compute(self, batch: list[SequenceRows]) -> Logits:
+        logits = np.array(self.runtime.forward(batch).logits)
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                "the model's logits are not finite: its weights are damaged, download the checkpoint again"
+            )
+        return logits
+
+    def prefill(self, *copies: int) -> Logits:
+        """Logits of the prompt's last row, once for each copy."""
+        return self.compute([self.rows(0, self.num_prompt, copy, [self.num_prompt - 1]) for copy in copies])
+
+    def decode_plainly(self) -> Logits:
+        self.prefill(0)
+        steps = range(self.num_prompt, len(self.token_ids))
+        return np.concatenate([self.forward((step, step + 1, 0)) for step in steps])
+
+    def decode_in_widths(self, plain: Logits) -> Iterator[Finding]:
+        """Rows together after tokens that were rolled back."""
+        start = self.num_prompt
+        wrong = [(token + 1) % self.runtime.config.vocab_size for token in self.token_ids[start:]]
+        self.compute([SequenceRows(wrong, start, self.tables[0], [])])
+        for width in WIDTHS:
+            found = self.forward((start, start + width, 0))
+            yield Finding(f"{width} rows in one call against one by one", _difference(found, plain[:width]))
+
+    def decode_beside_others(self, plain: Logits) -> Iterator[Finding]:
+        """Sequences together, in prefill and in decoding."""
+        copies = range(len(RAGGED_WIDTHS))
+        alone = self.prefill(0)
+        together = self.prefill(*copies)
+        yield Finding("prompts side by side against alone", _difference(together, np.repeat(alone, len(copies), 0)))
+        for widths in (RAGGED_WIDTHS, (1,) * len(copies)):
+            spans = [
+                (self.num_prompt, self.num_prompt + width, copy) for copy, width in zip(copies, widths, strict=True)
+            ]
+            wanted = np.concatenate([plain[:width] for width in widths])
+            yield Finding("sequences side by side against alone", _difference(self.forward(*spans), wanted))
+
+    def decode_trees(self) -> Iterator[Finding]:
+        """A tree against each of its paths; the prompt is in all copies already."""
+        start = self.num_prompt
+        nodes = self.token_ids[start : start + len(TREE)]
+        tree = self.compute([SequenceRows(nodes, start, self.tables[0], range(len(TREE)), TREE)])
+        for path in TREE_PATHS:
+            chain = SequenceRows([nodes[row] for row in path], start, self.tables[1], [len(path) - 1])
+            difference = _difference(tree[path[-1:],], self.compute([chain]))
+            yield Finding("a row of a tree against its path alone", difference, may_round=True)
+
+
+def _difference(found: Logits, wanted: Logits) -> float:
+    """The most that a row moved: 0 if no bit did, else relative to the spread of its logits."""
+    if np.array_equal(found, wanted):
+        return 0.0
+    # what is added to all logits of a row changes no probability
+    moved, spread = (found - wanted).std(axis=-1), wanted.std(axis=-1)
+    return float((moved / np.maximum(spread, np.finfo(np.float32).tiny)).max())
+
+
+def _refuse_beyond_rounding(runtime: Runtime, finding: Finding) -> None:
+    tolerance = TOLERANCES[str(runtime.options.dtype)]
+    if finding.difference > tolerance:
+        raise NumericsError(
+            f"the {runtime.name} runtime miscomputes this model in {runtime.options.dtype}: {finding.what} differ by "
+            f"{finding.difference:.2g} of the logits' spread, of which rounding explains {tolerance:g}: "
+            "try another --dtype, and please report it"
+        )
+
+
+def _key(runtime: Runtime, fingerprint: str) -> str:
+    """All that the bits can depend on: the model, the libraries, the options, the processor."""
+    facts = [PROBE_VERSION, fingerprint, runtime.describe(), asdict(runtime.options), _processor()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    """The instruction sets: a virtual machine may offer others under the same name."""
+    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith(("flags", "Features")):
+                return line
+    return platform.processor()
+
+
+def _recall(path: Path) -> SelfTest | None:
+    """What a file says; a damaged one says nothing."""
+    try:
+        return SelfTest(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remember(path: Path, found: SelfTest) -> None:
+    """Write the file whole or not at all. Where it cannot be written, the next load tests again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(found._asdict(), file)
+        Path(file.name).replace(path)

@@ -1,0 +1,206 @@
+# pyright: basic
+# (openvino's opset functions are generated and carry no usable types.)
+"""A decoder as an OpenVINO graph, made from what its checkpoint says. Knows no requests and holds no cache.
+
+    input_ids ─ embedding ─┬─ norm ─ qkv ─ norm ─ rope ─ attention ─ o ─┬─ norm ─ gate, up ─ down ─┬─ ... ─ norm ─ head
+                           └─────────────────────────────────────────── + ──────────────────────── +      │      │
+    output_rows ──────────────────────────────────────────────────────────────────────────────────────────┘   logits
+
+The rows of all sequences lie one after the other; only attention is told whose is whose. Between the nodes, values
+have the precision that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import Node, Output, Type, opset15 as ops
+from openvino.op import _PagedAttentionExtension as PagedAttention  # pyright: ignore[reportAttributeAccessIssue]
+
+from outrider.model.config import ModelConfig
+from outrider.model.weights import RawTensor, Weights
+
+ELEMENT_TYPES = {"F32": Type.f32, "BF16": Type.bf16}
+
+ROW_INPUTS = ("input_ids", "position_ids", "output_rows")
+SEQUENCE_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "qq_bias_begins")
+
+
+class Graph(NamedTuple):
+    """The model, and the weights that it reads in place: they must outlive what is compiled from it."""
+
+    model: ov.Model
+    arrays: list[NDArray[Any]]
+
+
+class AttentionInputs(NamedTuple):
+    """What every layer's attention needs besides its own queries, keys and values."""
+
+    past_lens: Node
+    subsequence_begins: Node
+    block_indices: Node
+    block_indices_begins: Node
+    max_context_len: Node
+    qq_bias: Node
+    qq_bias_begins: Node
+    cosines: Node
+    sines: Node
+
+
+def build_graph(config: ModelConfig, weights: Weights) -> Graph:
+    """Lay out the model's nodes around its weights, which are neither copied nor converted."""
+    return _GraphBuilder(config, weights).build()
+
+
+def cache_input_names(layer: int) -> tuple[str, str]:
+    return f"key_cache.{layer}", f"value_cache.{layer}"
+
+
+class _GraphBuilder:
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        self.config = config
+        self.weights = weights
+        self.arrays: list[NDArray[Any]] = []
+        self.parameters: list[Node] = []
+        self.constants: dict[tuple[Any, ...], Node] = {}
+
+    def build(self) -> Graph:
+        rows = {name: self.parameter(name, [-1], Type.i32) for name in ROW_INPUTS}
+        embedding = self.stored(self.weights["model.embed_tokens.weight"])
+        hidden = ops.convert(ops.gather(embedding, rows["input_ids"], self.integers(0)), Type.f32)
+        inputs = self.attention_inputs(rows["position_ids"])
+        for layer in range(self.config.num_layers):
+            hidden = ops.add(hidden, self.attention(hidden, layer, inputs))
+            hidden = ops.add(hidden, self.feed_forward(hidden, f"model.layers.{layer}"))
+        hidden = ops.gather(hidden, rows["output_rows"], self.integers(0))
+        hidden = self.norm(hidden, "model.norm")
+        head = embedding if self.config.tie_word_embeddings else self.stored(self.weights["lm_head.weight"])
+        logits = ops.matmul(hidden, _decompressed(head), transpose_a=False, transpose_b=True)
+        model = ov.Model([ops.result(logits)], self.parameters, "decoder")  # pyright: ignore[reportGeneralTypeIssues]
+        return Graph(model, self.arrays)
+
+    def parameter(self, name: str, shape: list[int], dtype: Type) -> Node:
+        node = ops.parameter(ov.PartialShape(shape), dtype, name=name)
+        node.output(0).get_tensor().set_names({name})
+        self.parameters.append(node)
+        return node
+
+    def integers(self, value: int | list[int]) -> Node:
+        return self.constant(np.array(value, np.int32))
+
+    def floats(self, value: float | NDArray[Any]) -> Node:
+        return self.constant(np.array(value, np.float32))
+
+    def constant(self, array: NDArray[Any]) -> Node:
+        """One node for each value: compiling takes its time by the node."""
+        key = (array.dtype, array.shape, array.tobytes())
+        if key not in self.constants:
+            self.constants[key] = ops.constant(array)
+        return self.constants[key]
+
+    def stored(self, raw: RawTensor) -> Node:
+        """A constant that reads the checkpoint's own memory."""
+        self.arrays.append(raw.array)
+        tensor = ov.Tensor(raw.array, ov.Shape(raw.array.shape), ELEMENT_TYPES[raw.dtype])
+        return ops.constant(tensor, shared_memory=True)
+
+    def weight(self, name: str) -> Node:
+        return _decompressed(self.stored(self.weights[name]))
+
+    def attention_inputs(self, position_ids: Node) -> AttentionInputs:
+        vectors = {name: self.parameter(name, [-1], Type.i32) for name in SEQUENCE_INPUTS}
+        tables = [
+            ops.gather(self.parameter(name, [-1, 1, 1, self.config.head_dim], Type.f32), position_ids, self.integers(0))
+            for name in ("cosines", "sines")
+        ]
+        return AttentionInputs(
+            **vectors,
+            max_context_len=ops.squeeze(self.parameter("max_context_len", [1], Type.i32)),
+            qq_bias=self.parameter("qq_bias", [-1], Type.u8),
+            cosines=tables[0],
+            sines=tables[1],
+        )
+
+    def linear(self, value: Node | Output, name: str) -> Node:
+        product = ops.matmul(value, self.weight(f"{name}.weight"), transpose_a=False, transpose_b=True)
+        if f"{name}.bias" in self.weights.names:
+            return ops.add(product, self.weight(f"{name}.bias"))
+        return product
+
+    def norm(self, value: Node, name: str) -> Node:
+        """The form that OpenVINO fuses into one node, which normalises in float32 and rounds once."""
+        mean_square = ops.reduce_mean(ops.power(value, self.floats(2)), self.integers([-1]), keep_dims=True)
+        scale = ops.power(ops.add(mean_square, self.floats(self.config.rms_norm_eps)), self.floats(-0.5))
+        return ops.multiply(ops.multiply(value, scale), self.weight(f"{name}.weight"))
+
+    def attention(self, hidden: Node, layer: int, inputs: AttentionInputs) -> Node:
+        config, prefix = self.config, f"model.layers.{layer}.self_attn"
+        hidden = self.norm(hidden, f"model.layers.{layer}.input_layernorm")
+        query = self.rotated_heads(hidden, f"{prefix}.q", config.num_heads, inputs)
+        key = self.rotated_heads(hidden, f"{prefix}.k", config.num_kv_heads, inputs)
+        value = self.linear(hidden, f"{prefix}.v_proj")
+        shape = [-1, config.num_kv_heads, -1, config.head_dim]
+        caches = [self.parameter(name, shape, Type.dynamic) for name in cache_input_names(layer)]
+        attended = self.paged_attention([query, key, value, *caches], inputs)
+        return self.linear(attended, f"{prefix}.o_proj")
+
+    def rotated_heads(self, hidden: Node, prefix: str, num_heads: int, inputs: AttentionInputs) -> Node:
+        head_dim = self.config.head_dim
+        shape = self.integers([-1, num_heads, 1, head_dim])
+        heads = ops.reshape(self.linear(hidden, f"{prefix}_proj"), shape, special_zero=False)
+        if self.config.qk_norm:
+            heads = self.norm(heads, f"{prefix}_norm")
+        # axis 3 rather than -1: only so is the rotation recognised and fused into one node
+        first, second = ops.variadic_split(heads, self.integers(3), self.integers([head_dim // 2] * 2)).outputs()
+        half_turned = ops.concat([ops.multiply(second, self.floats(-1)), first], -1)
+        turned = ops.add(ops.multiply(heads, inputs.cosines), ops.multiply(half_turned, inputs.sines))
+        return ops.reshape(turned, self.integers([-1, num_heads * head_dim]), special_zero=False)
+
+    def paged_attention(self, states: list[Node], inputs: AttentionInputs) -> Output:
+        """The op's 28 inputs have places, not names; many are for features that we do not use."""
+        config, no_integers, no_floats = self.config, self.integers([]), self.floats(np.zeros(0))
+        cache_rotation = [no_integers, no_integers, no_floats]
+        sparse_attention = [no_floats, self.integers(64), self.integers(8)]
+        eviction = [self.integers(0), no_integers, no_integers, no_integers]
+        places = [
+            *states,
+            inputs.past_lens,
+            inputs.subsequence_begins,
+            inputs.block_indices,
+            inputs.block_indices_begins,
+            self.floats(config.head_dim**-0.5),  # scale
+            self.integers(0),  # sliding window
+            no_floats,  # ALiBi slopes
+            inputs.max_context_len,
+            no_integers,  # score aggregation window
+            *cache_rotation,
+            *sparse_attention,
+            self.floats(np.zeros((0, 0, 0, 0))),  # sinks
+            *eviction,
+            no_integers,  # token types
+            inputs.qq_bias,
+            inputs.qq_bias_begins,
+        ]
+        node = PagedAttention([place.output(0) for place in places])
+        sizes = {"num_k_heads": config.num_kv_heads, "num_v_heads": config.num_kv_heads}
+        sizes |= {"k_head_size": config.head_dim, "v_head_size": config.head_dim}
+        for name, size in sizes.items():
+            node.get_rt_info()[name] = size
+        return node.output(0)
+
+    def feed_forward(self, hidden: Node, prefix: str) -> Node:
+        hidden = self.norm(hidden, f"{prefix}.post_attention_layernorm")
+        gate = ops.swish(self.linear(hidden, f"{prefix}.mlp.gate_proj"))
+        return self.linear(ops.multiply(gate, self.linear(hidden, f"{prefix}.mlp.up_proj")), f"{prefix}.mlp.down_proj")
+
+
+def _decompressed(constant: Node) -> Node:
+    """The constant as float32 in name only: the mark keeps OpenVINO from storing the converted copy."""
+    if constant.get_element_type() == Type.f32:
+        return constant
+    node = ops.convert(constant, Type.f32)
+    node.get_rt_info()["decompression_0"] = True
+    return node

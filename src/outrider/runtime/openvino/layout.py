@@ -1,0 +1,77 @@
+"""A batch's rows as the flat lists that OpenVINO's paged attention reads. Knows no OpenVINO and no model.
+
+Of two sequences, the second a tree of three rows on 40 slots:
+
+    input_ids            a b | r 0 1       subsequence_begins    0 2 5
+    position_ids         0 1 | 40 41 41    past_lens             0 40
+    block_indices        7 | 3 9           block_indices_begins  0 1 3
+    qq_bias              100 110 101       qq_bias_begins        0 0 9      (who sees whom; empty: each sees all before)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from outrider.cache.table import num_blocks_for
+from outrider.runtime.base import SequenceRows
+
+# Any token does in a padding row: nobody reads its logits, and the next forward writes over its slot.
+PADDING_TOKEN = 0
+
+
+class RowLayout(NamedTuple):
+    """The values of the graph's inputs, by their names."""
+
+    input_ids: list[int]
+    position_ids: list[int]
+    output_rows: list[int]
+    past_lens: list[int]
+    subsequence_begins: list[int]
+    block_indices: list[int]
+    block_indices_begins: list[int]
+    qq_bias: list[int]
+    qq_bias_begins: list[int]
+    max_context_len: list[int]  # a single value
+
+
+def lay_out(batch: Sequence[SequenceRows], min_rows: int) -> RowLayout:
+    """Flatten a batch, each sequence filled up to `min_rows` rows."""
+    layout = RowLayout([], [], [], [], [0], [], [0], [], [0], [0])
+    for rows in batch:
+        first_row, num_rows = len(layout.input_ids), max(len(rows.token_ids), min_rows)
+        num_padding = num_rows - len(rows.token_ids)
+        num_slots = rows.num_past + num_rows
+        assert num_blocks_for(num_slots) <= len(rows.blocks), "the blocks do not cover the rows"
+        layout.input_ids.extend(rows.token_ids)
+        layout.input_ids.extend([PADDING_TOKEN] * num_padding)
+        layout.output_rows.extend([first_row + row for row in rows.output_rows])
+        if rows.parents is None or _is_chain(rows.parents):
+            layout.position_ids.extend(range(rows.num_past, num_slots))
+        else:
+            depths, visibility = _read_tree([*rows.parents, *[0] * num_padding])
+            layout.position_ids.extend([rows.num_past + depth for depth in depths])
+            layout.qq_bias.extend(visibility)
+        layout.past_lens.append(rows.num_past)
+        layout.subsequence_begins.append(first_row + num_rows)
+        layout.block_indices.extend(rows.blocks[: num_blocks_for(num_slots)])
+        layout.block_indices_begins.append(len(layout.block_indices))
+        layout.qq_bias_begins.append(len(layout.qq_bias))
+        layout.max_context_len[0] = max(layout.max_context_len[0], num_slots)
+    return layout
+
+
+def _is_chain(parents: Sequence[int]) -> bool:
+    return all(parent == row - 1 for row, parent in enumerate(parents))
+
+
+def _read_tree(parents: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Each row's depth, and for each row whether it sees each row: itself and its ancestors."""
+    depths: list[int] = []
+    sights: list[list[int]] = []
+    for row, parent in enumerate(parents):
+        depths.append(depths[parent] + 1 if row else 0)
+        sight = sights[parent].copy() if row else [0] * len(parents)
+        sight[row] = 1
+        sights.append(sight)
+    return depths, [seen for sight in sights for seen in sight]

@@ -1,0 +1,181 @@
+"""OpenVINO on the CPU: rows go in flat, its paged attention reads and writes cache blocks that are ours.
+
+The cache is two numpy arrays a layer, [blocks, key-value heads, 32, head_dim]. Rolling back is saying a smaller
+`num_past`, so nothing is ever erased. Knows no requests and no sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from outrider.cache.table import BLOCK_SIZE
+from outrider.errors import ParameterError
+from outrider.model.config import ModelConfig, read_config
+from outrider.model.weights import Weights
+from outrider.request import Exactness
+from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
+from outrider.runtime.openvino.graph import Graph, build_graph, cache_input_names
+from outrider.runtime.openvino.layout import RowLayout, lay_out
+from outrider.runtime.rope import inverse_frequencies
+
+# Attention has a kernel of its own for a single row, which adds up in another order. With two rows at least, a row's
+# bits depend neither on the rows nor on the sequences beside it (runtime/numerics.py probes that at load).
+MIN_BITWISE_ROWS = 2
+
+# numpy has no bfloat16: the cache's bits are seen as uint16, which is all that copying them needs.
+_CACHE_TYPES: dict[str, tuple[type[np.generic], ov.Type]] = {
+    "float32": (np.float32, ov.Type.f32),
+    "bfloat16": (np.uint16, ov.Type.bf16),
+}
+
+
+class OpenVinoRuntime(Runtime):
+    """A model on the CPU; logits are a view of OpenVINO's own memory."""
+
+    name = "openvino"
+
+    def __init__(self, config: ModelConfig, graph: Graph, options: RuntimeOptions) -> None:
+        core = ov.Core()
+        dtype = _resolve_dtype(core, config, options.dtype)
+        compiled = core.compile_model(graph.model, "CPU", _properties(dtype, options.num_threads))
+        self.config = config
+        self.options = replace(options, dtype=dtype, num_threads=int(compiled.get_property("INFERENCE_NUM_THREADS")))
+        self.min_rows = MIN_BITWISE_ROWS if options.bitwise else 1
+        self.exactness: Exactness = "seed"
+        self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+        self._weights = graph.arrays  # OpenVINO reads them in place, but does not keep them
+        self._request = compiled.create_infer_request()
+        self._places = {port.get_any_name(): place for place, port in enumerate(compiled.inputs)}
+        self._inputs = [_Input(self._request, self._places[name], name) for name in RowLayout._fields]
+        self._shared: dict[str, NDArray[Any]] = {}
+        self._cache_names = [name for layer in range(config.num_layers) for name in cache_input_names(layer)]
+        self.resize(0)
+
+    @classmethod
+    def from_folder(cls, folder: Path, options: RuntimeOptions) -> Self:
+        """Load a checkpoint.
+
+        Raises:
+            ModelError: the folder holds no checkpoint that we can compute.
+            ParameterError: this processor does not compute in the dtype asked for.
+        """
+        config = read_config(folder)
+        weights = Weights.from_folder(folder)
+        weights.check(config)
+        return cls(config, build_graph(config, weights), options)
+
+    def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
+        layout = lay_out(batch, self.min_rows)
+        self._check(layout)
+        num_outputs = len(layout.output_rows)
+        if not num_outputs:
+            layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
+        for input_, values in zip(self._inputs, layout, strict=True):
+            input_.fill(values)
+        self._request.infer(share_outputs=True)
+        return ModelOutput(self._request.get_output_tensor(0).data[:num_outputs])
+
+    def _check(self, layout: RowLayout) -> None:
+        """Assert what OpenVINO takes on trust: it would read and write other memory."""
+        assert 0 <= min(layout.block_indices) <= max(layout.block_indices) < self.num_blocks, "no such cache block"
+        assert 0 <= min(layout.input_ids) <= max(layout.input_ids) < self.config.vocab_size, "no such token"
+        assert max(layout.position_ids) < self._num_positions, "a position is beyond the model's context"
+
+    def resize(self, num_blocks: int) -> None:
+        config = self.config
+        array_type, element_type = _CACHE_TYPES[str(self.options.dtype)]
+        shape = (num_blocks, config.num_kv_heads, BLOCK_SIZE, config.head_dim)
+        for name in self._cache_names:
+            array = np.zeros(shape, array_type)  # takes memory only where it is written
+            kept = self._shared.get(name, array)[:num_blocks]
+            array[: len(kept)] = kept
+            self._share(name, array, element_type)
+        self.num_blocks = num_blocks
+        self._make_rope_tables()
+
+    def _make_rope_tables(self) -> None:
+        """Cosines and sines of every position that the cache has room for."""
+        self._num_positions = min(self.num_blocks * BLOCK_SIZE, self.config.max_context + self.min_rows)
+        frequencies = inverse_frequencies(self.config.rope, self.config.head_dim, self.config.max_context)
+        angles = np.arange(self._num_positions, dtype=np.float32)[:, None, None, None] * frequencies.values
+        for name, function in (("cosines", np.cos), ("sines", np.sin)):
+            # in double precision, and rounded once
+            half = (function(angles, dtype=np.float64) * frequencies.attention_scaling).astype(np.float32)
+            self._share(name, np.concatenate([half, half], axis=-1), ov.Type.f32)
+
+    def _share(self, name: str, array: NDArray[Any], element_type: ov.Type) -> None:
+        self._shared[name] = array  # OpenVINO uses the memory, but does not keep it
+        self._request.set_input_tensor(self._places[name], ov.Tensor(array, ov.Shape(array.shape), element_type))
+
+    def move(self, blocks: Sequence[int], moves: Sequence[tuple[int, int]]) -> None:
+        table = np.asarray(blocks)
+        for from_slot, to_slot in moves:
+            from_block, to_block = table[from_slot // BLOCK_SIZE], table[to_slot // BLOCK_SIZE]
+            for array in self._caches():
+                array[to_block, :, to_slot % BLOCK_SIZE] = array[from_block, :, from_slot % BLOCK_SIZE]
+
+    def _caches(self) -> list[NDArray[Any]]:
+        return [self._shared[name] for name in self._cache_names]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse(
+            weights=sum(array.nbytes for array in self._weights), cache=sum(array.nbytes for array in self._caches())
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "device": self._device,
+            "openvino": ov.get_version(),
+            "dtype": self.options.dtype,
+            "num_threads": self.options.num_threads,
+            "min_rows": self.min_rows,
+        }
+
+
+class _Input:
+    """A list of integers that goes in with every forward; each length has a tensor, kept for the next time."""
+
+    def __init__(self, request: ov.InferRequest, place: int, name: str) -> None:
+        self._request = request
+        self._place = place
+        self._element_type = ov.Type.u8 if name == "qq_bias" else ov.Type.i32
+        self._by_length: dict[int, tuple[ov.Tensor, NDArray[Any]]] = {}
+        self._length = -1
+
+    def fill(self, values: list[int]) -> None:
+        if len(values) not in self._by_length:
+            tensor = ov.Tensor(self._element_type, ov.Shape([len(values)]))
+            self._by_length[len(values)] = tensor, tensor.data
+        tensor, array = self._by_length[len(values)]
+        if len(values) != self._length:
+            self._length = len(values)
+            self._request.set_input_tensor(self._place, tensor)
+        array[:] = values
+
+
+def _resolve_dtype(core: ov.Core, config: ModelConfig, asked: str | None) -> str:
+    """The dtype asked for, or the checkpoint's own as far as this processor computes in it."""
+    if asked not in (None, *_CACHE_TYPES):
+        raise ParameterError(f"dtype is {asked!r}, but must be one of {', '.join(_CACHE_TYPES)}")
+    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if asked == "bfloat16" and not has_bfloat16:
+        raise ParameterError("dtype is 'bfloat16', which this processor does not compute in: use 'float32'")
+    return asked or (config.dtype if has_bfloat16 else "float32")
+
+
+def _properties(dtype: str, num_threads: int | None) -> dict[str, Any]:
+    precision = {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    properties: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return properties if num_threads is None else {**properties, "INFERENCE_NUM_THREADS": num_threads}

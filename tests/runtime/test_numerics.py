@@ -1,0 +1,226 @@
+"""The load-time self-test: which faults of a runtime it finds, and what it remembers."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+from outrider.cache.table import BLOCK_SIZE
+from outrider.errors import ModelError, NumericsError
+from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions
+from outrider.runtime.numerics import SelfTest, cache_folder, check_numerics, run_self_test
+from outrider.runtime.openvino.runtime import OpenVinoRuntime
+from tests.runtime.checkpoints import make_checkpoint
+
+VOCAB_SIZE = 50
+
+
+def logits_after(token_ids):
+    return np.random.default_rng(crc32(str(token_ids).encode())).standard_normal(VOCAB_SIZE)
+
+
+class HashingRuntime(Runtime):
+    """Logits are a random function of exactly the tokens that a row sees; `fault` adds a mistake."""
+
+    name = "hashing"
+
+    def __init__(self, *, fault: str = "", max_context: int = 1024, dtype: str = "float32", bitwise: bool = True):
+        self.config: Any = SimpleNamespace(vocab_size=VOCAB_SIZE, max_context=max_context)
+        self.options = RuntimeOptions(dtype=dtype, num_threads=1, bitwise=bitwise)
+        self.min_rows = 2
+        self.exactness = "seed"
+        self.fault = fault
+        self.num_forwards = 0
+        self.resize(0)
+
+    def resize(self, num_blocks):
+        self.num_blocks = num_blocks
+        self.slots = np.full((num_blocks, BLOCK_SIZE), -1)
+
+    def forward(self, batch):
+        self.num_forwards += 1
+        logits = [self.row(rows, row, batch) for rows in map(self.written, batch) for row in rows.output_rows]
+        return ModelOutput(np.array(logits, np.float32).reshape(-1, VOCAB_SIZE))
+
+    def written(self, rows):
+        for slot, token in enumerate(rows.token_ids, rows.num_past):
+            self.slots[rows.blocks[slot // BLOCK_SIZE], slot % BLOCK_SIZE] = token
+        return rows
+
+    def row(self, rows, row, batch):
+        parents = rows.parents or range(-1, len(rows.token_ids) - 1)
+        if self.fault == "siblings see each other":
+            parents = range(-1, len(rows.token_ids) - 1)
+        path = [row]
+        while parents[path[-1]] >= 0:
+            path.append(parents[path[-1]])
+        slots = [*range(rows.num_past), *(rows.num_past + node for node in reversed(path))]
+        if self.fault == "rows see what was rolled back":
+            slots.append(rows.num_past + len(rows.token_ids))
+        seen = [int(self.slots[rows.blocks[slot // BLOCK_SIZE], slot % BLOCK_SIZE]) for slot in slots]
+        logits = logits_after(seen)
+        match self.fault:
+            case "nan":
+                logits[3] = np.nan
+            case "rows round by their number":
+                logits[0] += 1e-5 * len(rows.token_ids)
+            case "rows round by their neighbours":
+                logits[0] += 1e-5 * len(batch)
+            case "long contexts round":
+                logits[0] += 1e-5 * len(rows.token_ids) * (len(seen) > 100)
+            case "trees round":
+                logits[0] += 1e-5 * (rows.parents is not None)
+        return logits
+
+    def move(self, blocks, moves):
+        raise NotImplementedError
+
+    def memory(self):
+        return MemoryUse(0, 0)
+
+    def describe(self):
+        return {"name": self.name}
+
+    def reference(self, token_ids):
+        """What a correct implementation says."""
+        return np.array([logits_after(token_ids[:end]) for end in range(1, len(token_ids) + 1)], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path / "cache"))
+
+
+class TestProbe:
+    def test_a_runtime_without_fault_is_bitwise(self):
+        assert run_self_test(HashingRuntime()) == SelfTest("bitwise", 0.0, None)
+
+    @pytest.mark.parametrize(
+        "fault", ["rows round by their number", "rows round by their neighbours", "long contexts round"]
+    )
+    def test_rounding_makes_it_seed(self, fault):
+        found = run_self_test(HashingRuntime(fault=fault))
+        assert found.exactness == "seed"
+        assert 0 < found.row_difference < 1e-3
+
+    def test_rounding_of_trees_leaves_chains_bitwise(self):
+        found = run_self_test(HashingRuntime(fault="trees round"))
+        assert found.exactness == "bitwise"
+        assert found.row_difference > 0
+
+    def test_a_runtime_that_was_not_asked_to_be_bitwise_is_not(self):
+        assert run_self_test(HashingRuntime(bitwise=False)).exactness == "seed"
+
+    @pytest.mark.parametrize("fault", ["rows see what was rolled back", "siblings see each other"])
+    def test_more_than_rounding_is_refused_with_its_size(self, fault):
+        with pytest.raises(NumericsError, match=r"differ by [\d.]+ of the logits' spread, of which rounding .* 0.001"):
+            run_self_test(HashingRuntime(fault=fault))
+
+    def test_logits_that_are_not_finite_are_the_checkpoints_fault(self):
+        with pytest.raises(ModelError, match="not finite"):
+            run_self_test(HashingRuntime(fault="nan"))
+
+    @pytest.mark.parametrize("max_context", [48, 64, 327])
+    def test_a_short_context_is_probed_as_far_as_it_goes(self, max_context):
+        runtime = HashingRuntime(max_context=max_context)
+        assert run_self_test(runtime, runtime.reference).exactness == "bitwise"
+
+    def test_the_cache_is_given_back(self):
+        runtime = HashingRuntime()
+        run_self_test(runtime)
+        assert runtime.num_blocks == 0
+
+
+class TestReference:
+    def test_agreement_is_recorded(self):
+        runtime = HashingRuntime()
+        assert run_self_test(runtime, runtime.reference).reference_difference == 0
+
+    def test_a_difference_is_refused_with_its_size(self):
+        runtime = HashingRuntime()
+        with pytest.raises(NumericsError, match=r"against the reference differ by 0\.0\d+ .* explains 0\.001"):
+            run_self_test(runtime, lambda token_ids: runtime.reference(token_ids) * np.linspace(1, 1.1, VOCAB_SIZE))
+
+    def test_a_constant_added_to_all_logits_is_no_difference(self):
+        runtime = HashingRuntime()
+        found = run_self_test(runtime, lambda token_ids: runtime.reference(token_ids) + 3)
+        assert found.reference_difference < 1e-6
+
+
+class TestMemory:
+    def test_a_second_load_asks_nothing(self):
+        first, second = HashingRuntime(fault="rows round by their number"), HashingRuntime()
+        assert check_numerics(first, "abc") == check_numerics(second, "abc")
+        assert (first.exactness, second.exactness, second.num_forwards) == ("seed", "seed", 0)
+
+    def test_another_checkpoint_thread_count_or_dtype_is_asked_anew(self):
+        check_numerics(HashingRuntime(), "abc")
+        other_dtype, other_threads = HashingRuntime(dtype="bfloat16"), HashingRuntime()
+        other_threads.options = RuntimeOptions(dtype="float32", num_threads=2)
+        for runtime, fingerprint in ((HashingRuntime(), "def"), (other_dtype, "abc"), (other_threads, "abc")):
+            check_numerics(runtime, fingerprint)
+            assert runtime.num_forwards
+
+    def test_a_reference_that_comes_later_is_asked_once(self):
+        check_numerics(HashingRuntime(), "abc")
+        for has_to_ask in (True, False):
+            runtime = HashingRuntime()
+            assert check_numerics(runtime, "abc", runtime.reference).reference_difference == 0
+            assert bool(runtime.num_forwards) == has_to_ask
+
+    def test_a_refusal_is_not_remembered(self):
+        for _ in range(2):
+            with pytest.raises(NumericsError):
+                check_numerics(HashingRuntime(fault="siblings see each other"), "abc")
+
+    @pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"exactness": "bitwise"}', '{"exactness": 3, "x": 4}'])
+    def test_a_damaged_file_is_asked_anew_and_mended(self, text):
+        check_numerics(HashingRuntime(), "abc")
+        (file,) = (cache_folder() / "numerics").iterdir()
+        file.write_text(text)
+        for has_to_ask in (True, False):
+            runtime = HashingRuntime()
+            check_numerics(runtime, "abc")
+            assert bool(runtime.num_forwards) == has_to_ask
+
+    def test_a_folder_that_cannot_be_written_is_done_without(self, monkeypatch, tmp_path):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path / "file"))
+        for _ in range(2):
+            runtime = HashingRuntime()
+            assert check_numerics(runtime, "abc").exactness == "bitwise"
+            assert runtime.num_forwards
+
+    def test_the_folder_follows_the_environment(self, monkeypatch, tmp_path):
+        assert cache_folder() == tmp_path / "cache"
+        monkeypatch.delenv("OUTRIDER_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert cache_folder() == tmp_path / "xdg" / "outrider"
+
+
+class TestOpenVino:
+    @pytest.mark.parametrize(("dtype", "bitwise"), list(itertools.product(("float32", "bfloat16"), (True, False))))
+    def test_padded_rows_are_bitwise_and_unpadded_ones_are_not(self, tmp_path, dtype, bitwise):
+        folder = make_checkpoint(tmp_path, "qwen3", dtype=dtype)
+        runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(bitwise=bitwise, num_threads=1))
+        found = check_numerics(runtime, "abc")
+        assert runtime.exactness == found.exactness == ("bitwise" if bitwise else "seed")
+        assert runtime.num_blocks == 0
+
+    def test_padding_is_what_makes_them_bitwise(self, tmp_path):
+        runtime = OpenVinoRuntime.from_folder(make_checkpoint(tmp_path, "llama"), RuntimeOptions(num_threads=1))
+        runtime.min_rows = 1
+        assert run_self_test(runtime).exactness == "seed"
+
+    def test_weights_that_are_not_numbers_are_named(self, tmp_path):
+        folder = make_checkpoint(tmp_path, "llama")
+        data = bytearray((folder / "model.safetensors").read_bytes())
+        data[-4:] = np.float32(np.nan).tobytes()
+        (folder / "model.safetensors").write_bytes(data)
+        with pytest.raises(ModelError, match="not finite"):
+            check_numerics(OpenVinoRuntime.from_folder(folder, RuntimeOptions(num_threads=1)), "abc")
