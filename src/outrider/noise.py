@@ -38,17 +38,26 @@ _SHIFTS_U64 = (np.uint64(30), np.uint64(27), np.uint64(31))
 _MEMBERS: Final = np.arange(_GROUP_SIZE, dtype=np.int64)
 
 
-def row_key(seed: int, stream: int, position: int, purpose: Purpose = "target") -> int:
-    """The 64-bit key of one row.
+class Address(NamedTuple):
+    """Which row.
 
-    Args:
+    Attributes:
         seed: of the request.
         stream: index of the sample when a request asks for several.
         position: absolute position of the token that the row helps to choose, the prompt included.
         purpose: rows for different purposes are independent.
     """
+
+    seed: int
+    stream: int
+    position: int
+    purpose: Purpose = "target"
+
+
+def row_key(address: Address) -> int:
+    """The 64-bit key of one row."""
     key = _VERSION
-    for part in (seed, stream, _PURPOSES[purpose], position):
+    for part in (address.seed, address.stream, _PURPOSES[address.purpose], address.position):
         key = _mix_int(key ^ _mix_int(part + _GOLDEN))
     return key
 

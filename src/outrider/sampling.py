@@ -17,13 +17,13 @@ from outrider.errors import NumericsError
 from outrider.request import SamplingParams
 
 
-def choose(logits: NDArray[np.float32], params: SamplingParams, key: int) -> int:
+def choose(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address) -> int:
     """The token of one row: argmax of processed log-probabilities plus noise, ties to the smallest id.
 
     Args:
         logits: [vocab].
         params: temperature and truncations; 0 temperature ignores all others.
-        key: of the noise row, see `noise.row_key`.
+        row: of noise; greedy decoding needs none and makes none.
 
     Raises:
         NumericsError: the logits are not finite.
@@ -34,6 +34,7 @@ def choose(logits: NDArray[np.float32], params: SamplingParams, key: int) -> int
         raise NumericsError(f"logits are not finite (token {best} got {logits[best]}): are the weights damaged?")
     if params.temperature == 0:
         return best
+    key = noise.row_key(row)
     if params.top_k == 0 and params.top_p == 1.0 and params.min_p == 0.0:
         return noise.argmax(key, logits, params.temperature)
     kept = kept_token_ids(logits, params)

@@ -14,7 +14,8 @@ class SequenceStats:
     """What speculation did for one sequence.
 
     `drafted_at[d]` and `accepted_at[d]` count the decoding steps whose draft had, and whose verdict kept, a node at
-    depth d + 1. `num_branching` counts the drafts that were no chain. Seconds are those of the steps that the sequence took part in, whole, whoever else shared them.
+    depth d + 1; `num_branching` the drafts that were no chain. Seconds are those of the steps that the sequence took
+    part in, whole, whoever else shared them.
     """
 
     num_steps: int = 0

@@ -9,6 +9,10 @@ from hypothesis import given, settings, strategies as st
 from outrider import noise
 
 
+def key_of(seed: int, position: int) -> int:
+    return noise.row_key(noise.Address(seed, 0, position))
+
+
 def full_row(key: int, vocab_size: int) -> np.ndarray:
     return noise.gumbel_at(key, np.arange(vocab_size))
 
@@ -26,7 +30,7 @@ def brute_force(key: int, logits: np.ndarray, temperature: float) -> int:
 )
 def test_the_lazy_argmax_is_the_argmax_of_the_whole_row(seed, vocab_size, spread, temperature):
     logits = (np.random.default_rng(seed).standard_normal(vocab_size) * spread).astype(np.float32)
-    key = noise.row_key(seed, 0, 17)
+    key = key_of(seed, 17)
     assert noise.argmax(key, logits, temperature) == brute_force(key, logits, temperature)
 
 
@@ -35,7 +39,7 @@ def test_the_lazy_argmax_holds_for_a_large_vocabulary_with_masked_tokens():
     for position in range(20):
         logits = (rng.standard_normal(152_000) * 4).astype(np.float32)
         logits[rng.integers(0, 152_000, 100_000)] = -np.inf
-        key = noise.row_key(3, 0, position)
+        key = key_of(3, position)
         assert noise.argmax(key, logits, 1.0) == brute_force(key, logits, 1.0)
 
 
@@ -48,7 +52,7 @@ def test_equal_values_go_to_the_smallest_id(monkeypatch):
 
 
 def test_a_token_has_the_same_noise_whatever_it_is_asked_with():
-    key = noise.row_key(5, 0, 9)
+    key = key_of(5, 9)
     row = full_row(key, 1000)
     ids = np.array([999, 0, 63, 64, 500])
     np.testing.assert_array_equal(noise.gumbel_at(key, ids), row[ids])
@@ -57,14 +61,17 @@ def test_a_token_has_the_same_noise_whatever_it_is_asked_with():
 
 def test_rows_differ_by_every_part_of_the_key():
     keys = {
-        noise.row_key(seed, stream, position) for seed in range(10) for stream in range(10) for position in range(10)
+        noise.row_key(noise.Address(seed, stream, position))
+        for seed in range(10)
+        for stream in range(10)
+        for position in range(10)
     }
     assert len(keys) == 1000
 
 
 def test_the_noise_of_a_seed_never_changes():
     """Version 1, as recorded when it was made: a seed's text stays its text."""
-    row = noise.gumbel_at(noise.row_key(1234, 0, 56), np.array([0, 1, 63, 64, 4095, 151_999]))
+    row = noise.gumbel_at(key_of(1234, 56), np.array([0, 1, 63, 64, 4095, 151_999]))
     assert row.tolist() == pytest.approx(RECORDED, abs=0, rel=1e-15)
 
 
@@ -81,7 +88,7 @@ RECORDED = [
 @pytest.mark.statistical
 def test_the_noise_is_standard_gumbel():
     """Kolmogorov-Smirnov at 10^6 draws; a true null exceeds 2.2 / sqrt(n) once in 10^4."""
-    values = np.sort(np.concatenate([full_row(noise.row_key(seed, 0, 0), 10_000) for seed in range(100)]))
+    values = np.sort(np.concatenate([full_row(key_of(seed, 0), 10_000) for seed in range(100)]))
     expected = np.exp(-np.exp(-values))
     observed = (np.arange(len(values)) + 0.5) / len(values)
     assert np.abs(observed - expected).max() < 2.2 / np.sqrt(len(values))
@@ -90,7 +97,7 @@ def test_the_noise_is_standard_gumbel():
 @pytest.mark.statistical
 def test_members_of_a_group_are_independent():
     """E is exponential in every member, so any two of a group must not correlate: |r| < 4.5 / sqrt(n)."""
-    races = np.exp(-np.stack([full_row(noise.row_key(seed, 0, 0), 64) for seed in range(40_000)]))
+    races = np.exp(-np.stack([full_row(key_of(seed, 0), 64) for seed in range(40_000)]))
     correlations = np.corrcoef(races.T)[np.triu_indices(64, 1)]
     assert np.abs(correlations).max() < 5.0 / np.sqrt(len(races))
     maxima = races.min(axis=1) * 64  # the first arrival of 64 is Exp(64)
@@ -103,7 +110,7 @@ def test_members_of_a_group_are_independent():
 def test_argmax_samples_the_softmax():
     """Chi-square over 8 tokens and 40,000 draws; the bound is passed by chance less than once in 10^5."""
     logits = np.array([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, 1.5, -np.inf], dtype=np.float32)
-    draws = [noise.argmax(noise.row_key(11, 0, position), logits, 0.8) for position in range(40_000)]
+    draws = [noise.argmax(key_of(11, position), logits, 0.8) for position in range(40_000)]
     counts = np.bincount(draws, minlength=8)
     weights = np.exp(logits.astype(np.float64) / 0.8)
     expected = weights / weights.sum() * len(draws)

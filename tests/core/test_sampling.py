@@ -10,6 +10,8 @@ from outrider import noise, sampling
 from outrider.errors import NumericsError
 from outrider.request import SamplingParams
 
+ROWS = [noise.Address(seed=0, stream=0, position=position) for position in range(200)]
+
 
 def softmax(values: np.ndarray) -> np.ndarray:
     weights = np.exp(values - values.max())
@@ -58,14 +60,14 @@ def test_ties_at_a_border_are_kept():
 
 def test_zero_temperature_takes_the_first_of_equal_logits_and_ignores_noise():
     logits = np.array([0.0, 3.0, 3.0], dtype=np.float32)
-    assert {sampling.choose(logits, SamplingParams(), key) for key in range(50)} == {1}
+    assert {sampling.choose(logits, SamplingParams(), row) for row in ROWS[:50]} == {1}
 
 
 def test_a_truncated_choice_is_the_whole_choice_if_the_winner_survives():
     logits = np.random.default_rng(1).standard_normal(3000).astype(np.float32) * 2
     plain, truncated = SamplingParams(temperature=1.0), SamplingParams(temperature=1.0, top_p=0.95)
     kept = set(sampling.kept_token_ids(logits, truncated).tolist())
-    winners = [(sampling.choose(logits, plain, key), sampling.choose(logits, truncated, key)) for key in range(200)]
+    winners = [(sampling.choose(logits, plain, row), sampling.choose(logits, truncated, row)) for row in ROWS]
     assert all(cut == whole for whole, cut in winners if whole in kept)
     assert all(cut in kept for _, cut in winners)
     assert any(whole not in kept for whole, _ in winners)
@@ -79,7 +81,7 @@ def test_logits_that_are_not_finite_are_an_error(params, damage):
     logits = np.zeros(100, dtype=np.float32)
     logits[37] = damage
     with pytest.raises(NumericsError, match="token 37"):
-        sampling.choose(logits, params, noise.row_key(0, 0, 0))
+        sampling.choose(logits, params, ROWS[0])
 
 
 def test_log_probs_are_those_that_choose_samples_from():

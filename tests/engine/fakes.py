@@ -150,8 +150,8 @@ def plain_text(runtime: FakeRuntime, request_: Request) -> list[int]:
 
     text = list(request_.prompt_token_ids)
     for _ in range(request_.params.max_tokens):
-        key = noise.row_key(request_.seed, request_.stream, len(text))
-        text.append(sampling.choose(runtime.logits(text), request_.params, key))
+        row = noise.Address(request_.seed, request_.stream, len(text))
+        text.append(sampling.choose(runtime.logits(text), request_.params, row))
         if text[-1] in runtime.config.eos_token_ids or text[-1] in request_.params.stop_token_ids:
             break
     return text[len(request_.prompt_token_ids) :]

@@ -53,9 +53,11 @@ class _Chain(NamedTuple):
         num_seen, num_text = len(self.memory.token_ids), len(self.sequence.token_ids)
         return self.guesses[num_seen - num_text :] if num_seen >= num_text else self.sequence.token_ids[num_seen:]
 
-    def next_row_key(self) -> int:
+    def choose(self, logits: NDArray[np.float32]) -> int:
+        """The draft model's next token, under the noise that the target will use there."""
         request = self.sequence.request
-        return noise.row_key(request.seed, request.stream, len(self.sequence.token_ids) + len(self.guesses))
+        position = len(self.sequence.token_ids) + len(self.guesses)
+        return sampling.choose(logits, request.params, noise.Address(request.seed, request.stream, position))
 
 
 class ModelDrafter(Drafter):
@@ -81,8 +83,7 @@ class ModelDrafter(Drafter):
         while growing := [chain for chain in chains if len(chain.guesses) < chain.depth]:
             logits = self._forward([(chain.memory, chain.unseen()) for chain in growing], wanted=True)
             for chain, row in zip(growing, logits, strict=True):
-                token = sampling.choose(row[: self.vocab_size], chain.sequence.request.params, chain.next_row_key())
-                chain.guesses.append(token)
+                chain.guesses.append(chain.choose(row[: self.vocab_size]))
         return Draft([TokenTree.chain(tuple(chain.guesses)) for chain in chains])
 
     def release(self, sequence: Sequence) -> None:

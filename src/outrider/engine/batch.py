@@ -51,6 +51,6 @@ class LogitRows:
 
     def token(self, row: int) -> int:
         """The target's own token after this row."""
-        position = self._root_position + self._depths[row] + 1
-        key = noise.row_key(self._request.seed, self._request.stream, position)
-        return sampling.choose(self._logits[row], self._request.params, key)
+        request = self._request
+        address = noise.Address(request.seed, request.stream, self._root_position + self._depths[row] + 1)
+        return sampling.choose(self._logits[row], request.params, address)
