@@ -129,8 +129,8 @@ def _value_of_leaders(leaders: _Leaders, logits: NDArray[np.float32], temperatur
 
 
 def _value_of_likeliest(key: int, logits: NDArray[np.float32], temperature: float) -> float:
-    likeliest = logits.argmax(keepdims=True)
-    return float((logits[likeliest].astype(np.float64) / temperature + gumbel_at(key, likeliest))[0])
+    likeliest = logits.argmax()
+    return float(logits[likeliest]) / temperature + float(gumbel_at(key, np.array([likeliest]))[0])
 
 
 def _first_arrival(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:

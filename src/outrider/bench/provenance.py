@@ -1,0 +1,159 @@
+"""Where a number comes from, and how a result file is written: whole, or not at all. Knows no models and no results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import outrider
+from outrider.errors import UsageError
+
+PACKAGES = ("numpy", "openvino", "tokenizers", "safetensors", "torch", "transformers")
+# Instructions that decide which kernels run, and so both the speed and the rounding.
+FLAGS = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"),
+    *("asimd", "asimddp", "bf16", "i8mm", "sve"),
+)
+
+
+def provenance() -> dict[str, Any]:
+    """Command line, revision, versions, hardware, load and time of this process. Names no folder of this machine."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": _revision(),
+        "versions": _versions(),
+        "hardware": _hardware(),
+        "load_average": os.getloadavg(),
+    }
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that `write_json` can write there later.
+
+    Raises:
+        UsageError: it cannot; nothing was changed.
+    """
+    path = path.resolve()
+    try:
+        if _is_device(path):
+            path.open("a").close()  # refuses a folder, too
+        else:
+            scratch = _scratch(path)
+            scratch.open("x").close()
+            scratch.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a result; a reader finds the old file or the new one, never a part.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    path = path.resolve()
+    try:
+        if _is_device(path):
+            path.write_text(to_json(document), encoding="utf-8")
+        else:
+            _replace(path, to_json(document))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def to_json(document: Any) -> str:
+    """A document as result files have it; a NaN would be a bug of ours, since JSON has none."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    scratch = _scratch(path)
+    try:
+        with scratch.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _is_device(path: Path) -> bool:
+    """Whether this is a pipe or a device (such as the null device), which must not be replaced by a file."""
+    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write {path} ({error.strerror}): name a file in a folder that exists and is writable")
+
+
+def _revision() -> dict[str, Any] | None:
+    """Commit of the checkout that this file belongs to; None where it was installed from a package."""
+    here = Path(__file__)
+    # An installed package may lie inside somebody else's repository, which does not track it.
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return {
+        "commit": _git(here.parent, "rev-parse", "HEAD"),
+        "modified": bool(_git(here.parent, "status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        run = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)  # noqa: S603, S607
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"outrider": outrider.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _hardware() -> dict[str, Any]:
+    facts = _processor_facts(Path("/proc/cpuinfo"))
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": facts.get("model name") or platform.processor(),
+        "num_cores": os.cpu_count(),
+        "num_usable_cores": _num_usable_cores(),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+def _num_usable_cores() -> int | None:
+    # Only Linux can bind a process to some of the cores.
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+
+
+def _processor_facts(path: Path) -> dict[str, str]:
+    """The first processor's entries, where the system lists them."""
+    if not path.exists():
+        return {}
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,31 @@
+"""The verbs together. Knows their options; what a verb runs is imported when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from outrider import __version__
+from outrider.cli.demo import demo
+from outrider.cli.run import run
+
+# Plain help: rich would take longer to import than all the rest of `--help`.
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.command()(run)
+app.command()(demo)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"outrider {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def outrider(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Speculative decoding you can trust: the target's own text, sooner."""

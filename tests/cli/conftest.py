@@ -1,0 +1,75 @@
+"""The command line in this process, with a tiny pair in the place of the bundled one."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from outrider.cli import main
+from outrider.demo import BundledPair
+from tests.cli.tiny import make_tiny
+
+
+class Outcome(NamedTuple):
+    """What a command line came to."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def error(self) -> str:
+        """The one line of a user's mistake; anything else fails the test."""
+        assert self.exit_code == 2, self
+        assert not self.stdout
+        assert self.stderr.startswith("outrider: error: ")
+        assert self.stderr.count("\n") == 1
+        assert self.stderr.endswith("\n")
+        return self.stderr
+
+
+Outrider = Callable[..., Outcome]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Where first loads are remembered, the same for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tmp_path_factory) -> BundledPair:
+    root = tmp_path_factory.mktemp("pair")
+    return BundledPair(
+        target=make_tiny(root / "target", scale=2.0), draft=make_tiny(root / "draft", seed=1, num_hidden_layers=1)
+    )
+
+
+@pytest.fixture
+def outrider(monkeypatch, capsys, cache, tiny_pair) -> Outrider:
+    """Run a command line; `stdin` is what is piped in, None a terminal."""
+    monkeypatch.setenv("OUTRIDER_CACHE", str(cache))
+    monkeypatch.setattr("outrider.cli.run.bundled_pair", lambda: tiny_pair)
+    monkeypatch.setattr("outrider.cli.demo.bundled_pair", lambda: tiny_pair)
+
+    def run(*arguments: object, stdin: bytes | None = None) -> Outcome:
+        monkeypatch.setattr(sys, "stdin", Terminal() if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        return Outcome(exit_.value.code, *capsys.readouterr())
+
+    return run
