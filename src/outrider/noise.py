@@ -35,6 +35,8 @@ _MULTIPLIERS: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _GOLDEN_U64 = np.uint64(_GOLDEN)
 _MULTIPLIERS_U64 = tuple(np.uint64(multiplier) for multiplier in _MULTIPLIERS)
 _SHIFTS_U64 = (np.uint64(30), np.uint64(27), np.uint64(31))
+# Up to this size a row that is made once and looked at twice costs less than two searches.
+_WHOLE_ROW_SIZE: Final = 8192
 _MEMBERS: Final = np.arange(_GROUP_SIZE, dtype=np.int64)
 
 
@@ -71,7 +73,7 @@ def gumbel_at(key: int, token_ids: NDArray[np.integer[Any]]) -> NDArray[np.float
 
 
 def argmax(key: int, logits: NDArray[np.float32], temperature: float) -> int:
-    """`argmax(logits / temperature + row)`, ties to the smallest id, without making the whole row.
+    """`argmax(logits / temperature + row)`, ties to the smallest id; of a large vocabulary's row, only what may win.
 
     No member of a group exceeds the group's largest logit plus its largest noise. The first arrivals and the likeliest
     token reach some value; only the few groups whose bound is not below it can hold the winner, and are made.
@@ -80,19 +82,17 @@ def argmax(key: int, logits: NDArray[np.float32], temperature: float) -> int:
         logits: [vocab], finite or -inf.
         temperature: above 0.
     """
+    if len(logits) <= _WHOLE_ROW_SIZE:
+        return int((logits.astype(np.float64) / temperature + _whole_row(key, len(logits))).argmax())
     maxima = group_maxima(logits)
     leaders = _leaders(key, len(maxima))
     reached = max(_value_of_leaders(leaders, logits, temperature), _value_of_likeliest(key, logits, temperature))
     # np.log is monotone only up to its last bit: the slack keeps a group whose bound rounds just under.
     groups = np.flatnonzero(maxima.astype(np.float64) / temperature + leaders.gumbel >= reached - 1e-9)
-    token_ids = (groups[:, None] << _GROUP_BITS) + _MEMBERS  # [groups, 64]
-    arrivals = leaders.arrivals[groups][:, None] + _wait(key, token_ids)
-    arrivals[np.arange(len(groups)), leaders.token_ids[groups] & (_GROUP_SIZE - 1)] = leaders.arrivals[groups]
-    token_ids, gumbel = token_ids.ravel(), -np.log(arrivals.ravel())
-    if token_ids[-1] >= len(logits):  # the last group may be larger than what is left of the vocabulary
-        exists = token_ids < len(logits)
-        token_ids, gumbel = token_ids[exists], gumbel[exists]
-    values = logits[token_ids].astype(np.float64) / temperature + gumbel
+    token_ids, gumbel = _members(key, groups, leaders)
+    num_real = int(np.searchsorted(token_ids, len(logits)))  # the last group may go beyond the vocabulary
+    token_ids = token_ids[:num_real]
+    values = logits[token_ids].astype(np.float64) / temperature + gumbel[:num_real]
     return int(token_ids[values.argmax()])
 
 
@@ -104,6 +104,13 @@ def group_maxima(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.append(maxima, rest.max()) if len(rest) else maxima
 
 
+@lru_cache(maxsize=16)
+def _whole_row(key: int, vocab_size: int) -> NDArray[np.float64]:
+    """Kept for a while: a draft model and the target look at the same row one after the other."""
+    leaders = _leaders(key, -(-vocab_size // _GROUP_SIZE))
+    return _members(key, np.arange(len(leaders.token_ids)), leaders)[1][:vocab_size]
+
+
 class _Leaders(NamedTuple):
     """The first arrival of every group."""
 
@@ -112,13 +119,22 @@ class _Leaders(NamedTuple):
     gumbel: NDArray[np.float64]  # [groups]
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
 def _leaders(key: int, num_groups: int) -> _Leaders:
-    """Kept for a while: a draft model and the target look at the same row one after the other."""
+    """Kept for a while, like whole rows."""
     groups = np.arange(num_groups, dtype=np.int64)
     hashes = _hash(key, groups)
     arrivals = _first_arrival(hashes)
     return _Leaders((groups << _GROUP_BITS) + _first_member(hashes), arrivals, -np.log(arrivals))
+
+
+def _members(key: int, groups: NDArray[np.int64], leaders: _Leaders) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids and noise of all members of some ascending groups."""
+    token_ids = (groups[:, None] << _GROUP_BITS) + _MEMBERS  # [groups, 64]
+    first_arrivals = leaders.arrivals[groups]
+    arrivals = first_arrivals[:, None] + _wait(key, token_ids)
+    arrivals[np.arange(len(groups)), leaders.token_ids[groups] & (_GROUP_SIZE - 1)] = first_arrivals
+    return token_ids.ravel(), -np.log(arrivals.ravel())
 
 
 def _value_of_leaders(leaders: _Leaders, logits: NDArray[np.float32], temperature: float) -> float:
@@ -149,14 +165,23 @@ def _wait(key: int, token_ids: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
 
 def _uniform(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
     """The upper 52 bits as the midpoint of a cell of (0, 1): never 0 and never 1."""
-    return ((hashes >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    values = (hashes >> np.uint64(12)).astype(np.float64)
+    values += 0.5
+    values *= 2.0**-52
+    return values
 
 
 def _hash(key: int, counters: NDArray[Any]) -> NDArray[np.uint64]:
-    state = (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN_U64 + np.uint64(key)
-    state = (state ^ (state >> _SHIFTS_U64[0])) * _MULTIPLIERS_U64[0]
-    state = (state ^ (state >> _SHIFTS_U64[1])) * _MULTIPLIERS_U64[1]
-    return state ^ (state >> _SHIFTS_U64[2])
+    """splitmix64's outputs number `counters` after the state `key`, in place: these arrays should stay in the cache."""
+    state = counters.astype(np.uint64)
+    state += np.uint64(1)
+    state *= _GOLDEN_U64
+    state += np.uint64(key)
+    for shift, multiplier in zip(_SHIFTS_U64, _MULTIPLIERS_U64, strict=False):
+        state ^= state >> shift
+        state *= multiplier
+    state ^= state >> _SHIFTS_U64[-1]
+    return state
 
 
 def _mix_int(value: int) -> int:

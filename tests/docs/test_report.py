@@ -48,9 +48,11 @@ class Peer:
         pass
 
 
-def fake_drafter(draft, target, config):
-    is_model = draft not in (None, "suffix")
-    return ModelDrafter(FakeRuntime(min_rows=1), 100, VOCAB_SIZE) if is_model else make_drafter(draft, target, config)
+def fake_pair(target, draft, config):
+    loaded = LoadedModel(DescribedRuntime(), Characters())
+    if draft in (None, "suffix"):
+        return loaded, make_drafter(draft, loaded, config)
+    return loaded, ModelDrafter(FakeRuntime(min_rows=1), 100, VOCAB_SIZE)
 
 
 @pytest.fixture
@@ -58,8 +60,7 @@ def results(monkeypatch, tmp_path):
     """A folder for results, and benchmarks that run on fake models and two prompts."""
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # holds the lock that timed runs wait for
-    monkeypatch.setattr(llm_module, "load_model", lambda *_, **__: LoadedModel(DescribedRuntime(), Characters()))
-    monkeypatch.setattr(llm_module, "make_drafter", fake_drafter)
+    monkeypatch.setattr(llm_module, "load_pair", fake_pair)
     monkeypatch.setattr(identity, "MAX_TOKENS", 6)
     monkeypatch.setattr(plain, "Peer", Peer)
     monkeypatch.setattr(startup, "seconds_to_first_byte", lambda arguments: 0.5)

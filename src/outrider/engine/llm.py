@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outrider.draft.base import Drafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
-from outrider.engine.load import load_model, make_drafter
+from outrider.engine.load import load_pair
 from outrider.engine.stream import Delta
 from outrider.errors import ContextError, ModelError, ParameterError, UsageError
 from outrider.model.tokenizer import Tokenizer
@@ -89,11 +88,10 @@ class LLM:
         config: EngineConfig | None = None,
     ) -> None:
         self.config = config or EngineConfig(runtime="openvino" if isinstance(target, (str, Path)) else "torch")
-        loaded = load_model(target, self.config, bitwise=True)
+        loaded, self.drafter = load_pair(target, draft, self.config)
         if tokenizer is not None:
             loaded = loaded._replace(tokenizer=Tokenizer.from_folder(Path(tokenizer)))
         self.target, self.tokenizer = loaded
-        self.drafter: Drafter = make_drafter(draft, loaded, self.config)
         self.verifier = CoupledVerifier()
         self.engine = Engine(
             Parts(

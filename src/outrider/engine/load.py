@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,20 @@ class LoadedModel(NamedTuple):
     tokenizer: Tokenizer | None
 
 
+def load_pair(target: Any, draft: Any, config: EngineConfig) -> tuple[LoadedModel, Drafter]:
+    """A target and its drafter, loaded at once: most of loading is compiling, which leaves Python to the other.
+
+    Raises:
+        ModelError: a checkpoint cannot be used, or the two do not fit.
+        UsageError: the runtime asked for is not installed.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        is_model = not (draft in (None, "none", "suffix") or isinstance(draft, Drafter))
+        loading = pool.submit(load_model, draft, config, bitwise=False) if is_model else None
+        loaded = load_model(target, config, bitwise=True)
+        return loaded, make_drafter(loading.result() if loading else draft, loaded, config)
+
+
 def load_model(source: Any, config: EngineConfig, *, bitwise: bool) -> LoadedModel:
     """Load a folder, a hub id, or a loaded transformers model (torch runtime only).
 
@@ -60,7 +75,7 @@ def load_model(source: Any, config: EngineConfig, *, bitwise: bool) -> LoadedMod
 
 
 def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
-    """A drafter from what a user may say: None, "none", "suffix", a model, or a `Drafter` of their own.
+    """A drafter from what a user may say: None, "none", "suffix", a model (loaded or not), or a `Drafter` of their own.
 
     Raises:
         ModelError: a draft model of another vocabulary.
@@ -71,7 +86,7 @@ def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Draft
         return NoDrafter()
     if draft == "suffix":
         return SuffixDrafter()
-    model = load_model(draft, config, bitwise=False)
+    model = draft if isinstance(draft, LoadedModel) else load_model(draft, config, bitwise=False)
     _check_vocabularies(target, model)
     return ModelDrafter(model.runtime, config.max_cache_tokens // BLOCK_SIZE, target.runtime.config.vocab_size)
 
