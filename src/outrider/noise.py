@@ -105,10 +105,7 @@ def _search(key: int, logits: NDArray[np.float32], temperature: float) -> int:
 
 def group_maxima(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The largest of each 64 neighbours, the last of which may be fewer."""
-    num_whole = len(values) >> _GROUP_BITS
-    maxima = values[: num_whole << _GROUP_BITS].reshape(num_whole, _GROUP_SIZE).max(axis=1)
-    rest = values[num_whole << _GROUP_BITS :]
-    return np.append(maxima, rest.max()) if len(rest) else maxima
+    return np.maximum.reduceat(values, np.arange(0, len(values), _GROUP_SIZE))
 
 
 @lru_cache(maxsize=64)
