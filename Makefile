@@ -1,6 +1,6 @@
 # Every target sets up what it needs in .venv, and finds it there the next time.
 .NOTPARALLEL:
-.PHONY: help demo test test-all check check-format check-lint check-types check-imports core dev clean
+.PHONY: help demo test test-all check check-format check-lint check-types check-imports bench core dev clean
 
 help:
 	@echo 'make demo      set up, then show what speculative decoding does'
@@ -16,8 +16,8 @@ demo: core
 test: dev
 	@.venv/bin/python -m pytest -m 'not (slow or statistical or gpu or browser or ray)'
 
-test-all: dev
-	@.venv/bin/python -m pytest -m 'not gpu'
+test-all: test
+	@.venv/bin/python -m pytest -m '(slow or statistical or browser or ray) and not gpu'
 
 check: check-format check-lint check-types check-imports
 

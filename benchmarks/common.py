@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from outrider.bench.measure import Interval, median_interval
-from outrider.bench.provenance import provenance, write_json
+from outrider.bench.provenance import write_json
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -56,9 +56,15 @@ def show(ratio: Interval) -> str:
     return f"{ratio.median:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
-def save(name: str, document: dict[str, Any]) -> None:
-    """Write `results/NAME.json`, and print it as the last line of the output."""
-    result = {"benchmark": name, "provenance": provenance(), **document}
+def save(name: str, began: dict[str, Any], document: dict[str, Any]) -> None:
+    """Write `results/NAME.json`, and print it as the last line of the output.
+
+    Args:
+        name: of the benchmark.
+        began: provenance, taken before anything was measured: a commit made meanwhile is not what ran.
+        document: what was measured.
+    """
+    result = {"benchmark": name, "provenance": began, **document}
     RESULTS.mkdir(exist_ok=True)
     write_json(RESULTS / f"{name}.json", result)
     print(json.dumps(result), flush=True)

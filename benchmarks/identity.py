@@ -14,6 +14,7 @@ import sys
 
 from benchmarks.common import read_prompts, save
 from outrider import LLM, SamplingParams, bundled_pair
+from outrider.bench.provenance import provenance
 
 TEMPERATURES = (0.0, 0.7, 1.0)
 MAX_TOKENS = 192
@@ -23,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=100_000, help="tokens to compare at least")
     arguments = parser.parse_args()
+    began = provenance()
     pair = bundled_pair()
     llms = {"model": LLM(pair.target, draft=pair.draft), "suffix": LLM(pair.target, draft="suffix")}
     prompts = [prompt.text for prompt in read_prompts()]
@@ -46,7 +48,8 @@ def main() -> None:
                     num_compared += len(expected)
                     num_texts += 1
                     if text != expected:
-                        first = next(at for at, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b)
+                        pairs = enumerate(zip(text, expected, strict=False))
+                        first = next((at for at, (a, b) in pairs if a != b), min(len(text), len(expected)))
                         setting = {"drafter": drafter, "depth": depth, "sequences": num_together}
                         divergences.append(
                             {"temperature": temperature, "seed": params[index].seed, "at": first, **setting}
@@ -56,7 +59,7 @@ def main() -> None:
             break
     engine = llms["model"].describe()
     counts = {"tokens_compared": num_compared, "texts_compared": num_texts, "texts_that_diverge": len(divergences)}
-    save("identity", {**counts, "divergences": divergences[:50], "temperatures": TEMPERATURES, "engine": engine})
+    save("identity", began, {**counts, "divergences": divergences[:50], "temperatures": TEMPERATURES, "engine": engine})
     sys.exit(1 if divergences and engine["exactness"] == "bitwise" else 0)
 
 

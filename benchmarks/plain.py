@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.checkpoints import make_checkpoint
 from benchmarks.common import machine_to_ourselves, paired_ratio, read_prompts, save, show
 from outrider import LLM, SamplingParams, bundled_pair
+from outrider.bench.provenance import provenance
 
 # Unpinned, torch's rows ran at half their speed on some machines: the peer gets its best setting.
 PEER_ENVIRONMENT = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
@@ -94,12 +95,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/checkpoints"), help="where checkpoints are made")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
+    began = provenance()
     with machine_to_ourselves():
         rows = [
             compare("bundled", bundled_pair().target, rounds=arguments.rounds, max_tokens=128),
             compare("0.44b", make_checkpoint("0.44b", arguments.folder), rounds=1, max_tokens=32),
         ]
-    save("plain", {"temperature": 0, "batch": 1, "rows": rows})
+    save("plain", began, {"temperature": 0, "batch": 1, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.common import machine_to_ourselves, paired_ratio, read_prompts, save, show
 from outrider import LLM, Generation, SamplingParams, bundled_pair
+from outrider.bench.provenance import provenance
 from outrider.stats import STAGES
 
 TEMPERATURES = (0.0, 1.0)
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--max-tokens", type=int, default=256)
     arguments = parser.parse_args()
+    began = provenance()
     pair = bundled_pair()
     llms = {"model": LLM(pair.target, draft=pair.draft), "suffix": LLM(pair.target, draft="suffix")}
     settings = [PLAIN, *((drafter, depth) for drafter in DRAFTERS for depth in DEPTHS)]
@@ -63,7 +65,7 @@ def main() -> None:
                             collected[setting][prompt.name].append(generation)
             rows += [summarise(collected, setting, temperature) for setting in settings[1:]]
     facts = {"pair": "bundled", "prompts": len(read_prompts()), "max_tokens": arguments.max_tokens}
-    save("speculation", {**facts, "engine": llms["model"].describe(), "rows": rows})
+    save("speculation", began, {**facts, "engine": llms["model"].describe(), "rows": rows})
 
 
 def summarise(collected: Collected, setting: tuple[str, int], temperature: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import machine_to_ourselves, save
+from outrider.bench.provenance import provenance
 
 OUTRIDER = str(Path(sys.executable).parent / "outrider")
 
@@ -27,6 +28,7 @@ def seconds_to_first_byte(arguments: list[str]) -> float:
 
 
 def main() -> None:
+    began = provenance()
     commands = {"help": ["--help"], "run": ["run", "import os\n\n\ndef main(", "--max-tokens", "32"]}
     with machine_to_ourselves():
         rows = []
@@ -35,7 +37,7 @@ def main() -> None:
             seconds = [seconds_to_first_byte(arguments) for _ in range(15)]
             rows.append({"command": name, "median_seconds": statistics.median(seconds), "all_seconds": sorted(seconds)})
             print(f"outrider {name}: {statistics.median(seconds):.3f} s", flush=True)
-    save("startup", {"rows": rows})
+    save("startup", began, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -75,20 +75,27 @@ def gumbel_at(key: int, token_ids: NDArray[np.integer[Any]]) -> NDArray[np.float
 def argmax(key: int, logits: NDArray[np.float32], temperature: float) -> int:
     """`argmax(logits / temperature + row)`, ties to the smallest id; of a large vocabulary's row, only what may win.
 
-    No member of a group exceeds the group's largest logit plus its largest noise. The first arrivals and the likeliest
-    token reach some value; only the few groups whose bound is not below it can hold the winner, and are made.
-
     Args:
-        logits: [vocab], finite or -inf.
+        logits: [vocab], finite or -inf, not all -inf.
         temperature: above 0.
     """
     if len(logits) <= _WHOLE_ROW_SIZE:
         return int((logits.astype(np.float64) / temperature + _whole_row(key, len(logits))).argmax())
+    return _search(key, logits, temperature)
+
+
+def _search(key: int, logits: NDArray[np.float32], temperature: float) -> int:
+    """`argmax` by bounds, exact.
+
+    No member of a group exceeds the group's largest logit plus its largest noise. The first arrivals and the likeliest
+    token reach some value; only the few groups whose bound is not below it can hold the winner, and are made.
+    """
     maxima = group_maxima(logits)
     leaders = _leaders(key, len(maxima))
     reached = max(_value_of_leaders(leaders, logits, temperature), _value_of_likeliest(key, logits, temperature))
     # np.log is monotone only up to its last bit: the slack keeps a group whose bound rounds just under.
-    groups = np.flatnonzero(maxima.astype(np.float64) / temperature + leaders.gumbel >= reached - 1e-9)
+    slack = 1e-9 * max(1.0, abs(reached))
+    groups = np.flatnonzero(maxima.astype(np.float64) / temperature + leaders.gumbel >= reached - slack)
     token_ids, gumbel = _members(key, groups, leaders)
     num_real = int(np.searchsorted(token_ids, len(logits)))  # the last group may go beyond the vocabulary
     token_ids = token_ids[:num_real]
@@ -98,13 +105,10 @@ def argmax(key: int, logits: NDArray[np.float32], temperature: float) -> int:
 
 def group_maxima(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The largest of each 64 neighbours, the last of which may be fewer."""
-    num_whole = len(values) >> _GROUP_BITS
-    maxima = values[: num_whole << _GROUP_BITS].reshape(num_whole, _GROUP_SIZE).max(axis=1)
-    rest = values[num_whole << _GROUP_BITS :]
-    return np.append(maxima, rest.max()) if len(rest) else maxima
+    return np.maximum.reduceat(values, np.arange(0, len(values), _GROUP_SIZE))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _whole_row(key: int, vocab_size: int) -> NDArray[np.float64]:
     """Kept for a while: a draft model and the target look at the same row one after the other."""
     leaders = _leaders(key, -(-vocab_size // _GROUP_SIZE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 from outrider.errors import ParameterError
@@ -13,6 +14,8 @@ Exactness = Literal["bitwise", "seed", "distribution"]
 
 MAX_SEED = 2**63 - 1
 MAX_DEPTH = 64
+# Below, scaled logits would leave the range in which sums with noise are exact enough to tell tokens apart.
+MIN_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,7 @@ class SamplingParams:
     these parameters only: never on the drafter, its depth, or what else runs in the batch.
 
     Args:
-        temperature: 0 is greedy; otherwise logits are divided by it.
+        temperature: 0 is greedy; otherwise logits are divided by it, and it is at least 1e-6.
         top_k: keep the `top_k` likeliest tokens; 0 keeps all.
         top_p: keep the likeliest tokens up to this mass (ties at the border kept); 1 keeps all.
         min_p: keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
@@ -50,20 +53,27 @@ class SamplingParams:
     max_tokens: int = 128
 
     def __post_init__(self) -> None:
-        is_temperature = math.isfinite(self.temperature) and self.temperature >= 0
-        _require("temperature", self.temperature, is_temperature, "0 or more")
+        is_temperature = math.isfinite(self.temperature) and (
+            self.temperature == 0 or self.temperature >= MIN_TEMPERATURE
+        )
+        _require("temperature", self.temperature, is_temperature, f"0 (greedy) or at least {MIN_TEMPERATURE}")
         _require("top_k", self.top_k, self.top_k >= 0, "0 (keep all) or more")
         _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
         _require("min_p", self.min_p, 0 <= self.min_p <= 1, "between 0 and 1")
-        _require("seed", self.seed, self.seed is None or 0 <= self.seed <= MAX_SEED, f"between 0 and {MAX_SEED}")
-        _require("stop", self.stop, all(self.stop), "texts of at least one character")
+        is_seed = self.seed is None or (isinstance(self.seed, Integral) and 0 <= self.seed <= MAX_SEED)
+        _require("seed", self.seed, is_seed, f"a whole number between 0 and {MAX_SEED}")
+        is_stop = not isinstance(self.stop, str) and all(self.stop)
+        _require("stop", self.stop, is_stop, "a tuple of texts of at least one character")
         _require("stop_token_ids", self.stop_token_ids, all(id_ >= 0 for id_ in self.stop_token_ids), "0 or more each")
         _require("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One text to generate. `params.seed` is already drawn; `depth` is how many tokens to draft a step (0: none)."""
+    """One text to generate.
+
+    `seed` is the one in force, drawn where `params` leave it open; `depth` is how many tokens to draft a step.
+    """
 
     request_id: int
     prompt_token_ids: tuple[int, ...]

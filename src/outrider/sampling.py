@@ -16,6 +16,9 @@ from outrider import noise
 from outrider.errors import NumericsError
 from outrider.request import SamplingParams
 
+# In units of temperature below the likeliest token, where nothing that float32 can add up is left.
+_WIDEST_REACH = 1e3
+
 
 def choose(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address) -> int:
     """The token of one row: argmax of processed log-probabilities plus noise, ties to the smallest id.
@@ -93,6 +96,6 @@ def _top_p_border(logits: NDArray[np.float32], params: SamplingParams, lowest: f
         mass = np.cumsum(np.exp((head - highest) / params.temperature))
         if mass[-1] >= params.top_p * total:
             return float(head[np.searchsorted(mass, params.top_p * total)])
-        if len(head) == len(survivors):
+        if reach > _WIDEST_REACH:  # only rounding of the total can lead here: nothing is left out
             return float(head[-1])
         reach *= 2.0

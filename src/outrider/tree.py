@@ -59,11 +59,13 @@ class TokenTree:
             depths.append(1 if parent == ROOT else depths[parent] + 1)
         return tuple(depths)
 
-    def check(self, vocab_size: int) -> None:
-        """Assert what every later stage relies on."""
-        assert len(self.tokens) == len(self.parents)
-        assert all(ROOT <= parent < index for index, parent in enumerate(self.parents))
-        assert all(0 <= token < vocab_size for token in self.tokens)
+    def is_valid(self, vocab_size: int) -> bool:
+        """Whether every node hangs under an earlier one, and every token is of the vocabulary."""
+        return (
+            len(self.tokens) == len(self.parents)
+            and all(ROOT <= parent < index for index, parent in enumerate(self.parents))
+            and all(0 <= token < vocab_size for token in self.tokens)
+        )
 
 
 class DraftBudget(NamedTuple):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import shlex
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -28,6 +31,15 @@ def test_provenance_says_what_ran_where_and_when(monkeypatch):
     assert facts["time"].endswith("+00:00")
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("/a/b c/d", "d"), ("--json=/a/b.json", "--json=b.json"), ("/a/", "a/"), ("a/b", "a/b"), ("x = '/a'", "x = '/a'")],
+)
+def test_the_command_line_names_no_folder_of_this_machine(monkeypatch, argument, said):
+    monkeypatch.setattr(sys, "argv", ["outrider", argument])
+    assert shlex.split(provenance()["command"]) == ["outrider", said]
+
+
 def test_only_flags_that_matter_are_named(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("model name\t: Some CPU\nflags\t\t: fpu avx2 amx_bf16\n\nmodel name\t: Other\n")
@@ -38,6 +50,28 @@ def test_only_flags_that_matter_are_named(tmp_path):
 def test_a_package_outside_a_checkout_has_no_revision(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "provenance.py"))
     assert module._revision() is None
+
+
+def git(folder, *arguments):
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false", *arguments]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_modified"),
+    [("src/provenance.py", True), ("benchmarks/common.py", True), ("benchmarks/results/a.json", False)],
+)
+def test_only_changed_source_makes_a_revision_modified(monkeypatch, tmp_path, changed, is_modified):
+    for name in ("src/provenance.py", "benchmarks/common.py", "benchmarks/results/a.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "all")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "src/provenance.py"))
+    assert module._revision()["modified"] is False
+    (tmp_path / changed).write_text("changed")
+    assert module._revision()["modified"] is is_modified
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -57,6 +91,12 @@ def test_a_file_that_cannot_be_made_json_leaves_the_old_one(tmp_path):
     assert names_in(tmp_path) == ["result.json"]
 
 
+def test_text_that_is_not_unicode_is_escaped(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, ["é\udcff\n\\"])
+    assert json.loads(path.read_text(encoding="utf-8")) == ["é\udcff\n\\"]
+
+
 def test_a_link_is_followed(tmp_path):
     (tmp_path / "link.json").symlink_to(tmp_path / "result.json")
     write_json(tmp_path / "link.json", [])
@@ -69,6 +109,9 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     check_writable(pipe)
+    waiting = select.poll()
+    waiting.register(reader)
+    assert not waiting.poll(0), "the reader was told that all was written"
     write_json(pipe, [])
     assert os.read(reader, 100) == b"[]\n"
     os.close(reader)

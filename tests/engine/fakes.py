@@ -35,13 +35,19 @@ class FakeRuntime(Runtime):
     exactness = "bitwise"
 
     def __init__(
-        self, *, salt: int = 0, order: int = 3, min_rows: int = 2, end_token_ids: tuple[int, ...] = ()
+        self,
+        *,
+        salt: int = 0,
+        order: int = 3,
+        min_rows: int = 2,
+        end_token_ids: tuple[int, ...] = (),
+        max_context: int = 4096,
     ) -> None:
         self.config = ModelConfig(
             family="llama", vocab_size=VOCAB_SIZE, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1,
             num_kv_heads=1, head_dim=8, rms_norm_eps=1e-6, rope=RopeConfig(theta=1e4, kind="default", parameters={}),
-            max_context=4096, tie_word_embeddings=True, qkv_bias=False, output_bias=False, mlp_bias=False,
-            qk_norm=False, eos_token_ids=end_token_ids, bos_token_id=None, dtype="float32",
+            max_context=max_context, tie_word_embeddings=True, qkv_bias=False, output_bias=False, mlp_bias=False,
+            qk_norm=False, eos_token_ids=end_token_ids, dtype="float32",
         )  # fmt: skip
         self.options = RuntimeOptions(dtype="float32", num_threads=1)
         self.min_rows = min_rows
@@ -52,6 +58,7 @@ class FakeRuntime(Runtime):
 
     def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
         self.batches.append(list(batch))
+        assert all(rows.num_past + len(rows.token_ids) <= self.config.max_context for rows in batch)
         logits = [row for rows in batch for row in self._sequence(rows)]
         return ModelOutput(np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32))
 
@@ -110,7 +117,7 @@ class TreeDrafter(Drafter):
         tokens: list[int] = []
         parents: list[int] = []
         texts: list[list[int]] = []
-        for _ in range(3 * budget.max_nodes):
+        while len(tokens) < budget.max_nodes:
             parent = self.random.randrange(-1, len(tokens))
             tree = TokenTree(tuple(tokens), tuple(parents))
             if parent >= 0 and tree.depths()[parent] >= budget.max_depth:

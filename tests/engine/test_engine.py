@@ -6,10 +6,13 @@ import random
 
 import pytest
 
+from outrider.draft.base import Draft
 from outrider.draft.model import ModelDrafter
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
-from outrider.errors import ContextError
+from outrider.errors import ContextError, UsageError
+from outrider.stats import SequenceStats
+from outrider.tree import TokenTree
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, plain_text, request, run
 
 PROMPTS = [[1], [2, 3], list(range(16)), list(range(17)), [5, 6] * 20, [index % 7 for index in range(70)]]
@@ -61,14 +64,63 @@ def test_the_draft_models_cache_stays_in_step_with_the_text():
     spoiled = random.Random(0)
     choose_right = draft.logits
     draft.logits = lambda context: choose_right(context) if spoiled.random() < 0.6 else choose_right([*context, 0])
-    while not engine.is_idle:
+    while sequence.num_output_tokens < 30:
         engine.step()
         engine.check()
-    assert 0.2 < sequence.stats.acceptance_rate < 0.9
+    spoiled_stats, sequence.stats = sequence.stats, SequenceStats()
     draft.logits = choose_right
-    drafter2_requests = [request(1, sequence.token_ids, depth=5, temperature=1.0, max_tokens=20)]
-    (second,) = run(engine, drafter2_requests)
-    assert second.stats.acceptance_rate == 1.0
+    while not engine.is_idle:
+        engine.step()
+    assert 0.2 < spoiled_stats.acceptance_rate < 0.9
+    assert sequence.stats.acceptance_rate == 1.0
+
+
+def test_a_draft_model_with_a_shorter_context_stops_drafting_there_and_the_text_goes_on():
+    target = FakeRuntime()
+    drafter = ModelDrafter(FakeRuntime(min_rows=1, max_context=32), 1000, VOCAB_SIZE)
+    wanted = request(0, [1, 2, 3], depth=5, max_tokens=60)
+    (sequence,) = run(make_engine(target, drafter), [wanted])
+    assert sequence.output_token_ids == plain_text(target, wanted)
+    assert 0 < sequence.stats.num_drafted < 40
+
+
+@pytest.mark.parametrize(
+    ("trees", "message"),
+    [
+        ([], "made 0 trees for 1 sequences"),
+        ([TokenTree.chain((1,) * 5)], "proposed 5 nodes, but its budget is 4"),
+        ([TokenTree.chain((VOCAB_SIZE,))], "no tree of a vocabulary of 23"),
+        ([TokenTree((-1,), (-1,))], "no tree of a vocabulary of 23"),
+        ([TokenTree((1, 2), (0, -1))], "no tree"),
+        ([TokenTree((1, 2), (-1,))], "no tree"),
+    ],
+)
+def test_a_draft_that_is_not_what_was_asked_for_is_refused_before_it_reaches_the_runtime(trees, message):
+    drafter = NoDrafter()
+    drafter.propose = lambda sequences, budgets: Draft(trees)
+    engine = make_engine(FakeRuntime(), drafter)
+    engine.add(request(0, [1], max_tokens=20))
+    with pytest.raises(UsageError, match=message):
+        engine.step()
+    engine.check()
+
+
+def test_an_error_after_the_commit_ends_the_batch_and_leaves_the_books_in_order():
+    target = FakeRuntime()
+    drafter = NoDrafter()
+    engine = make_engine(target, drafter)
+    sequences = [engine.add(request(index, [index], max_tokens=20)) for index in range(3)]
+
+    def observe(sequence, tree, verdict):
+        if sequence is sequences[1]:
+            raise RuntimeError
+
+    drafter.observe = observe
+    with pytest.raises(RuntimeError):
+        engine.step()
+    engine.check()
+    assert [sequence.finish_reason for sequence in sequences] == ["cancelled"] * 3
+    assert engine.pool.num_free == engine.pool.num_blocks
 
 
 def test_prompts_are_computed_in_chunks_at_fixed_multiples_apart_from_decoding():

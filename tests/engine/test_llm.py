@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from outrider import LLM, EngineConfig, RuntimeOptions, SamplingParams, UsageError
+from outrider import LLM, EngineConfig, RuntimeOptions, SamplingParams, UsageError, bundled_pair
 from tests.runtime.checkpoints import make_checkpoint, make_model
 
 PROMPTS = [[5, 6, 7], list(range(3, 40)), [9] * 12, [100, 50] * 20]
@@ -104,6 +105,69 @@ def test_streaming_gives_the_same_tokens_and_stopping_early_frees_everything(fol
             break
     assert llm.engine.is_idle
     assert llm.engine.pool.num_free == llm.engine.pool.num_blocks
+
+
+def test_two_streams_share_steps_and_each_gets_its_own_text(folders):
+    llm = make_llm(folders["float32"], "suffix")
+    params = SamplingParams(max_tokens=30)
+    alone = [llm.generate([prompt], params)[0].token_ids for prompt in PROMPTS[:3]]
+    first, second = llm.stream([PROMPTS[0]], params), llm.stream([PROMPTS[1]], params)
+    texts = [list(next(first).token_ids), list(next(second).token_ids)]
+    assert llm.generate([PROMPTS[2]], params)[0].token_ids == alone[2]
+    for text, stream in zip(texts, (first, second), strict=True):
+        text += [token for delta in stream for token in delta.token_ids]
+    assert [tuple(text) for text in texts] == alone[:2]
+
+
+def test_a_stream_that_is_never_read_leaves_nothing_behind(folders):
+    llm = make_llm(folders["float32"])
+    llm.stream([PROMPTS[0]], SamplingParams(max_tokens=5))
+    assert llm.engine.is_idle
+
+
+def test_numpy_token_ids_and_seeds_are_numbers_like_others(folders):
+    llm = make_llm(folders["float32"])
+    plain = llm.generate([[5, 6]], SamplingParams(temperature=1.0, seed=3, max_tokens=8))[0]
+    params = SamplingParams(temperature=1.0, seed=np.int64(3), max_tokens=8)
+    assert llm.generate(np.array([5, 6]), params)[0].token_ids == plain.token_ids
+    assert llm.generate([np.int64(5), np.int64(6)], params)[0].token_ids == plain.token_ids
+    assert llm.generate([]) == []
+    with pytest.raises(UsageError, match="empty"):
+        llm.start([], SamplingParams())
+
+
+def test_a_stop_text_inside_an_accepted_draft_ends_the_text_at_the_same_place():
+    """Repetitive greedy text drafts well, so the stop text falls inside of drafts."""
+    pair = bundled_pair()
+    llm = make_llm(pair.target, pair.draft)
+    prompt = "def main(argv):\n    for name in argv:\n"
+    free = llm.generate(prompt, SamplingParams(max_tokens=60), depth=0)[0].text
+    for stop in {free[at : at + 3] for at in range(5, 60, 3)}:
+        params = SamplingParams(max_tokens=60, stop=(stop,))
+        plain, drafted = (llm.generate(prompt, params, depth=depth)[0] for depth in (0, 6))
+        assert plain.text == drafted.text == free[: free.index(stop)]
+        assert plain.token_ids == drafted.token_ids
+        assert plain.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EngineConfig(runtime="troch"), "runtime is 'troch', but must be one of openvino, torch"),
+        (lambda: EngineConfig(device="cuda:0"), "device 'cuda:0' needs the torch runtime"),
+        (lambda: EngineConfig(max_sequences=0), "max_sequences is 0"),
+        (lambda: SamplingParams(stop="END"), "stop is 'END'"),
+        (lambda: SamplingParams(temperature=1e-9), "temperature is 1e-09"),
+        (lambda: SamplingParams(temperature=float("nan")), "temperature is nan"),
+        (lambda: SamplingParams(seed=1.5), "seed is 1.5"),
+        (lambda: SamplingParams(top_p=0.0), "top_p is 0.0"),
+        (lambda: SamplingParams(min_p=1.5), "min_p is 1.5"),
+        (lambda: SamplingParams(max_tokens=0), "max_tokens is 0"),
+    ],
+)
+def test_an_option_out_of_range_is_named_with_its_value_and_limit(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
 
 
 def test_what_cannot_be_done_is_refused_and_nothing_is_left_behind(folders):

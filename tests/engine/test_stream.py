@@ -8,7 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from outrider.engine.stream import TextStream
 from outrider.model.tokenizer import Tokenizer
-from outrider.request import SamplingParams
+from outrider.request import Request, SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,13 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(backend, {})
 
 
+def make_stream(tokenizer: Tokenizer | None, end_token_ids=(), **params) -> TextStream:
+    request = Request(request_id=0, prompt_token_ids=(1,), params=SamplingParams(**params), seed=0, depth=0)
+    return TextStream(tokenizer, request, frozenset(end_token_ids))
+
+
 def push_all(tokenizer: Tokenizer, text: str, **params):
-    stream = TextStream(tokenizer, SamplingParams(**params), frozenset())
+    stream = make_stream(tokenizer, **params)
     pieces = []
     for token_id in tokenizer.encode(text):
         piece, reason = stream.push(token_id)
@@ -63,22 +68,28 @@ def test_an_output_cut_within_a_character_shows_that(tokenizer):
     assert ("".join(pieces), reason) == ("�", "length")
 
 
+def test_an_unfinished_character_shows_however_the_output_ends(tokenizer):
+    first, _ = tokenizer.encode("é")
+    stream = make_stream(tokenizer, [250])
+    assert [stream.push(first), stream.push(250)] == [("", None), ("\N{REPLACEMENT CHARACTER}", "stop")]
+
+
 def test_end_tokens_have_no_text(tokenizer):
     (end,) = tokenizer.encode("!")
-    stream = TextStream(tokenizer, SamplingParams(stop_token_ids=(end,)), frozenset())
+    stream = make_stream(tokenizer, stop_token_ids=(end,))
     assert stream.push(tokenizer.encode("a")[0]) == ("a", None)
     assert stream.push(end) == ("", "stop")
-    stream = TextStream(tokenizer, SamplingParams(), frozenset({end}))
+    stream = make_stream(tokenizer, [end])
     assert stream.push(end) == ("", "stop")
 
 
 def test_without_a_tokenizer_there_is_no_text_but_there_is_an_end():
-    stream = TextStream(None, SamplingParams(max_tokens=2, stop_token_ids=(9,)), frozenset())
+    stream = make_stream(None, max_tokens=2, stop_token_ids=(9,))
     assert [stream.push(5), stream.push(6)] == [("", None), ("", "length")]
-    assert TextStream(None, SamplingParams(), frozenset({7})).push(7) == ("", "stop")
+    assert make_stream(None, [7]).push(7) == ("", "stop")
 
 
 def test_what_is_held_back_comes_out_when_the_output_is_cut_off_from_outside(tokenizer):
-    stream = TextStream(tokenizer, SamplingParams(stop=("abc",)), frozenset())
+    stream = make_stream(tokenizer, stop=("abc",))
     pieces = [stream.push(token_id)[0] for token_id in tokenizer.encode("xab")]
     assert ("".join(pieces), stream.finish()) == ("x", "ab")

@@ -28,6 +28,34 @@ def byte_tokenizer(*special: str) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+WORDS = ["<s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁Hello", "▁world", "world"]
+FALLBACK = decoders.ByteFallback()
+DECODERS = {
+    "metaspace": decoders.Sequence([FALLBACK, decoders.Metaspace()]),
+    "strip": decoders.Sequence([decoders.Replace("▁", " "), FALLBACK, decoders.Fuse(), decoders.Strip(" ", 1, 0)]),
+}
+
+
+def piece_tokenizer(decoder: str) -> Tokenizer:
+    """As of SentencePiece: words with their space before them, bytes for all else, and no space before a text."""
+    backend = tokenizers.Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, "<s>"))
+    backend.add_special_tokens(["<s>"])
+    backend.decoder = DECODERS[decoder]
+    return Tokenizer(backend, {})
+
+
+def ids_of(parts: list[str | bytes]) -> list[int]:
+    """Words are a token each, bytes one for each byte."""
+    return [
+        id_ for part in parts for id_ in ([WORDS.index(part)] if isinstance(part, str) else [1 + byte for byte in part])
+    ]
+
+
+def stream(tokenizer: Tokenizer, prompt: list[int], output: list[int]) -> list[str]:
+    decoder = tokenizer.stream(prompt)
+    return [*map(decoder.push, output), decoder.finish()]
+
+
 def write(folder: Path, backend: tokenizers.Tokenizer, **config: Any) -> Path:
     folder.mkdir(exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
@@ -62,29 +90,17 @@ def test_a_file_cannot_cut_or_pad_a_prompt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("eos", "eos_token_id"), [("</s>", 1), ({"content": "</s>", "lstrip": False}, 1), (None, None), ("<none>", None)]
+    ("eos", "special_tokens"),
+    [
+        ("</s>", {"bos_token": "<s>", "eos_token": "</s>"}),
+        ({"content": "</s>", "lstrip": False}, {"bos_token": "<s>", "eos_token": "</s>"}),
+        (None, {"bos_token": "<s>"}),
+    ],
 )
-def test_the_end_token_is_read_in_each_form(tmp_path, eos, eos_token_id):
+def test_special_tokens_are_read_in_each_form(tmp_path, eos, special_tokens):
     names = {"eos_token": eos, "bos_token": "<s>"}
     tokenizer = Tokenizer.from_folder(write(tmp_path, byte_tokenizer("<s>", "</s>"), **names))
-    assert tokenizer.eos_token_id == eos_token_id
-    assert tokenizer.special_tokens.items() >= {("bos_token", "<s>")}
-
-
-def test_the_vocabulary_digest_tells_vocabularies_apart(tmp_path):
-    digests = [
-        Tokenizer.from_folder(write(tmp_path / str(index), byte_tokenizer(*special), **config)).vocabulary_digest
-        for index, (special, config) in enumerate(
-            [
-                (("<s>", "</s>"), {}),
-                (("<s>", "</s>"), EOS),
-                (("</s>", "<s>"), {}),
-                (("<s>",), {}),
-            ]
-        )
-    ]
-    assert digests[0] == digests[1]
-    assert len(set(digests)) == 3
+    assert tokenizer.special_tokens == special_tokens
 
 
 def test_the_chat_template_is_read_wherever_it_stands(tmp_path):
@@ -102,7 +118,7 @@ def test_tokenizer_config_may_be_absent(tmp_path):
     folder = write(tmp_path, byte_tokenizer("<s>"))
     (folder / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer.from_folder(folder)
-    assert tokenizer.eos_token_id is None
+    assert tokenizer.special_tokens == {}
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
 
 
@@ -125,3 +141,48 @@ def test_a_text_that_is_not_unicode_is_the_users_mistake(tmp_path):
     tokenizer = Tokenizer.from_folder(write(tmp_path, byte_tokenizer("<s>")))
     with pytest.raises(ParameterError, match="not valid Unicode"):
         tokenizer.encode("a\ud800b")
+
+
+class TestStream:
+    @pytest.mark.parametrize("decoder", DECODERS)
+    @pytest.mark.parametrize(
+        ("prompt", "output"),
+        [
+            ([], ["▁Hello", "▁world", "world"]),
+            (["▁Hello"], ["▁world", "▁world"]),
+            (["▁Hello"], ["▁", "▁", "▁world", "▁", "world"]),
+            (["<s>"], ["▁Hello", "<s>", "▁world", "<s>"]),
+            (["▁Hello", "<s>"], ["<s>", "▁world"]),
+            (["▁Hello", "語".encode()], ["語é".encode(), "▁world", "𝄞".encode(), "▁world"]),
+            (["▁Hello"], [b"\xff", "é".encode(), "world", b"\xe8", "▁world"]),
+            (["▁Hello"], ["▁world", "語".encode()[:2]]),
+        ],
+    )
+    def test_pieces_together_are_what_the_whole_text_has_more_than_the_prompt(self, decoder, prompt, output):
+        tokenizer = piece_tokenizer(decoder)
+        ids = ids_of(prompt)
+        whole, beginning = tokenizer.decode(ids + ids_of(output)), tokenizer.decode(ids)
+        assert whole.startswith(beginning)
+        assert "".join(stream(tokenizer, ids, ids_of(output))) == whole[len(beginning) :]
+
+    def test_any_text_may_be_cut_into_prompt_and_output(self):
+        tokenizer = Tokenizer(byte_tokenizer(), {})
+        ids = tokenizer.encode(TEXT)
+        for cut in range(len(ids)):
+            beginning = tokenizer.decode(ids[:cut])
+            if TEXT.startswith(beginning):  # not within a character
+                assert "".join(stream(tokenizer, ids[:cut], ids[cut:])) == TEXT[len(beginning) :]
+
+    @pytest.mark.parametrize("decoder", DECODERS)
+    def test_a_character_of_several_tokens_comes_whole(self, decoder):
+        output = ids_of(["▁world", "é語".encode()])
+        assert stream(piece_tokenizer(decoder), ids_of(["▁Hello"]), output) == [" world", "", "é", "", "", "語", ""]
+
+    @pytest.mark.parametrize("decoder", DECODERS)
+    def test_bytes_that_are_no_character_change_nothing_that_was_told(self, decoder):
+        """Decoded whole, a run of bytes with one wrong byte is replacements only."""
+        tokenizer = piece_tokenizer(decoder)
+        spoiled = ids_of(["é".encode(), b"\xff", "▁world"])
+        assert stream(tokenizer, [], spoiled) == ["", "é", "", "� world", ""]
+        cut = ids_of(["é".encode(), "語".encode()[:2]])
+        assert stream(tokenizer, [], cut) == ["", "é", "", "", "��"]

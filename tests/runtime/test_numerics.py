@@ -15,6 +15,7 @@ from outrider.errors import ModelError, NumericsError
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions
 from outrider.runtime.numerics import SelfTest, cache_folder, check_numerics, run_self_test
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
+from outrider.runtime.torch.runtime import TorchRuntime
 from tests.runtime.checkpoints import make_checkpoint
 
 VOCAB_SIZE = 50
@@ -36,6 +37,7 @@ class HashingRuntime(Runtime):
         self.exactness = "seed"
         self.fault = fault
         self.num_forwards = 0
+        self.num_slots_used = 0
         self.resize(0)
 
     def resize(self, num_blocks):
@@ -48,6 +50,7 @@ class HashingRuntime(Runtime):
         return ModelOutput(np.array(logits, np.float32).reshape(-1, VOCAB_SIZE))
 
     def written(self, rows):
+        self.num_slots_used = max(self.num_slots_used, rows.num_past + len(rows.token_ids))
         for slot, token in enumerate(rows.token_ids, rows.num_past):
             self.slots[rows.blocks[slot // BLOCK_SIZE], slot % BLOCK_SIZE] = token
         return rows
@@ -64,17 +67,16 @@ class HashingRuntime(Runtime):
             slots.append(rows.num_past + len(rows.token_ids))
         seen = [int(self.slots[rows.blocks[slot // BLOCK_SIZE], slot % BLOCK_SIZE]) for slot in slots]
         logits = logits_after(seen)
-        match self.fault:
-            case "nan":
-                logits[3] = np.nan
-            case "rows round by their number":
-                logits[0] += 1e-5 * len(rows.token_ids)
-            case "rows round by their neighbours":
-                logits[0] += 1e-5 * len(batch)
-            case "long contexts round":
-                logits[0] += 1e-5 * len(rows.token_ids) * (len(seen) > 100)
-            case "trees round":
-                logits[0] += 1e-5 * (rows.parents is not None)
+        roundings = {
+            "rows round by their number": len(rows.token_ids),
+            "rows round by their neighbours": len(batch),
+            "long contexts round": len(rows.token_ids) * (len(seen) > 100),
+            "wide rows round": len(rows.token_ids) > 33,
+            "crowds round": len(batch) > 15,
+            "trees round": rows.parents is not None,
+            "nan": np.nan,
+        }
+        logits[0] += 1e-5 * roundings.get(self.fault, 0)
         return logits
 
     def move(self, blocks, moves):
@@ -101,7 +103,14 @@ class TestProbe:
         assert run_self_test(HashingRuntime()) == SelfTest("bitwise", 0.0, None)
 
     @pytest.mark.parametrize(
-        "fault", ["rows round by their number", "rows round by their neighbours", "long contexts round"]
+        "fault",
+        [
+            "rows round by their number",
+            "rows round by their neighbours",
+            "long contexts round",
+            "wide rows round",
+            "crowds round",
+        ],
     )
     def test_rounding_makes_it_seed(self, fault):
         found = run_self_test(HashingRuntime(fault=fault))
@@ -125,10 +134,13 @@ class TestProbe:
         with pytest.raises(ModelError, match="not finite"):
             run_self_test(HashingRuntime(fault="nan"))
 
-    @pytest.mark.parametrize("max_context", [48, 64, 327])
+    @pytest.mark.parametrize("max_context", [2, 5, 17, 18, 48, 64, 327])
     def test_a_short_context_is_probed_as_far_as_it_goes(self, max_context):
         runtime = HashingRuntime(max_context=max_context)
         assert run_self_test(runtime, runtime.reference).exactness == "bitwise"
+        assert runtime.num_slots_used == max_context
+        faulty = HashingRuntime(max_context=max_context, fault="rows round by their neighbours")
+        assert run_self_test(faulty).exactness == "seed"
 
     def test_the_cache_is_given_back(self):
         runtime = HashingRuntime()
@@ -201,6 +213,26 @@ class TestMemory:
         monkeypatch.delenv("OUTRIDER_CACHE")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
         assert cache_folder() == tmp_path / "xdg" / "outrider"
+
+    def test_without_a_home_nothing_is_kept(self, monkeypatch):
+        def no_home():
+            raise RuntimeError
+
+        monkeypatch.delenv("OUTRIDER_CACHE")
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr("outrider.runtime.numerics.Path.home", no_home)
+        for _ in range(2):
+            runtime = HashingRuntime()
+            assert check_numerics(runtime, "abc").exactness == "bitwise"
+            assert runtime.num_forwards
+
+
+class TestTorch:
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_padded_rows_are_bitwise(self, tmp_path, dtype):
+        runtime = TorchRuntime.from_folder(make_checkpoint(tmp_path, "qwen3", dtype=dtype), RuntimeOptions())
+        check_numerics(runtime, "abc")
+        assert runtime.exactness == "bitwise"
 
 
 class TestOpenVino:

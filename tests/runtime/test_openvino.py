@@ -248,6 +248,13 @@ class TestTrees:
 
 
 class TestLayout:
+    def test_a_tree_is_padded_under_its_root_and_sees_its_ancestors_only(self):
+        layout = lay_out([rows(0, 2, [7]), SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])], 4)
+        assert layout.input_ids == [*TOKEN_IDS[:2], 0, 0, 5, 6, 7, 0]
+        assert layout.position_ids == [0, 1, 2, 3, 40, 41, 41, 41]
+        assert layout.qq_bias == [1, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1]
+        assert layout.qq_bias_begins == [0, 0, 16]
+
     def test_without_bitwise_a_single_row_goes_alone(self, llama_folder):
         runtime = load(llama_folder, bitwise=False)
         assert runtime.min_rows == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import re
 import shlex
 import stat
 import subprocess
@@ -17,7 +19,7 @@ from typing import Any
 import outrider
 from outrider.errors import UsageError
 
-PACKAGES = ("numpy", "openvino", "tokenizers", "safetensors", "torch", "transformers")
+PACKAGES = ("numpy", "openvino", "tokenizers", "torch", "transformers")
 # Instructions that decide which kernels run, and so both the speed and the rounding.
 FLAGS = (
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"),
@@ -26,9 +28,12 @@ FLAGS = (
 
 
 def provenance() -> dict[str, Any]:
-    """Command line, revision, versions, hardware, load and time of this process. Names no folder of this machine."""
+    """Command line, revision, versions, hardware, load and time of this process.
+
+    Names no folder of this machine: of an absolute path in the command line it keeps the last part.
+    """
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _revision(),
         "versions": _versions(),
@@ -46,7 +51,7 @@ def check_writable(path: Path) -> None:
     path = path.resolve()
     try:
         if _is_device(path):
-            path.open("a").close()  # refuses a folder, too
+            _check_device(path)
         else:
             scratch = _scratch(path)
             scratch.open("x").close()
@@ -73,7 +78,9 @@ def write_json(path: Path, document: Any) -> None:
 
 def to_json(document: Any) -> str:
     """A document as result files have it; a NaN would be a bug of ours, since JSON has none."""
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # An argument that was no UTF-8 is a str with lone surrogates; Python escapes them just as JSON does.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _replace(path: Path, text: str) -> None:
@@ -97,8 +104,20 @@ def _is_device(path: Path) -> bool:
     return path.exists() and not stat.S_ISREG(path.stat().st_mode)
 
 
+def _check_device(path: Path) -> None:
+    if not path.is_fifo():
+        path.open("a").close()  # refuses a folder, too
+    elif not os.access(path, os.W_OK):  # a pipe that is opened and closed has come to its end for its reader
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def _unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot write {path} ({error.strerror}): name a file in a folder that exists and is writable")
+
+
+def _without_folders(argument: str) -> str:
+    """`/a/b/c` as `c`, and `--option=/a/b/c` as `--option=c`."""
+    return re.sub(r"^(--[\w-]+=)?/(.*/)?(?=.)", r"\1", argument)
 
 
 def _revision() -> dict[str, Any] | None:
@@ -107,9 +126,11 @@ def _revision() -> dict[str, Any] | None:
     # An installed package may lie inside somebody else's repository, which does not track it.
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
+    # What is measured and what measures; a result file that was just written anew changes neither.
+    source = (":/src", ":/benchmarks/*.py")
     return {
         "commit": _git(here.parent, "rev-parse", "HEAD"),
-        "modified": bool(_git(here.parent, "status", "--porcelain", "--untracked-files=no")),
+        "modified": bool(_git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", *source)),
     }
 
 

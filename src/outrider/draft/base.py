@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as Sequences
 from typing import Any, NamedTuple
 
+from outrider.errors import UsageError
 from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
@@ -20,6 +21,23 @@ class Draft(NamedTuple):
     """
 
     trees: list[TokenTree]
+
+
+def check_draft(name: str, draft: Draft, budgets: Sequences[DraftBudget], vocab_size: int) -> None:
+    """Refuse a draft that is not what was asked for.
+
+    Raises:
+        UsageError: trees are missing, malformed, beyond their budget, or hold tokens that the target does not have.
+    """
+    if len(draft.trees) != len(budgets):
+        raise UsageError(f"drafter {name!r} made {len(draft.trees)} trees for {len(budgets)} sequences")
+    for tree, budget in zip(draft.trees, budgets, strict=True):
+        if len(tree) > budget.max_nodes:
+            raise UsageError(f"drafter {name!r} proposed {len(tree)} nodes, but its budget is {budget.max_nodes}")
+        if not tree.is_valid(vocab_size):
+            raise UsageError(f"drafter {name!r} proposed {tree}, which is no tree of a vocabulary of {vocab_size}")
+        if max(tree.depths(), default=0) > budget.max_depth:
+            raise UsageError(f"drafter {name!r} proposed depth {max(tree.depths())}, but may go to {budget.max_depth}")
 
 
 class Drafter(ABC):

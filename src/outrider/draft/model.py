@@ -103,7 +103,9 @@ class ModelDrafter(Drafter):
     def _start(self, sequence: Sequence, budget: DraftBudget) -> _Chain:
         """A chain whose model is less than a chunk behind; nothing is computed for a sequence without a budget."""
         memory = self._memories.setdefault(sequence.request.request_id, _Memory(self.pool))
-        chain = _Chain(sequence, min(budget), memory, [])
+        # A draft model may have a shorter context than the target: a text beyond it goes on without drafts.
+        num_left = self.runtime.config.max_context - len(sequence.token_ids)
+        chain = _Chain(sequence, min(*budget, num_left), memory, [])
         if chain.depth > 0:
             memory.follow(sequence.token_ids)
             if max(chain.unseen()) >= self.runtime.config.vocab_size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from outrider.errors import ParameterError
 from outrider.runtime.base import RuntimeOptions
@@ -45,5 +45,7 @@ class EngineConfig:
         for name in ("max_sequences", "max_cache_tokens", "prefill_chunk"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} is {getattr(self, name)}, but must be 1 or more")
-        if self.device == "cuda" and self.runtime != "torch":
-            raise ParameterError(f"device 'cuda' needs the torch runtime, but runtime is {self.runtime!r}")
+        if self.runtime not in get_args(RuntimeName):
+            raise ParameterError(f"runtime is {self.runtime!r}, but must be one of {', '.join(get_args(RuntimeName))}")
+        if self.device != "cpu" and self.runtime != "torch":
+            raise ParameterError(f"device {self.device!r} needs the torch runtime, but runtime is {self.runtime!r}")

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from outrider.cache.table import BLOCK_SIZE, BlockPool, BlockTable
-from outrider.draft.base import Draft, Drafter
+from outrider.draft.base import Draft, Drafter, check_draft
 from outrider.engine.batch import LogitRows, kept_rows, rows_of
 from outrider.engine.config import EngineConfig
 from outrider.engine.scheduler import Scheduler
@@ -67,7 +67,7 @@ class Engine:
         """Queue a request; its sequence shows how it fares."""
         sequence = Sequence.start(request)
         self.scheduler.add(sequence)
-        stream = TextStream(self.parts.tokenizer, request.params, frozenset(self.parts.target.config.eos_token_ids))
+        stream = TextStream(self.parts.tokenizer, request, frozenset(self.parts.target.config.eos_token_ids))
         self._live[request.request_id] = _Live(sequence, BlockTable(self.pool), stream)
         return sequence
 
@@ -103,10 +103,6 @@ class Engine:
     def is_idle(self) -> bool:
         return not self._live
 
-    def text(self, request_id: int) -> str:
-        """The text of an unfinished request so far."""
-        return self._live[request_id].stream.text
-
     def check(self) -> None:
         """Assert the invariants that hold between steps."""
         self.scheduler.check()
@@ -119,7 +115,10 @@ class Engine:
         if batch.kind == "prefill":  # a drafter's own prefill waits until it is asked to draft
             return Draft([TokenTree() for _ in batch.items])
         sequences, budgets = zip(*((item.sequence, item.budget) for item in batch.items), strict=True)
-        return self.parts.drafter.propose(sequences, budgets)
+        draft = self.parts.drafter.propose(sequences, budgets)
+        # What a drafter says must not reach past its slots: a runtime would read and write other memory.
+        check_draft(self.parts.drafter.name, draft, budgets, self.parts.target.config.vocab_size)
+        return draft
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
         """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
@@ -155,10 +154,16 @@ class Engine:
     def _advance(self, batch: ScheduledBatch, draft: Draft, verdicts: Sequences[Verdict | None]) -> list[Delta]:
         """Tell the drafter, append the tokens, finish, stream out."""
         deltas: list[Delta] = []
-        for item, tree, verdict in zip(batch.items, draft.trees, verdicts, strict=True):
-            if verdict is not None:
-                self.parts.drafter.observe(item.sequence, tree, verdict)
-                deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
+        try:
+            for item, tree, verdict in zip(batch.items, draft.trees, verdicts, strict=True):
+                if verdict is not None:
+                    self.parts.drafter.observe(item.sequence, tree, verdict)
+                    deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
+        except BaseException:
+            # The cache already holds tokens that some texts do not: none of the batch can go on.
+            for item in batch.items:
+                self.cancel(item.sequence.request.request_id)
+            raise
         return deltas
 
     def _emit(self, live: _Live, tree: TokenTree, verdict: Verdict) -> Delta:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
+import operator
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence as Sequences
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,6 @@ from outrider.engine.engine import Engine, Parts
 from outrider.engine.load import load_pair
 from outrider.engine.stream import Delta
 from outrider.errors import ContextError, ModelError, ParameterError, UsageError
-from outrider.model.tokenizer import Tokenizer
 from outrider.policy.fixed import FixedPolicy
 from outrider.request import MAX_SEED, Exactness, FinishReason, Request, SamplingParams
 from outrider.sequence import Sequence
@@ -88,10 +90,8 @@ class LLM:
         config: EngineConfig | None = None,
     ) -> None:
         self.config = config or EngineConfig(runtime="openvino" if isinstance(target, (str, Path)) else "torch")
-        loaded, self.drafter = load_pair(target, draft, self.config)
-        if tokenizer is not None:
-            loaded = loaded._replace(tokenizer=Tokenizer.from_folder(Path(tokenizer)))
-        self.target, self.tokenizer = loaded
+        loaded, self.drafter = load_pair(target, draft, self.config, tokenizer)
+        self.target, self.tokenizer = loaded.runtime, loaded.tokenizer
         self.verifier = CoupledVerifier()
         self.engine = Engine(
             Parts(
@@ -104,6 +104,7 @@ class LLM:
             self.config,
         )
         self._num_requests = 0
+        self._unread: dict[int, deque[Delta]] = {}
 
     def generate(
         self,
@@ -122,7 +123,7 @@ class LLM:
         Raises:
             ParameterError, ContextError: a prompt or an option is out of range; nothing was generated.
         """
-        sequences = self._add(prompts, params, depth)
+        sequences = self._add(_as_prompt_list(prompts), params, depth)
         texts = {sequence.request.request_id: "" for sequence in sequences}
         for delta in self._run(sequences):
             texts[delta.request_id] += delta.text
@@ -135,7 +136,9 @@ class LLM:
         *,
         depth: int = DEFAULT_DEPTH,
     ) -> Iterator[Delta]:
-        """Like `generate`, but yields what each step adds. Abandoning the iterator cancels what is unfinished.
+        """Like `generate`, but yields what each step adds, from the first `next` on.
+
+        Abandoning the iterator cancels what is unfinished. Several may run at once: their sequences share steps.
 
         Example:
             >>> from outrider import LLM, SamplingParams, bundled_pair
@@ -143,11 +146,11 @@ class LLM:
             >>> sum(len(delta.token_ids) for delta in llm.stream("import os", SamplingParams(max_tokens=5)))
             5
         """
-        return self._run(self._add(prompts, params, depth))
+        yield from self._run(self._add(_as_prompt_list(prompts), params, depth))
 
     def start(self, prompt: Prompt, params: SamplingParams, *, depth: int = DEFAULT_DEPTH) -> Sequence:
         """Queue one prompt without running it: for callers that drive `engine.step()` themselves."""
-        return self._add(prompt, params, depth)[0]
+        return self._add([prompt], params, depth)[0]
 
     def generation(self, sequence: Sequence, text: str) -> Generation:
         """The result of a finished sequence."""
@@ -180,28 +183,38 @@ class LLM:
         }
 
     def _run(self, sequences: list[Sequence]) -> Iterator[Delta]:
+        """Step until these are finished; what a step adds to others' texts is kept for them."""
+        mine = {sequence.request.request_id: deque[Delta]() for sequence in sequences}
+        self._unread |= mine
         try:
-            while any(sequence.finish_reason is None for sequence in sequences):
-                yield from self.engine.step()
+            while True:
+                for unread in mine.values():
+                    while unread:
+                        yield unread.popleft()
+                if all(sequence.finish_reason for sequence in sequences):
+                    return
+                for delta in self.engine.step():
+                    if delta.request_id in self._unread:
+                        self._unread[delta.request_id].append(delta)
         finally:
-            for sequence in sequences:
-                self.engine.cancel(sequence.request.request_id)
+            for request_id in mine:
+                del self._unread[request_id]
+                self.engine.cancel(request_id)
 
     def _add(
         self,
-        prompts: Prompt | Sequences[Prompt],
+        prompts: list[Prompt],
         params: SamplingParams | Sequences[SamplingParams] | None,
         depth: int,
     ) -> list[Sequence]:
         """Queue all prompts or, if one of them cannot be, none."""
-        prompt_list = _as_prompt_list(prompts)
         if params is None or isinstance(params, SamplingParams):
-            params_list = [params or SamplingParams()] * len(prompt_list)
+            params_list = [params or SamplingParams()] * len(prompts)
         else:
             params_list = list(params)
-        if len(params_list) != len(prompt_list):
-            raise ParameterError(f"{len(prompt_list)} prompts but {len(params_list)} params: give one, or one for each")
-        requests = [self._request(*pair, depth) for pair in zip(prompt_list, params_list, strict=True)]
+        if len(params_list) != len(prompts):
+            raise ParameterError(f"{len(prompts)} prompts but {len(params_list)} params: give one, or one for each")
+        requests = [self._request(*pair, depth) for pair in zip(prompts, params_list, strict=True)]
         sequences: list[Sequence] = []
         try:
             sequences.extend(map(self.engine.add, requests))
@@ -226,7 +239,7 @@ class LLM:
             request_id=self._num_requests - 1,
             prompt_token_ids=token_ids,
             params=dataclasses.replace(params, max_tokens=min(params.max_tokens, num_left)),
-            seed=secrets.randbelow(MAX_SEED) if params.seed is None else params.seed,
+            seed=secrets.randbelow(MAX_SEED) if params.seed is None else operator.index(params.seed),
             depth=depth,
         )
 
@@ -236,7 +249,7 @@ class LLM:
                 raise ModelError("the target has no tokenizer.json: give the prompt as token ids")
             token_ids = tuple(self.tokenizer.encode(prompt))
         else:
-            token_ids = tuple(prompt)
+            token_ids = tuple(map(operator.index, prompt))
         if not token_ids:
             raise ParameterError("the prompt is empty: give at least one token")
         vocab_size = self.target.config.vocab_size
@@ -246,6 +259,6 @@ class LLM:
 
 
 def _as_prompt_list(prompts: Prompt | Sequences[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
+    if isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], numbers.Integral)):
         return [prompts]  # pyright: ignore[reportReturnType]
     return list(prompts)  # pyright: ignore[reportReturnType]

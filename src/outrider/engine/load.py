@@ -23,55 +23,41 @@ from outrider.model.checkpoint import resolve_checkpoint
 from outrider.model.tokenizer import Tokenizer
 from outrider.model.weights import fingerprint
 from outrider.runtime.base import Runtime
-from outrider.runtime.numerics import check_numerics
+from outrider.runtime.numerics import check_numerics, run_self_test
 
 # The first load of a larger checkpoint does not ask transformers, which would need as much memory again.
 MAX_REFERENCE_BYTES = 2_000_000_000
 
 
 class LoadedModel(NamedTuple):
-    """A runtime and, where the checkpoint has one, its tokenizer."""
+    """A runtime and, where the checkpoint has one, its tokenizer; the folder of a model that came from one."""
 
     runtime: Runtime
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | None = None
+    folder: Path | None = None
 
 
-def load_pair(target: Any, draft: Any, config: EngineConfig) -> tuple[LoadedModel, Drafter]:
+def load_pair(
+    target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | None = None
+) -> tuple[LoadedModel, Drafter]:
     """A target and its drafter, loaded at once: most of loading is compiling, which leaves Python to the other.
 
     Raises:
         ModelError: a checkpoint cannot be used, or the two do not fit.
         UsageError: the runtime asked for is not installed.
     """
+    is_model = not (draft in (None, "none", "suffix") or isinstance(draft, Drafter))
     with ThreadPoolExecutor(max_workers=1) as pool:
-        is_model = not (draft in (None, "none", "suffix") or isinstance(draft, Drafter))
-        loading = pool.submit(load_model, draft, config, bitwise=False) if is_model else None
-        loaded = load_model(target, config, bitwise=True)
-        return loaded, make_drafter(loading.result() if loading else draft, loaded, config)
-
-
-def load_model(source: Any, config: EngineConfig, *, bitwise: bool) -> LoadedModel:
-    """Load a folder, a hub id, or a loaded transformers model (torch runtime only).
-
-    Raises:
-        ModelError: the checkpoint cannot be used.
-        UsageError: the runtime asked for is not installed.
-    """
-    options = dataclasses.replace(config.options, bitwise=bitwise and config.options.bitwise)
-    if not isinstance(source, (str, Path)):
-        return LoadedModel(_torch_runtime().from_transformers(source, options), None)
-    folder = resolve_checkpoint(source)
-    tokenizer = Tokenizer.from_folder(folder) if (folder / "tokenizer.json").exists() else None
-    if config.runtime == "torch":
-        runtime = _torch_runtime().from_folder(folder, options, device=config.device)
-    else:
-        # OpenVINO is imported when it computes: a CUDA machine without it still runs the torch runtime.
-        from outrider.runtime.openvino.runtime import OpenVinoRuntime  # noqa: PLC0415
-
-        runtime = OpenVinoRuntime.from_folder(folder, options)
-    if config.self_test:
-        _self_test(runtime, folder)
-    return LoadedModel(runtime, tokenizer)
+        loading = pool.submit(_load, draft, config, bitwise=False) if is_model else None
+        loaded = _load(target, config, bitwise=True)
+        draft = loading.result() if loading else draft
+    if tokenizer is not None:
+        loaded = loaded._replace(tokenizer=Tokenizer.from_folder(Path(tokenizer)))
+    # One after the other: transformers, which may be asked, changes settings of the whole process while it loads.
+    for model in (loaded, draft):
+        if isinstance(model, LoadedModel) and config.self_test:
+            _self_test(model)
+    return loaded, make_drafter(draft, loaded, config)
 
 
 def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
@@ -86,9 +72,26 @@ def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Draft
         return NoDrafter()
     if draft == "suffix":
         return SuffixDrafter()
-    model = draft if isinstance(draft, LoadedModel) else load_model(draft, config, bitwise=False)
+    model = draft if isinstance(draft, LoadedModel) else _load(draft, config, bitwise=False)
     _check_vocabularies(target, model)
     return ModelDrafter(model.runtime, config.max_cache_tokens // BLOCK_SIZE, target.runtime.config.vocab_size)
+
+
+def _load(source: Any, config: EngineConfig, *, bitwise: bool) -> LoadedModel:
+    """Load a folder, a hub id, or a loaded transformers model (torch runtime only)."""
+    options = dataclasses.replace(config.options, bitwise=bitwise and config.options.bitwise)
+    if not isinstance(source, (str, Path)):
+        if config.runtime != "torch":
+            raise UsageError(f"a loaded model needs the torch runtime, but runtime is {config.runtime!r}")
+        return LoadedModel(_torch_runtime().from_transformers(source, options))
+    folder = resolve_checkpoint(source)
+    tokenizer = Tokenizer.from_folder(folder) if (folder / "tokenizer.json").exists() else None
+    if config.runtime == "torch":
+        return LoadedModel(_torch_runtime().from_folder(folder, options, device=config.device), tokenizer, folder)
+    # OpenVINO is imported when it computes: a CUDA machine without it still runs the torch runtime.
+    from outrider.runtime.openvino.runtime import OpenVinoRuntime  # noqa: PLC0415
+
+    return LoadedModel(OpenVinoRuntime.from_folder(folder, options), tokenizer, folder)
 
 
 def _torch_runtime() -> Any:
@@ -113,8 +116,12 @@ def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
         )
 
 
-def _self_test(runtime: Runtime, folder: Path) -> None:
+def _self_test(model: LoadedModel) -> None:
     """Check the runtime's numbers, against transformers' own where it is installed and would not fill the memory."""
+    runtime, folder = model.runtime, model.folder
+    if folder is None:  # transformers' own weights: nothing to compare with, and no file to remember them by
+        runtime.exactness = run_self_test(runtime).exactness
+        return
     can_refer = runtime.memory().weights <= MAX_REFERENCE_BYTES and _is_installed("torch", "transformers")
     reference = functools.partial(_reference_logits, folder, str(runtime.options.dtype)) if can_refer else None
     check_numerics(runtime, fingerprint(folder), reference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from outrider.model.tokenizer import Tokenizer
-from outrider.request import FinishReason, SamplingParams
+from outrider.request import FinishReason, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,35 +45,35 @@ class TextStream:
 
     Args:
         tokenizer: None for a checkpoint without one: no text, and no stop texts.
-        params: stop texts, stop tokens and the length.
+        request: the prompt that the text goes on from; stop texts, stop tokens and the length.
         end_token_ids: the model's own end tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, params: SamplingParams, end_token_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, request: Request, end_token_ids: frozenset[int]) -> None:
         self.text = ""  # all that was decoded; released is [0, num_released)
         self.num_released = 0
         self.num_tokens = 0
-        self._params = params
-        self._stop_token_ids = end_token_ids | frozenset(params.stop_token_ids)
-        self._decoder = tokenizer.stream() if tokenizer else None
+        self._params = request.params
+        self._stop_token_ids = end_token_ids | frozenset(request.params.stop_token_ids)
+        self._decoder = tokenizer.stream(request.prompt_token_ids) if tokenizer else None
 
     def push(self, token_id: int) -> tuple[str, FinishReason | None]:
         """Add a token: the text it releases, and why the output ends with it."""
         self.num_tokens += 1
         if token_id in self._stop_token_ids:
-            return self._release(len(self.text)), "stop"
+            return self.finish(), "stop"
         if self._decoder:
             self.text += self._decoder.push(token_id)
             if (end := self._stop_text_start()) is not None:
                 self.text = self.text[:end]
                 return self._release(end), "stop"
         if self.num_tokens == self._params.max_tokens:
-            self.text += self._decoder.finish() if self._decoder else ""
-            return self._release(len(self.text)), "length"
+            return self.finish(), "length"
         return self._release(len(self.text) - self._num_held_back()), None
 
     def finish(self) -> str:
-        """What was held back, when the output is cut off from outside."""
+        """What was held back, and what an unfinished character shows, when the output ends here."""
+        self.text += self._decoder.finish() if self._decoder else ""
         return self._release(len(self.text))
 
     def _release(self, end: int) -> str:

@@ -29,8 +29,8 @@ ARCHITECTURES: dict[str, Family] = {
 _COMMON: dict[str, Any] = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10_000.0}
 _QWEN: dict[str, Any] = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
 _DEFAULTS: dict[Family, dict[str, Any]] = {
-    "llama": {**_COMMON, "bos_token_id": 1, "eos_token_id": 2},
-    "mistral": {**_COMMON, "bos_token_id": 1, "eos_token_id": 2, "num_key_value_heads": 8, "sliding_window": 4096},
+    "llama": {**_COMMON, "eos_token_id": 2},
+    "mistral": {**_COMMON, "eos_token_id": 2, "num_key_value_heads": 8, "sliding_window": 4096},
     "qwen2": {**_COMMON, **_QWEN},
     "qwen3": {**_COMMON, **_QWEN, "head_dim": 128},
 }
@@ -91,7 +91,6 @@ class ModelConfig:
     mlp_bias: bool
     qk_norm: bool
     eos_token_ids: tuple[int, ...]
-    bos_token_id: int | None
     dtype: Dtype
 
 
@@ -122,9 +121,8 @@ def _read(fields: Fields, generation: Fields | None) -> ModelConfig:
     _refuse_unsupported(fields)
     num_layers = fields.count("num_hidden_layers")
     num_heads, num_kv_heads, head_dim = _read_heads(fields)
-    max_position = fields.count("max_position_embeddings")
+    max_position = fields.count("max_position_embeddings", minimum=2)
     has_attention_bias = family in ("llama", "qwen3") and fields.flag("attention_bias")
-    eos_token_ids, bos_token_id = _read_special_tokens(fields, generation)
     return ModelConfig(
         family=family,
         vocab_size=fields.count("vocab_size"),
@@ -142,8 +140,7 @@ def _read(fields: Fields, generation: Fields | None) -> ModelConfig:
         output_bias=has_attention_bias,
         mlp_bias=family == "llama" and fields.flag("mlp_bias"),
         qk_norm=family == "qwen3",
-        eos_token_ids=eos_token_ids,
-        bos_token_id=bos_token_id,
+        eos_token_ids=_read_end_tokens(fields, generation),
         dtype=_read_dtype(fields),
     )
 
@@ -188,7 +185,7 @@ def _read_heads(fields: Fields) -> tuple[int, int, int]:
 
 def _read_window(fields: Fields, family: Family, num_layers: int) -> int | None:
     """The sliding window, if any layer has one."""
-    window = fields.optional_count("sliding_window")
+    window = fields.optional_count("sliding_window", minimum=2)
     if family in ("qwen2", "qwen3") and not fields.flag("use_sliding_window"):
         window = None
     layer_types = fields.elements("layer_types")
@@ -250,14 +247,11 @@ def _read_rope_parameters(rope: Fields, kind: RopeKind) -> dict[str, float]:
     return parameters
 
 
-def _read_special_tokens(fields: Fields, generation: Fields | None) -> tuple[tuple[int, ...], int | None]:
-    """The end tokens and the first token; the generation config, where there is one, knows them better."""
-    if generation is not None:
-        given = generation.values
-        known = {key: given[key] for key in ("bos_token_id", "eos_token_id") if given.get(key) is not None}
-        fields = Fields(path=generation.path, values={**fields.values, **known})
-    eos_token_ids = () if fields.values.get("eos_token_id") is None else fields.counts("eos_token_id")
-    return eos_token_ids, fields.optional_count("bos_token_id", minimum=0)
+def _read_end_tokens(fields: Fields, generation: Fields | None) -> tuple[int, ...]:
+    """The generation config, where it names them, knows them better."""
+    if generation is not None and generation.values.get("eos_token_id") is not None:
+        fields = generation
+    return () if fields.values.get("eos_token_id") is None else fields.counts("eos_token_id")
 
 
 def _read_dtype(fields: Fields) -> Dtype:

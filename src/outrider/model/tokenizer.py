@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
-from tokenizers.decoders import DecodeStream
 
 from outrider.errors import ModelError, ParameterError
 from outrider.model.fields import Fields
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+REPLACEMENT = "\ufffd"  # what bytes that are no character, or not yet, are decoded to
 
 
 class Tokenizer:
@@ -66,9 +64,9 @@ class Tokenizer:
         """The text of the tokens, without special ones."""
         return self._backend.decode(token_ids, skip_special_tokens=True)
 
-    def stream(self) -> TextDecoder:
-        """A decoder for one text that grows token by token."""
-        return TextDecoder(self._backend)
+    def stream(self, prompt: Sequence[int] = ()) -> TextDecoder:
+        """A decoder for the tokens that follow a prompt, one by one."""
+        return TextDecoder(self, prompt)
 
     def first_difference(self, other: Tokenizer) -> str | None:
         """In words, the first id that stands for another token; None if the two vocabularies are the same."""
@@ -83,37 +81,38 @@ class Tokenizer:
         """Tokens that have a text; a model may have more rows."""
         return self._backend.get_vocab_size()
 
-    @property
-    def eos_token_id(self) -> int | None:
-        token = self.special_tokens.get("eos_token")
-        return None if token is None else self._backend.token_to_id(token)
-
-    @property
-    def vocabulary_digest(self) -> str:
-        """Equal for two tokenizers if and only if every id is the same token in both."""
-        tokens = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
-        return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
-
 
 class TextDecoder:
-    """The text of one output, token by token: a character of several tokens comes with its last."""
+    """The text of one output, token by token: a character of several tokens comes with its last.
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        self._backend = backend
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._num_characters = 0
-        self._token_ids: list[int] = []
+    New tokens are decoded together with those before them, since a decoder may drop the space that a text begins with.
+
+    [0, num_told)      the prompt, then the tokens of the last piece: their text is told
+    [num_told, ...)    tokens whose text is not, because it ends within a character
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._decode = tokenizer.decode
+        self._token_ids = list(prompt)
+        self._num_told = len(prompt)
 
     def push(self, token_id: int) -> str:
         """The text that this token completes."""
         self._token_ids.append(token_id)
-        piece = self._stream.step(self._backend, token_id) or ""
-        self._num_characters += len(piece)
+        piece = self.finish()
+        if not piece or piece.endswith(REPLACEMENT):
+            return ""
+        del self._token_ids[: self._num_told]
+        self._num_told = len(self._token_ids)
         return piece
 
     def finish(self) -> str:
         """What an output that ends within a character still shows of it."""
-        return self._backend.decode(self._token_ids, skip_special_tokens=True)[self._num_characters :]
+        told, text = self._decode(self._token_ids[: self._num_told]), self._decode(self._token_ids)
+        if text.startswith(told):
+            return text[len(told) :]
+        # an invalid byte can turn the whole characters before it into replacements: what was told stays
+        return self._decode(self._token_ids[self._num_told :])
 
 
 def _tokens_by_id(backend: tokenizers.Tokenizer) -> dict[int, str]:

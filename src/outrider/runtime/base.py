@@ -31,6 +31,29 @@ class SequenceRows(NamedTuple):
     output_rows: Sequence[int]  # the rows whose logits are wanted, ascending
     parents: Sequence[int] | None = None  # of each row, -1 for row 0; None: each row follows the one before
 
+    @property
+    def is_chain(self) -> bool:
+        return self.parents is None or list(self.parents) == list(range(-1, len(self.token_ids) - 1))
+
+    def depths(self) -> list[int]:
+        """How many of its fellow rows each row descends from."""
+        if self.parents is None:
+            return list(range(len(self.token_ids)))
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+        return depths
+
+    def lineage(self) -> NDArray[np.bool_]:
+        """[rows, rows], true where a row is the other or descends from it."""
+        if self.parents is None:
+            return np.tri(len(self.token_ids), dtype=np.bool_)
+        lineage = np.eye(len(self.token_ids), dtype=np.bool_)
+        for row, parent in enumerate(self.parents):
+            if parent >= 0:
+                lineage[row] |= lineage[parent]
+        return lineage
+
 
 class ModelOutput(NamedTuple):
     """What a forward returns, sequence after sequence.
@@ -74,7 +97,7 @@ class Runtime(ABC):
         config: what the checkpoint says.
         options: as resolved, nothing left to None.
         min_rows: slots to reserve for a sequence at least, padding rows included.
-        exactness: `bitwise` if a row's bits are the same in every forward that the engine makes, else `seed`.
+        exactness: `bitwise` if the self-test found a row's bits the same in whatever company, else `seed`.
         num_blocks: blocks of `BLOCK_SIZE` slots that the cache arrays hold.
     """
 

@@ -24,24 +24,32 @@ from numpy.typing import NDArray
 
 from outrider.cache.table import num_blocks_for
 from outrider.errors import ModelError, NumericsError
-from outrider.request import Exactness
+from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import Runtime, SequenceRows
 
 Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
 
 # Raised when the probes change, so that what older ones said is asked again.
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
-# Tokens of the prompts: one is decoded across a border between blocks, one across a usual border of padding.
-SHORT_PROMPT, LONG_PROMPT = 25, 505
-NUM_DECODED = 17
-WIDTHS = (2, 3, 5, 8, 9, 16, 17)
-RAGGED_WIDTHS = (1, 5, 17, 2)
+WIDTHS = (2, 3, 5, 8, 9, 16, 17, 33, MAX_DEPTH + 1)
+RAGGED_WIDTHS = (1, 5, 17, 2) * 4
 TREE = (-1, 0, 0, 1)
 TREE_PATHS = ((0, 2), (0, 1, 3))
+
+
+class Lengths(NamedTuple):
+    """Tokens of a prompt, and of what is decoded after it."""
+
+    num_prompt: int
+    num_decoded: int
+
+
+# One is decoded across borders between blocks, one across a usual border of padding.
+SHORT, LONG = Lengths(25, max(WIDTHS)), Lengths(505, 17)
 
 
 class SelfTest(NamedTuple):
@@ -85,7 +93,10 @@ def cache_folder() -> Path:
     """Where facts about this machine are kept between runs."""
     if folder := os.environ.get("OUTRIDER_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrider"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrider"
+    except RuntimeError:  # a user without a home: under this name nothing is found and nothing can be kept
+        return Path(os.devnull)
 
 
 def run_self_test(runtime: Runtime, reference: Reference | None = None) -> SelfTest:
@@ -108,30 +119,30 @@ def run_self_test(runtime: Runtime, reference: Reference | None = None) -> SelfT
 
 
 def _probe(runtime: Runtime) -> Iterator[Finding]:
-    """Every way in which the engine puts rows together, against plain decoding."""
-    text = _Text(runtime, SHORT_PROMPT, num_copies=len(RAGGED_WIDTHS))
+    """Rows put together as the engine does, against plain decoding: up to the deepest draft, up to 16 sequences."""
+    text = _Text(runtime, SHORT, num_copies=len(RAGGED_WIDTHS))
     plain = text.decode_plainly()
     yield from text.decode_in_widths(plain)
     yield from text.decode_beside_others(plain)
     yield from text.decode_trees()
-    text = _Text(runtime, LONG_PROMPT)
+    text = _Text(runtime, LONG)
     yield from text.decode_in_widths(text.decode_plainly())
 
 
 def _compare_with(runtime: Runtime, reference: Reference) -> Finding:
-    text = _Text(runtime, SHORT_PROMPT)
+    text = _Text(runtime, SHORT)
     found = text.forward((0, len(text.token_ids), 0))
     return Finding("a short text's logits against the reference", _difference(found, reference(text.token_ids)))
 
 
 class _Text:
-    """A random text, in as many copies as sequences run at once, each with blocks of its own."""
+    """A random text, as long as the context allows, in copies that each have blocks of their own."""
 
-    def __init__(self, runtime: Runtime, num_prompt: int, *, num_copies: int = 1) -> None:
-        num_tokens = min(num_prompt + NUM_DECODED, runtime.config.max_context)
+    def __init__(self, runtime: Runtime, lengths: Lengths, *, num_copies: int = 1) -> None:
+        num_tokens = min(sum(lengths), runtime.config.max_context)
         self.runtime = runtime
-        self.num_prompt = num_tokens - NUM_DECODED
-        generator = np.random.default_rng(num_prompt)
+        self.num_prompt = max(num_tokens - lengths.num_decoded, 1)
+        generator = np.random.default_rng(lengths)
         self.token_ids: list[int] = generator.integers(runtime.config.vocab_size, size=num_tokens).tolist()
         num_blocks = num_blocks_for(num_tokens + runtime.min_rows)
         runtime.resize(max(runtime.num_blocks, num_blocks * num_copies))
@@ -168,7 +179,7 @@ class _Text:
         start = self.num_prompt
         wrong = [(token + 1) % self.runtime.config.vocab_size for token in self.token_ids[start:]]
         self.compute([SequenceRows(wrong, start, self.tables[0], [])])
-        for width in WIDTHS:
+        for width in (width for width in WIDTHS if width <= len(plain)):
             found = self.forward((start, start + width, 0))
             yield Finding(f"{width} rows in one call against one by one", _difference(found, plain[:width]))
 
@@ -178,7 +189,7 @@ class _Text:
         alone = self.prefill(0)
         together = self.prefill(*copies)
         yield Finding("prompts side by side against alone", _difference(together, np.repeat(alone, len(copies), 0)))
-        for widths in (RAGGED_WIDTHS, (1,) * len(copies)):
+        for widths in ([min(width, len(plain)) for width in RAGGED_WIDTHS], [1] * len(copies)):
             spans = [
                 (self.num_prompt, self.num_prompt + width, copy) for copy, width in zip(copies, widths, strict=True)
             ]
@@ -186,9 +197,11 @@ class _Text:
             yield Finding("sequences side by side against alone", _difference(self.forward(*spans), wanted))
 
     def decode_trees(self) -> Iterator[Finding]:
-        """A tree against each of its paths; the prompt is in all copies already."""
+        """A tree, if the text is long enough, against each of its paths; the prompt is in all copies already."""
         start = self.num_prompt
         nodes = self.token_ids[start : start + len(TREE)]
+        if len(nodes) < len(TREE):
+            return
         tree = self.compute([SequenceRows(nodes, start, self.tables[0], range(len(TREE)), TREE)])
         for path in TREE_PATHS:
             chain = SequenceRows([nodes[row] for row in path], start, self.tables[1], [len(path) - 1])

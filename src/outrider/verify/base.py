@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-from outrider.request import Exactness
 from outrider.tree import TokenTree, Verdict
 
 
@@ -21,7 +20,6 @@ class Verifier(ABC):
     """Decides how much of a draft to keep."""
 
     name: str
-    exactness: Exactness  # the best that any runtime can make of it
 
     @abstractmethod
     def verify(self, tree: TokenTree, target: TargetRows) -> Verdict:

@@ -7,7 +7,6 @@ plain decoding; a draft only decides how many of them come out of one forward.
 
 from __future__ import annotations
 
-from outrider.request import Exactness
 from outrider.tree import ROOT, TokenTree, Verdict
 from outrider.verify.base import TargetRows, Verifier
 
@@ -16,7 +15,6 @@ class CoupledVerifier(Verifier):
     """Preserves the target's text itself, for any tree, however it was drawn."""
 
     name = "coupled"
-    exactness: Exactness = "bitwise"
 
     def verify(self, tree: TokenTree, target: TargetRows) -> Verdict:
         """Walk from the root along the target's own tokens until one was not drafted."""

@@ -39,21 +39,16 @@ def lay_out(batch: Sequence[SequenceRows], min_rows: int) -> RowLayout:
     """Flatten a batch, each sequence filled up to `min_rows` rows."""
     layout = RowLayout([], [], [], [], [0], [], [0], [], [0], [0])
     for rows in batch:
-        first_row, num_rows = len(layout.input_ids), max(len(rows.token_ids), min_rows)
-        num_padding = num_rows - len(rows.token_ids)
-        num_slots = rows.num_past + num_rows
+        first_row, padded = len(layout.input_ids), _pad(rows, min_rows)
+        num_slots = rows.num_past + len(padded.token_ids)
         assert num_blocks_for(num_slots) <= len(rows.blocks), "the blocks do not cover the rows"
-        layout.input_ids.extend(rows.token_ids)
-        layout.input_ids.extend([PADDING_TOKEN] * num_padding)
+        layout.input_ids.extend(padded.token_ids)
         layout.output_rows.extend([first_row + row for row in rows.output_rows])
-        if rows.parents is None or _is_chain(rows.parents):
-            layout.position_ids.extend(range(rows.num_past, num_slots))
-        else:
-            depths, visibility = _read_tree([*rows.parents, *[0] * num_padding])
-            layout.position_ids.extend([rows.num_past + depth for depth in depths])
-            layout.qq_bias.extend(visibility)
+        layout.position_ids.extend([rows.num_past + depth for depth in padded.depths()])
+        if padded.parents is not None:
+            layout.qq_bias.extend(padded.lineage().ravel().tolist())
         layout.past_lens.append(rows.num_past)
-        layout.subsequence_begins.append(first_row + num_rows)
+        layout.subsequence_begins.append(len(layout.input_ids))
         layout.block_indices.extend(rows.blocks[: num_blocks_for(num_slots)])
         layout.block_indices_begins.append(len(layout.block_indices))
         layout.qq_bias_begins.append(len(layout.qq_bias))
@@ -61,17 +56,10 @@ def lay_out(batch: Sequence[SequenceRows], min_rows: int) -> RowLayout:
     return layout
 
 
-def _is_chain(parents: Sequence[int]) -> bool:
-    return all(parent == row - 1 for row, parent in enumerate(parents))
-
-
-def _read_tree(parents: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Each row's depth, and for each row whether it sees each row: itself and its ancestors."""
-    depths: list[int] = []
-    sights: list[list[int]] = []
-    for row, parent in enumerate(parents):
-        depths.append(depths[parent] + 1 if row else 0)
-        sight = sights[parent].copy() if row else [0] * len(parents)
-        sight[row] = 1
-        sights.append(sight)
-    return depths, [seen for sight in sights for seen in sight]
+def _pad(rows: SequenceRows, min_rows: int) -> SequenceRows:
+    """Fill up to `min_rows` rows: a chain's go on, a tree's hang under its root."""
+    num_padding = max(min_rows - len(rows.token_ids), 0)
+    return rows._replace(
+        token_ids=[*rows.token_ids, *[PADDING_TOKEN] * num_padding],
+        parents=None if rows.parents is None or rows.is_chain else [*rows.parents, *[0] * num_padding],
+    )

@@ -23,6 +23,7 @@ from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ParameterError
 from outrider.model.config import ModelConfig, read_config
 from outrider.model.weights import RawTensor, Weights
+from outrider.request import Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
 from outrider.runtime.torch.dense import DenseModel, LoadTensor, RowBatch, Span
 
@@ -50,8 +51,7 @@ class TorchRuntime(Runtime):
         """`options` leaves nothing to None; `load` gives tensors of its dtype on `device`."""
         self.config = config
         self.options = options
-        # the paddings are known to suffice on the CPU only
-        self.exactness = "bitwise" if options.bitwise and device.type == "cpu" else "seed"
+        self.exactness: Exactness = "seed"
         self.num_blocks = 0
         self._device = device
         self._dtype = DTYPES[options.dtype or config.dtype]
@@ -132,7 +132,7 @@ class TorchRuntime(Runtime):
     def _pack(self, batch: Sequence[SequenceRows]) -> tuple[RowBatch, int]:
         """Lay the sequences' rows flat, and say how many outputs are real."""
         token_ids = [token_id for rows in batch for token_id in rows.token_ids]
-        positions = [rows.num_past + depth for rows in batch for depth in depths(rows)]
+        positions = [rows.num_past + depth for rows in batch for depth in rows.depths()]
         spans: list[Span] = []
         slots: list[Tensor] = []
         outputs: list[int] = []
@@ -187,16 +187,6 @@ class TorchRuntime(Runtime):
         return torch.tensor(values, dtype=torch.int64, device=self._device)
 
 
-def depths(rows: SequenceRows) -> list[int]:
-    """How many of its fellow rows each row descends from."""
-    if rows.parents is None:
-        return list(range(len(rows.token_ids)))
-    found: list[int] = []
-    for parent in rows.parents:
-        found.append(0 if parent < 0 else found[parent] + 1)
-    return found
-
-
 def attention_mask(rows: SequenceRows, num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
     """What to add to the scores [queries, keys]: 0 where a row sees, minus infinity elsewhere.
 
@@ -205,20 +195,8 @@ def attention_mask(rows: SequenceRows, num_queries: int, num_keys: int, dtype: t
     num_rows = len(rows.token_ids)
     sees = torch.ones((num_queries, num_keys), dtype=torch.bool)
     sees[:num_rows, rows.num_past :] = False
-    sees[:num_rows, rows.num_past : rows.num_past + num_rows] = _lineage(rows)
+    sees[:num_rows, rows.num_past : rows.num_past + num_rows] = torch.from_numpy(rows.lineage())
     return torch.zeros((num_queries, num_keys), dtype=dtype).masked_fill_(~sees, -torch.inf)
-
-
-def _lineage(rows: SequenceRows) -> Tensor:
-    """[rows, rows], true where a row is the other or descends from it."""
-    num_rows = len(rows.token_ids)
-    if rows.parents is None:
-        return torch.ones((num_rows, num_rows), dtype=torch.bool).tril()
-    lineage = torch.eye(num_rows, dtype=torch.bool)
-    for row, parent in enumerate(rows.parents):
-        if parent >= 0:
-            lineage[row] |= lineage[parent]
-    return lineage
 
 
 def _resolve(options: RuntimeOptions, config: ModelConfig) -> RuntimeOptions:
