@@ -20,9 +20,9 @@ BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
 METHOD = (
-    "- Method: the fixed prompts of [prompts.jsonl](benchmarks/prompts.jsonl), one sequence at a time. The two sides "
-    "of a ratio took turns, prompt by prompt, in changing order; it is the median over the pairs, in brackets its 95 % "
-    "bootstrap interval. Each file has its command line."
+    "- Method: the fixed prompts of [prompts.jsonl](benchmarks/prompts.jsonl). Timed is one sequence at a time; texts "
+    "are compared with several at once too. The two sides of a ratio took turns, prompt by prompt, in changing order; "
+    "it is the median over the pairs, in brackets its 95 % bootstrap interval. Each file has its command line."
 )
 HEAD = ["| measured | setting | result | file |", "|---|---|---|---|"]
 
@@ -160,7 +160,7 @@ def identity_rows(document: Document) -> Iterator[Row]:
     temperatures = ", ".join(f"{temperature:g}" for temperature in document["temperatures"])
     yield Row(
         "texts that differ from plain decoding's",
-        f"both drafters, many depths, 1 and 4 sequences, T = {temperatures}",
+        f"both drafters and none, many depths, 1, 4 and 12 sequences at once, T = {temperatures}",
         f"**{document['texts_that_diverge']}** of {document['texts_compared']:,} "
         f"({document['tokens_compared']:,} tokens), level `{document['engine']['exactness']}`",
     )

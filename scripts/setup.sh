@@ -60,8 +60,10 @@ check_disk() {
 install() {
     echo "outrider: installing into .venv, once (downloads about $download)"
     rm -f "$stamp" "$log"
-    PIP_RETRIES=2 .venv/bin/python -m pip install --disable-pip-version-check --no-input --log "$log" \
-        --constraint constraints.txt --editable "$requirement" 2>.venv/outrider-errors.log || explain_failure
+    # As variables, the pins hold for the build backend too: newer pips look for those under the second name.
+    PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_RETRIES=2 \
+        .venv/bin/python -m pip install --disable-pip-version-check --no-input --log "$log" \
+        --editable "$requirement" 2>.venv/outrider-errors.log || explain_failure
     echo "$level $inputs" >"$stamp"
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ shared noise.
 ## Data
 
 Source files of the Python standard library (without its tests) and Python's documentation topics, as they ship with
-CPython {python}: {corpus_training_tokens:,} training tokens, sha256 of the text `{corpus_sha256}`. One document in 40, chosen by the
-hash of its name, was held out. The text is under the Python Software Foundation License Version 2, copyright © 2001
-Python Software Foundation; see <https://docs.python.org/3/license.html>. The weights are derived from it and are
-distributed under the same terms.
+CPython {python}: {corpus_training_tokens:,} training tokens, sha256 of the text `{corpus_sha256}`. The tokenizer was trained
+on the source of the library's tests too. One document in 40, chosen by the hash of its name, was held out of all
+training. The text is under the Python Software Foundation License Version 2, copyright © 2001 Python Software
+Foundation: see [LICENSE](LICENSE). The weights and the vocabulary are derived from it and are distributed under the
+same terms.
 
 ## How it was made
 
@@ -116,6 +118,7 @@ def main() -> None:
         corpus_training_tokens=facts["target"]["corpus_training_tokens"],
     )  # fmt: skip
     (arguments.out / "README.md").write_text(card)
+    shutil.copy(Path(sysconfig.get_path("stdlib")) / "LICENSE.txt", arguments.out / "LICENSE")
     result = {
         "agreement": {str(key): value for key, value in measured.items()},
         "training": {k: facts[k] for k in ("target", "draft")},

@@ -48,8 +48,9 @@ def test_what_is_forbidden_is_found(text):
 
 
 def test_every_requirement_is_pinned():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, backend = settings["project"], settings["build-system"]["requires"]
+    requirements = [*backend, *project["dependencies"], *chain(*project["optional-dependencies"].values())]
     wanted = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements} - {"outrider"}
     pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert wanted <= {name.lower().replace("_", "-") for name in pins}

@@ -126,6 +126,20 @@ def test_no_prompt(outrider):
     assert "no prompt" in outrider("run").error
 
 
+def test_chat_template_that_writes_nothing(outrider, tmp_path):
+    folder = make_tiny(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("")
+    assert "empty" in outrider("run", PROMPT, "--target", folder, "--chat").error
+
+
+def test_a_checkpoint_cannot_command_the_terminal(outrider, tmp_path):
+    folder = make_tiny(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(r'{{ raise_exception("\x1b]0;title\x07\x9b2J") }}')
+    error = outrider("run", PROMPT, "--target", folder, "--chat").error
+    assert "]0;title" in error
+    assert not {"\x1b", "\x07", "\x9b"} & set(error)
+
+
 @pytest.mark.parametrize(("arguments", "stdin"), [([""], None), (["--prompt", ""], None), ([], b"")])
 def test_empty_prompt(outrider, arguments, stdin):
     assert "empty" in outrider("run", *arguments, stdin=stdin).error
@@ -139,6 +153,17 @@ def test_two_prompts(outrider, tmp_path):
 def test_prompt_file_that_cannot_be_read(outrider, tmp_path):
     assert "No such file" in outrider("run", "--prompt-file", tmp_path / "nowhere").error
     assert "directory" in outrider("run", "--prompt-file", tmp_path).error
+
+
+def test_prompt_without_an_end(outrider):
+    assert "/dev/zero has more than 67108864 bytes" in outrider("run", "--prompt-file", "/dev/zero").error
+
+
+def test_prompt_that_is_too_long(outrider, monkeypatch, tmp_path):
+    monkeypatch.setattr("outrider.cli.prompt.MAX_PROMPT_BYTES", 3)
+    (tmp_path / "prompt").write_bytes(b"four")
+    assert "prompt has more than 3 bytes" in outrider("run", "--prompt-file", tmp_path / "prompt").error
+    assert "stdin has more than 3 bytes" in outrider("run", stdin=b"four").error
 
 
 def test_prompt_that_is_not_utf8(outrider, tmp_path):

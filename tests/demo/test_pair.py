@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from outrider.demo import bundled_pair
@@ -9,6 +11,7 @@ from outrider.demo.prompts import PROMPTS
 from outrider.errors import ModelError
 from outrider.model.config import read_config
 from outrider.model.tokenizer import Tokenizer
+from tests.architecture.sources import ROOT
 
 MAX_BYTES = 40_000_000
 
@@ -26,6 +29,13 @@ def test_the_pair_is_small_and_has_one_vocabulary():
     assert Tokenizer.from_folder(target).first_difference(Tokenizer.from_folder(draft)) is None
     sizes = {folder.name: (folder / "model.safetensors").stat().st_size for folder in (target, draft)}
     assert sizes["target"] >= 10 * sizes["draft"]
+
+
+def test_the_licence_of_its_text_goes_with_the_pair():
+    (*_, licence, card) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
+    assert (ROOT / licence).parent == (ROOT / card).parent == bundled_pair().target.parent
+    assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in (ROOT / licence).read_text()
+    assert "[LICENSE](LICENSE)" in (ROOT / card).read_text(encoding="utf-8")
 
 
 def test_prompts_are_distinct_and_leave_room():

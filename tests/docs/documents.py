@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from tests.architecture.sources import ROOT, project_files
 
 README = ROOT / "README.md"
@@ -16,10 +14,6 @@ GLOSSARY = ROOT / "docs/glossary.md"
 LOSSLESSNESS = ROOT / "docs/losslessness.md"
 LOOP = ROOT / "docs/loop.svg"
 DOCUMENTS = [README, *project_files("docs/*.md")]
-
-# It is made by training, and committed once: until then, what needs it cannot run.
-PAIR = ROOT / "src/outrider/demo/pair"
-needs_pair = pytest.mark.skipif(not PAIR.exists(), reason="the bundled pair has not been made")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

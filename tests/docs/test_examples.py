@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import DOCUMENTS, README, Block, blocks, name_of, needs_pair
+from tests.docs.documents import DOCUMENTS, README, Block, blocks, name_of
 
 EXAMPLES = [path for path in DOCUMENTS if blocks(path, "python")]
-
-
-def needed(path: Path):
-    return needs_pair if any("bundled_pair" in block.content for block in blocks(path, "python")) else ()
 
 
 def run(path: Path, block: Block, names: dict) -> None:
@@ -29,7 +25,7 @@ def run(path: Path, block: Block, names: dict) -> None:
     names.update(session.globs)
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=needed(path)) for path in EXAMPLES], ids=name_of)
+@pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
 def test_python_in_a_document_runs(path):
     names = {"__name__": "example"}
     for block in blocks(path, "python"):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.docs.documents import DOCUMENTS, PAIR, name_of, prose, read
+from tests.docs.documents import DOCUMENTS, name_of, prose, read
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -24,8 +24,7 @@ def broken(path) -> list[str]:
         if re.match(r"https?:", place):
             continue
         target = (path.parent / place).resolve() if place else path
-        is_due = target.is_relative_to(PAIR) and not PAIR.exists()
-        if not (target.exists() or is_due) or (anchor and anchor not in anchors(read(target))):
+        if not target.exists() or (anchor and anchor not in anchors(read(target))):
             faults.append(link)
     return faults
 

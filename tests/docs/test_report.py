@@ -48,7 +48,7 @@ class Peer:
         pass
 
 
-def fake_pair(target, draft, config):
+def fake_pair(target, draft, config, tokenizer=None):
     loaded = LoadedModel(DescribedRuntime(), Characters())
     if draft in (None, "suffix"):
         return loaded, make_drafter(draft, loaded, config)

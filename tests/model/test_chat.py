@@ -72,9 +72,31 @@ def test_without_a_template_the_remedy_is_a_prompt():
         ("{% for i in range(10 ** 9) %}{% endfor %}", "too big"),
         ("x" * (chat.MAX_TEMPLATE_LENGTH + 1), "characters"),
         ("{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}", "writes more than"),
+        ("{{ 'x' * 10**10 }}", r"its \* makes more than"),
+        ("{{ (10**10 * messages) | length }}", r"its \* makes more than"),
+        ("{{ 10 ** (10 ** 10) > 0 }}", r"its \*\* makes more than"),
     ],
 )
 def test_a_template_that_misbehaves_is_one_clear_line(template, said):
     with pytest.raises(ModelError, match=said) as caught:
         render(template, MESSAGES, SPECIAL)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(50) }}",
+        "{% for i in [1, 2] recursive %}{% if loop.depth < 50 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+    ],
+)
+def test_a_template_that_does_not_end_is_ended(template, monkeypatch):
+    monkeypatch.setattr(chat, "MAX_SECONDS", 0.05)
+    with pytest.raises(ModelError, match=r"takes more than 0.05 seconds"):
+        render(template, MESSAGES, SPECIAL)
+
+
+def test_ordinary_arithmetic_is_left_alone():
+    template = "{{ 3 * 4 }} {{ 2 ** 10 }} {{ 2 ** -1 }} {{ 1.5 * 2 }} {{ 2 * 'ab' }} {{ [1] * 2 }}"
+    assert render(template, MESSAGES, SPECIAL) == "12 1024 0.5 3.0 abab [1, 1]"

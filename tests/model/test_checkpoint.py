@@ -26,6 +26,11 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     assert resolve_checkpoint("~/model").samefile(tmp_path / "model")
 
 
+def test_a_home_that_is_not_there_is_said():
+    with pytest.raises(ModelError, match=r"'~no-such-user/model' is in a home folder that cannot be found"):
+        resolve_checkpoint("~no-such-user/model")
+
+
 def test_a_file_is_not_a_model(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ModelError, match="is a file, but a model is a folder"):

@@ -40,5 +40,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print("outrider: error:", " ".join(message.split()), file=sys.stderr)  # noqa: T201 - to the user
+    from outrider.cli.output import printable
+
+    # a message may quote a checkpoint, whose control characters are no commands to this terminal
+    print("outrider: error:", printable(" ".join(message.split())), file=sys.stderr)  # noqa: T201 - to the user
     return exit_code

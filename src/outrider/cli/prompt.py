@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from outrider.errors import UsageError
+
+MAX_PROMPT_BYTES = 64 * 1024 * 1024
 
 
 def read_prompt(argument: str | None, option: str | None, file: Path | None) -> str:
     """The prompt exactly as given, its last line end included.
 
     Raises:
-        UsageError: there are several, none, or it cannot be read.
+        UsageError: there are several, none, or it cannot be read or is too long.
     """
     given = {"the argument PROMPT": argument, "--prompt": option, "--prompt-file": file}
     names = [name for name, value in given.items() if value is not None]
@@ -24,17 +27,21 @@ def read_prompt(argument: str | None, option: str | None, file: Path | None) -> 
         return argument or option or ""
     if sys.stdin.isatty():
         raise UsageError('there is no prompt: give one, as in outrider run "import os", or pipe one in')
-    return _decode(sys.stdin.buffer.read(), "the prompt on stdin")
+    return _read(sys.stdin.buffer, "the prompt on stdin")
 
 
 def _read_file(path: Path) -> str:
     try:
-        return _decode(path.read_bytes(), str(path))
+        with path.open("rb") as stream:
+            return _read(stream, str(path))
     except OSError as error:
         raise UsageError(f"cannot read the prompt from {path} ({error.strerror}): name a readable file") from error
 
 
-def _decode(content: bytes, name: str) -> str:
+def _read(stream: BinaryIO, name: str) -> str:
+    content = stream.read(MAX_PROMPT_BYTES + 1)  # and not all: a device never ends
+    if len(content) > MAX_PROMPT_BYTES:
+        raise UsageError(f"{name} has more than {MAX_PROMPT_BYTES} bytes, the most that are read: give a shorter one")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -16,7 +16,10 @@ def resolve_checkpoint(name: str | Path) -> Path:
     Raises:
         ModelError: there is no such folder, and no such model on the hub or no network.
     """
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"{str(name)!r} is in a home folder that cannot be found: give the folder's path") from error
     if folder.is_dir():
         return folder
     if folder.exists():
