@@ -2,8 +2,9 @@
 
     python -m benchmarks.identity --tokens 100000
 
-Prompts, temperatures, drafters and depths, alone, and four or twelve sequences at once. Counts the tokens that were compared and
-the texts that diverge anywhere; at level `bitwise` that number must be 0, and the benchmark fails if it is not.
+Prompts, temperatures, drafters and depths, alone and four or twelve sequences at once. Counts the tokens that were
+compared and the texts that diverge anywhere; at level `bitwise` that number must be 0, and the benchmark fails if it is
+not.
 """
 
 from __future__ import annotations
