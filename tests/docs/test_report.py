@@ -26,7 +26,7 @@ class Characters:
     def encode(self, text):
         return [ord(character) % VOCAB_SIZE for character in text]
 
-    def stream(self):
+    def stream(self, prompt_token_ids=()):
         return SimpleNamespace(push=lambda token_id: chr(97 + token_id), finish=lambda: "")
 
 
