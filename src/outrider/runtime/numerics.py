@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
 WIDTHS = (2, 3, 5, 8, 9, 16, 17, 33, MAX_DEPTH + 1)
 RAGGED_WIDTHS = (1, 5, 17, 2) * 4
+NUM_ALONE = 17
 TREE = (-1, 0, 0, 1)
 TREE_PATHS = ((0, 2), (0, 1, 3))
 
@@ -170,9 +172,11 @@ class _Text:
         return self.compute([self.rows(0, self.num_prompt, copy, [self.num_prompt - 1]) for copy in copies])
 
     def decode_plainly(self) -> Logits:
+        """Row by row; the rest of a long text, to save time, in a width that is itself among those compared."""
         self.prefill(0)
         steps = range(self.num_prompt, len(self.token_ids))
-        return np.concatenate([self.forward((step, step + 1, 0)) for step in steps])
+        borders = (*steps[:NUM_ALONE], *steps[NUM_ALONE::16], steps.stop)
+        return np.concatenate([self.forward((first, end, 0)) for first, end in pairwise(borders)])
 
     def decode_in_widths(self, plain: Logits) -> Iterator[Finding]:
         """Rows together after tokens that were rolled back."""
