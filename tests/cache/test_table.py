@@ -68,7 +68,7 @@ def test_books_balance_after_any_history(events):
             table.commit(tuple(range(num_kept)))
             pool.check(tables)
         if data.draw(st.booleans()):
-            table.roll_back(data.draw(st.integers(0, table.num_committed)))
+            table.release(data.draw(st.integers(0, table.num_committed)))
         pool.check(tables)
     for table in tables:
         table.release()

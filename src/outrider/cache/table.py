@@ -97,15 +97,10 @@ class BlockTable:
         self.num_committed += len(rows)
         return [(first + row, first + index) for index, row in enumerate(rows) if row != index]
 
-    def release(self) -> None:
-        """Forget the whole sequence and free its blocks."""
-        self.num_committed = 0
-        self._shrink()
-
-    def roll_back(self, num_committed: int) -> None:
-        """Forget all slots from `num_committed` on: what a drafter does when its guesses were rejected."""
-        assert 0 <= num_committed <= self.num_committed
-        self.num_committed = num_committed
+    def release(self, num_kept: int = 0) -> None:
+        """Free all slots but the first `num_kept`: the whole sequence's, or a drafter's rejected guesses."""
+        assert 0 <= num_kept <= self.num_committed
+        self.num_committed = num_kept
         self._shrink()
 
     def _shrink(self) -> None:

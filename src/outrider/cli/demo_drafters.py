@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Sequence as Sequences
 from pathlib import Path
@@ -62,16 +61,15 @@ class Contest:
         """Let this one draft for the requests that start from now on."""
         self._turns.current = self.drafters[name]
 
-    def _load(self, draft: Path, *, self_test: bool = True) -> Drafter:
-        config = dataclasses.replace(self.llm.config, self_test=self_test)
-        return make_drafter(draft, LoadedModel(self.llm.target, self.llm.tokenizer), config)
+    def _load(self, draft: Path) -> Drafter:
+        return make_drafter(draft, LoadedModel(self.llm.target, self.llm.tokenizer), self.llm.config)
 
     def _load_random(self, draft: Path) -> Drafter:
         with TemporaryDirectory() as folder:  # its files stay readable while the drafter has them mapped
             copy = Path(folder) / "draft"
             shutil.copytree(draft, copy)
             randomise_weights(copy / "model.safetensors")
-            return self._load(copy, self_test=False)
+            return self._load(copy)
 
 
 def randomise_weights(path: Path) -> None:

@@ -37,7 +37,7 @@ class _Memory:
         while self.num_of_text < last and self.token_ids[self.num_of_text] == text[self.num_of_text]:
             self.num_of_text += 1
         del self.token_ids[self.num_of_text :]
-        self.table.roll_back(self.num_of_text)
+        self.table.release(self.num_of_text)
 
 
 class _Chain(NamedTuple):
