@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from outrider.errors import ParameterError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Exactness = Literal["bitwise", "seed", "distribution"]
+Depth = int | Literal["auto"]
 
 MAX_SEED = 2**63 - 1
 MAX_DEPTH = 64
@@ -51,6 +53,15 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     max_tokens: int = 128
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    n: int = 1
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    bad_words: tuple[str, ...] = ()
+    log_probs: int | None = None
 
     def __post_init__(self) -> None:
         is_temperature = math.isfinite(self.temperature) and (
@@ -70,20 +81,43 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One text to generate.
+    """One text to generate, with whatever `params` leave open settled.
 
-    `seed` is the one in force, drawn where `params` leave it open; `depth` is how many tokens to draft a step.
+    Attributes:
+        seed: of the noise, in force.
+        depth: tokens to draft a step; "auto" leaves that to the policy.
+        stream: index among the texts of one prompt.
+        end_token_ids: tokens that end the text: the model's own, unless they are to be ignored, and those asked for.
+        bad_token_ids: runs of tokens that must not be written.
+        prediction_token_ids: text that the user expects, to draft from.
     """
 
     request_id: int
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     seed: int
-    depth: int
+    depth: Depth = "auto"
     stream: int = 0
+    end_token_ids: frozenset[int] = frozenset()
+    bad_token_ids: tuple[tuple[int, ...], ...] = ()
+    prediction_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _require("depth", self.depth, 0 <= self.depth <= MAX_DEPTH, f"between 0 and {MAX_DEPTH}")
+        is_depth = self.depth == "auto" or 0 <= self.depth <= MAX_DEPTH
+        _require("depth", self.depth, is_depth, f'"auto" or between 0 and {MAX_DEPTH}')
+
+
+class TokenLogProbs(NamedTuple):
+    """How likely an emitted token was, and what else was: natural logarithms, likeliest first.
+
+    `raw` is of the model's own distribution, `processed` of the one sampled from, after penalties, bans, temperature
+    and truncation; -inf is what could not be drawn.
+    """
+
+    raw: float
+    processed: float
+    top_raw: tuple[tuple[int, float], ...] = ()
+    top_processed: tuple[tuple[int, float], ...] = ()
 
 
 def _require(name: str, value: object, holds: bool, wanted: str) -> None:

@@ -9,15 +9,43 @@ Scaled logits stay unnormalised wherever only their order with noise matters (Gu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from outrider import noise
 from outrider.errors import NumericsError
-from outrider.request import SamplingParams
+from outrider.request import Request, SamplingParams, TokenLogProbs
 
 # In units of temperature below the likeliest token, where nothing that float32 can add up is left.
 _WIDEST_REACH = 1e3
+
+
+class History:
+    """What penalties and bans look at: the tokens of one text, as it grows."""
+
+    def __init__(self, request: Request) -> None:
+        self.is_needed = False
+
+    def follow(self, token_ids: Sequence[int]) -> None:
+        """Take in the tokens that the text has gained."""
+
+    def process(self, logits: NDArray[np.float32], path: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after the text and a path of drafted tokens, penalised, biased and banned; the same array if not."""
+        return logits
+
+
+def guess(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address) -> tuple[int, float]:
+    """`choose`, and how surely: a score for `tree.Worth`, by how far the runner-up was behind."""
+    return choose(logits, params, row), 0.0
+
+
+def token_log_probs(
+    raw: NDArray[np.float32], processed: NDArray[np.float32], params: SamplingParams, token_id: int
+) -> TokenLogProbs:
+    """How likely `token_id` was, by the model's logits and by the processed ones that it was drawn from."""
+    raise NotImplementedError
 
 
 def choose(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address) -> int:

@@ -5,16 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from outrider.request import FinishReason, Request
+from outrider.request import FinishReason, Request, TokenLogProbs
 from outrider.stats import SequenceStats
-from outrider.tree import DraftBudget
+from outrider.tree import DraftBudget, TokenTree, Verdict
+
+
+class Decision(NamedTuple):
+    """What a policy changed its mind about, and why.
+
+    Attributes:
+        at_token: length of the output when it was decided.
+        depth: tokens to draft a step from here on, as planned; 0 is plain decoding.
+        source: the drafter meant.
+        agreement: of the drafter on this text, as estimated.
+        break_even: the least agreement at which drafting would pay; None where no agreement would.
+    """
+
+    at_token: int
+    depth: int
+    source: str
+    agreement: float
+    break_even: float | None
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
     """One request's tokens and counters: the only value of the loop that changes.
 
-    Once past prefill exactly one token is not in the target's cache: the root of the next tree.
+    Once past prefill exactly one token is not in the target's cache: the root of the next tree. A preempted sequence
+    has lost its cache and computes its tokens again.
+
+    Attributes:
+        num_computed: tokens, from the first on, whose keys and values the target's cache holds.
+        log_probs: of the output's tokens, where asked for.
+        decisions: of the policy, oldest first.
+        draft_fault: what a drafter did wrong; from then on the text goes on without drafts.
+        num_preempted: how often its cache was taken away.
     """
 
     request: Request
@@ -22,6 +48,10 @@ class Sequence:
     num_computed: int = 0
     finish_reason: FinishReason | None = None
     stats: SequenceStats = field(default_factory=SequenceStats)
+    log_probs: list[TokenLogProbs] = field(default_factory=list[TokenLogProbs])
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    draft_fault: str | None = None
+    num_preempted: int = 0
 
     @classmethod
     def start(cls, request: Request) -> Sequence:
@@ -50,7 +80,8 @@ class Sequence:
 
     @property
     def is_prefilling(self) -> bool:
-        return self.num_uncomputed > 1
+        """Whether tokens of the prompt are left to compute, other than its last, which is the first root."""
+        return self.num_computed < self.num_prompt_tokens - 1
 
     @property
     def num_tokens_left(self) -> int:
@@ -82,3 +113,29 @@ class ScheduledBatch(NamedTuple):
 
     kind: Literal["prefill", "decode"]
     items: list[ScheduledSequence]
+
+
+class DecodeStep(NamedTuple):
+    """What a decoding step did and what it cost, for a policy to learn from; lists go sequence by sequence.
+
+    Attributes:
+        scores: what the drafter gave each node; None where it gave none.
+        sources: who drafted.
+        num_rows: of each sequence in the target's forward, padding not counted.
+        num_draft_steps: draft steps taken one after the other.
+        num_caught_up: tokens that the drafter had to compute before it could guess, of all sequences.
+        draft_seconds: of proposing.
+        seconds: of everything else.
+    """
+
+    sequences: list[Sequence]
+    budgets: list[DraftBudget]
+    trees: list[TokenTree]
+    scores: list[tuple[float, ...] | None]
+    sources: list[str]
+    verdicts: list[Verdict]
+    num_rows: list[int]
+    num_draft_steps: int
+    num_caught_up: int
+    draft_seconds: float
+    seconds: float

@@ -9,6 +9,7 @@ cache), row i + 1 is node i.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,6 +60,14 @@ class TokenTree:
             depths.append(1 if parent == ROOT else depths[parent] + 1)
         return tuple(depths)
 
+    def tokens_to(self, node: int) -> tuple[int, ...]:
+        """The tokens from the root's first child down to `node`; none for the root itself."""
+        tokens: list[int] = []
+        while node != ROOT:
+            tokens.append(self.tokens[node])
+            node = self.parents[node]
+        return tuple(reversed(tokens))
+
     def is_valid(self, vocab_size: int) -> bool:
         """Whether every node hangs under an earlier one, and every token is of the vocabulary."""
         return (
@@ -68,11 +77,59 @@ class TokenTree:
         )
 
 
+class Worth(NamedTuple):
+    """What guesses are likely to earn on one text, and what they must earn. A policy fills it, a drafter obeys it.
+
+    The chance that a guess is the target's token is `sigmoid(intercept + slope * score)` for the score that the
+    drafter gave it. A node's survival is the product of these chances along its path: the tokens it is expected to
+    add. It pays for its row in the target's forward if that is at least `node_price`.
+
+    Attributes:
+        intercept, slope: of the logistic curve.
+        mean: chance of a guess that is not made yet.
+        node_price: tokens that one row more must earn.
+        step_price: tokens that one draft step more, with its row, must earn.
+    """
+
+    intercept: float = 20.0
+    slope: float = 0.0
+    mean: float = 1.0
+    node_price: float = 0.0
+    step_price: float = 0.0
+
+    def chance(self, score: float) -> float:
+        """How likely a guess of this score is the target's token."""
+        exponent = self.intercept + self.slope * score
+        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, exponent))))
+
+    def pays_to_go_on(self, survival: float) -> bool:
+        """Whether to draft one token more under a node of this survival."""
+        return survival * self.mean >= self.step_price
+
+
 class DraftBudget(NamedTuple):
-    """What a drafter may spend on one sequence in one step."""
+    """What a drafter may spend on one sequence in one step, and what its guesses are worth there.
+
+    Attributes:
+        max_depth, max_nodes: limits.
+        worth: when to stop before the limits; by default never.
+        gain: tokens that drafting with this budget is expected to earn, its price already taken off.
+        members: a cascade's budgets for its members, in its order; empty for any other drafter.
+    """
 
     max_depth: int
     max_nodes: int
+    worth: Worth = Worth()
+    gain: float = 0.0
+    members: tuple[DraftBudget, ...] = ()
+
+    @property
+    def limit(self) -> int:
+        """Nodes of the longest chain allowed."""
+        return max(0, min(self.max_depth, self.max_nodes))
+
+
+NO_DRAFT = DraftBudget(0, 0)
 
 
 class Verdict(NamedTuple):

@@ -18,7 +18,7 @@ from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
 from outrider.model.config import ModelConfig, RopeConfig
 from outrider.policy.fixed import FixedPolicy
-from outrider.request import Request, SamplingParams
+from outrider.request import Depth, Request, SamplingParams
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
 from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
@@ -135,9 +135,15 @@ def make_engine(target: Runtime, drafter: Drafter, **config: Any) -> Engine:
     return Engine(parts, EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config}))
 
 
-def request(index: int, prompt: Sequence[int], *, depth: int = 4, seed: int = 7, **params: Any) -> Request:
+def request(index: int, prompt: Sequence[int], *, depth: Depth = 4, seed: int = 7, **params: Any) -> Request:
+    sampling_params = SamplingParams(**params)
     return Request(
-        request_id=index, prompt_token_ids=tuple(prompt), params=SamplingParams(**params), seed=seed, depth=depth
+        request_id=index,
+        prompt_token_ids=tuple(prompt),
+        params=sampling_params,
+        seed=seed,
+        depth=depth,
+        end_token_ids=frozenset(sampling_params.stop_token_ids),
     )
 
 
@@ -159,6 +165,6 @@ def plain_text(runtime: FakeRuntime, request_: Request) -> list[int]:
     for _ in range(request_.params.max_tokens):
         row = noise.Address(request_.seed, request_.stream, len(text))
         text.append(sampling.choose(runtime.logits(text), request_.params, row))
-        if text[-1] in runtime.config.eos_token_ids or text[-1] in request_.params.stop_token_ids:
+        if text[-1] in request_.end_token_ids:
             break
     return text[len(request_.prompt_token_ids) :]

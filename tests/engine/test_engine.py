@@ -10,7 +10,7 @@ from outrider.draft.base import Draft
 from outrider.draft.model import ModelDrafter
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
-from outrider.errors import ContextError, UsageError
+from outrider.errors import ContextError
 from outrider.stats import SequenceStats
 from outrider.tree import TokenTree
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, plain_text, request, run
@@ -95,32 +95,15 @@ def test_a_draft_model_with_a_shorter_context_stops_drafting_there_and_the_text_
         ([TokenTree((1, 2), (-1,))], "no tree"),
     ],
 )
-def test_a_draft_that_is_not_what_was_asked_for_is_refused_before_it_reaches_the_runtime(trees, message):
+def test_a_draft_that_is_not_what_was_asked_for_never_reaches_the_runtime_and_the_text_goes_on_plain(trees, message):
     drafter = NoDrafter()
     drafter.propose = lambda sequences, budgets: Draft(trees)
-    engine = make_engine(FakeRuntime(), drafter)
-    engine.add(request(0, [1], max_tokens=20))
-    with pytest.raises(UsageError, match=message):
-        engine.step()
-    engine.check()
-
-
-def test_an_error_after_the_commit_ends_the_batch_and_leaves_the_books_in_order():
     target = FakeRuntime()
-    drafter = NoDrafter()
-    engine = make_engine(target, drafter)
-    sequences = [engine.add(request(index, [index], max_tokens=20)) for index in range(3)]
-
-    def observe(sequence, tree, verdict):
-        if sequence is sequences[1]:
-            raise RuntimeError
-
-    drafter.observe = observe
-    with pytest.raises(RuntimeError):
-        engine.step()
-    engine.check()
-    assert [sequence.finish_reason for sequence in sequences] == ["cancelled"] * 3
-    assert engine.pool.num_free == engine.pool.num_blocks
+    wanted = request(0, [1], max_tokens=20)
+    (sequence,) = run(make_engine(target, drafter), [wanted])
+    assert sequence.output_token_ids == plain_text(target, wanted)
+    assert message in sequence.draft_fault
+    assert max(len(rows.token_ids) for batch in target.batches for rows in batch) == 1
 
 
 def test_prompts_are_computed_in_chunks_at_fixed_multiples_apart_from_decoding():

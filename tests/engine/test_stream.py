@@ -22,8 +22,10 @@ def tokenizer() -> Tokenizer:
 
 
 def make_stream(tokenizer: Tokenizer | None, end_token_ids=(), **params) -> TextStream:
-    request = Request(request_id=0, prompt_token_ids=(1,), params=SamplingParams(**params), seed=0, depth=0)
-    return TextStream(tokenizer, request, frozenset(end_token_ids))
+    sampling_params = SamplingParams(**params)
+    ends = frozenset((*end_token_ids, *sampling_params.stop_token_ids))
+    request = Request(request_id=0, prompt_token_ids=(1,), params=sampling_params, seed=0, depth=0, end_token_ids=ends)
+    return TextStream(tokenizer, request)
 
 
 def push_all(tokenizer: Tokenizer, text: str, **params):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Sequences
 from typing import Any, NamedTuple
 
-from outrider.errors import UsageError
 from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
 
 class Draft(NamedTuple):
     """One tree per sequence, in the order asked; empty where the drafter has no guess.
+
+    Only the trees matter to the text. The rest tells a policy how sure the guesses are and what they took.
+
+    Attributes:
+        trees: of each sequence.
+        scores: of each tree's nodes, any finite number that is higher the surer the guess; None: no opinion.
+        sources: who made each tree; None: the drafter itself.
+        num_steps: draft steps taken one after the other; None: as many as the deepest tree is deep.
+        num_caught_up: tokens of the texts that had to be computed before guessing, beyond the last few.
 
     Example:
         >>> from outrider import Draft, TokenTree
@@ -21,23 +30,26 @@ class Draft(NamedTuple):
     """
 
     trees: list[TokenTree]
+    scores: list[tuple[float, ...] | None] | None = None
+    sources: list[str] | None = None
+    num_steps: int | None = None
+    num_caught_up: int = 0
 
 
-def check_draft(name: str, draft: Draft, budgets: Sequences[DraftBudget], vocab_size: int) -> None:
-    """Refuse a draft that is not what was asked for.
+def fault_of(tree: TokenTree, scores: tuple[float, ...] | None, budget: DraftBudget, vocab_size: int) -> str | None:
+    """What is wrong with one sequence's draft, in words; None if nothing is.
 
-    Raises:
-        UsageError: trees are missing, malformed, beyond their budget, or hold tokens that the target does not have.
+    A runtime would read and write other memory if a tree were taken on trust.
     """
-    if len(draft.trees) != len(budgets):
-        raise UsageError(f"drafter {name!r} made {len(draft.trees)} trees for {len(budgets)} sequences")
-    for tree, budget in zip(draft.trees, budgets, strict=True):
-        if len(tree) > budget.max_nodes:
-            raise UsageError(f"drafter {name!r} proposed {len(tree)} nodes, but its budget is {budget.max_nodes}")
-        if not tree.is_valid(vocab_size):
-            raise UsageError(f"drafter {name!r} proposed {tree}, which is no tree of a vocabulary of {vocab_size}")
-        if max(tree.depths(), default=0) > budget.max_depth:
-            raise UsageError(f"drafter {name!r} proposed depth {max(tree.depths())}, but may go to {budget.max_depth}")
+    if len(tree) > budget.max_nodes:
+        return f"proposed {len(tree)} nodes, but its budget is {budget.max_nodes}"
+    if not tree.is_valid(vocab_size):
+        return f"proposed {tree}, which is no tree of a vocabulary of {vocab_size}"
+    if max(tree.depths(), default=0) > budget.max_depth:
+        return f"proposed depth {max(tree.depths())}, but may go to {budget.max_depth}"
+    if scores is not None and (len(scores) != len(tree) or not all(map(math.isfinite, scores))):
+        return f"scored {len(tree)} nodes with {scores}, but must give each a finite number"
+    return None
 
 
 class Drafter(ABC):
@@ -51,13 +63,18 @@ class Drafter(ABC):
         >>> class LastAgain(Drafter):
         ...     name = "last again"
         ...     def propose(self, sequences, budgets):
-        ...         return Draft([TokenTree.chain((sequence.root_token,) * min(budget))
+        ...         return Draft([TokenTree.chain((sequence.root_token,) * budget.limit)
         ...                       for sequence, budget in zip(sequences, budgets)])
         >>> LastAgain().name
         'last again'
     """
 
     name: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of those that draft, told apart by policies: a cascade's members, else the drafter itself."""
+        return (self.name,)
 
     @abstractmethod
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:

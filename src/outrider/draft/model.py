@@ -105,7 +105,7 @@ class ModelDrafter(Drafter):
         memory = self._memories.setdefault(sequence.request.request_id, _Memory(self.pool))
         # A draft model may have a shorter context than the target: a text beyond it goes on without drafts.
         num_left = self.runtime.config.max_context - len(sequence.token_ids)
-        chain = _Chain(sequence, min(*budget, num_left), memory, [])
+        chain = _Chain(sequence, min(budget.limit, num_left), memory, [])
         if chain.depth > 0:
             memory.follow(sequence.token_ids)
             if max(chain.unseen()) >= self.runtime.config.vocab_size:

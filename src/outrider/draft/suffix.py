@@ -95,9 +95,9 @@ class SuffixDrafter(Drafter):
         self._automata.pop(sequence.request.request_id, None)
 
     def _chain(self, sequence: Sequence, budget: DraftBudget) -> TokenTree:
-        if min(budget) < 1:
+        if budget.limit < 1:
             return TokenTree()
         automaton = self._automata.setdefault(sequence.request.request_id, SuffixAutomaton())
         for token in sequence.token_ids[len(automaton.tokens) :]:
             automaton.append(token)
-        return TokenTree.chain(automaton.continuation(min(budget)))
+        return TokenTree.chain(automaton.continuation(budget.limit))

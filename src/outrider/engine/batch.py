@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from outrider import noise, sampling
 from outrider.cache.table import BlockTable
+from outrider.request import TokenLogProbs
 from outrider.runtime.base import SequenceRows
+from outrider.sampling import History
 from outrider.sequence import ScheduledSequence, Sequence
-from outrider.tree import TokenTree
+from outrider.tree import TokenTree, Verdict
 
 
 def rows_of(item: ScheduledSequence, tree: TokenTree, table: BlockTable) -> SequenceRows:
@@ -40,12 +42,16 @@ class LogitRows:
     """The target's answers at the root and the nodes of one sequence, each sampled only when asked for.
 
     Args:
+        history: what penalties and bans look at, of the text so far.
         logits: [1 + nodes, vocab].
     """
 
-    def __init__(self, sequence: Sequence, tree: TokenTree, logits: NDArray[np.float32]) -> None:
+    def __init__(self, history: History, sequence: Sequence, tree: TokenTree, logits: NDArray[np.float32]) -> None:
         self._request = sequence.request
+        self._history = history
+        self._history.follow(sequence.token_ids)
         self._root_position = len(sequence.token_ids) - 1
+        self._tree = tree
         self._depths = (0, *tree.depths())
         self._logits = logits
 
@@ -53,4 +59,18 @@ class LogitRows:
         """The target's own token after this row."""
         request = self._request
         address = noise.Address(request.seed, request.stream, self._root_position + self._depths[row] + 1)
-        return sampling.choose(self._logits[row], request.params, address)
+        return sampling.choose(self._processed(row), request.params, address)
+
+    def log_probs_along(self, verdict: Verdict) -> list[TokenLogProbs]:
+        """Of the accepted tokens and the next one."""
+        rows = (0, *(node + 1 for node in verdict.path))
+        token_ids = (*(self._tree.tokens[node] for node in verdict.path), verdict.next_token)
+        return [
+            sampling.token_log_probs(self._logits[row], self._processed(row), self._request.params, token_id)
+            for row, token_id in zip(rows, token_ids, strict=True)
+        ]
+
+    def _processed(self, row: int) -> NDArray[np.float32]:
+        if not self._history.is_needed:
+            return self._logits[row]
+        return self._history.process(self._logits[row], self._tree.tokens_to(row - 1))

@@ -22,6 +22,7 @@ class EngineConfig:
         max_sequences: sequences that decode together; further requests wait.
         max_cache_tokens: cache slots for all sequences together, padding included.
         prefill_chunk: prompts are computed in pieces of this length, counted from position 0.
+        draft_deadline: seconds that one call of a drafter may take; a text whose drafter took longer goes on plain.
         self_test: check a checkpoint's numbers the first time it is loaded on this machine.
 
     Raises:
@@ -40,6 +41,7 @@ class EngineConfig:
     max_cache_tokens: int = 131_072
     prefill_chunk: int = 256
     self_test: bool = True
+    draft_deadline: float = 10.0
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_cache_tokens", "prefill_chunk"):

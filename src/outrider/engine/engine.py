@@ -12,17 +12,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from outrider.cache.table import BLOCK_SIZE, BlockPool, BlockTable
-from outrider.draft.base import Draft, Drafter, check_draft
+from outrider.draft.base import Draft, Drafter
 from outrider.engine.batch import LogitRows, kept_rows, rows_of
 from outrider.engine.config import EngineConfig
+from outrider.engine.faults import GuardedDrafter
 from outrider.engine.scheduler import Scheduler
 from outrider.engine.stream import Delta, TextStream
 from outrider.model.tokenizer import Tokenizer
 from outrider.policy.base import Policy
 from outrider.request import FinishReason, Request
 from outrider.runtime.base import ModelOutput, Runtime, SequenceRows
-from outrider.sequence import ScheduledBatch, ScheduledSequence, Sequence
-from outrider.stats import Stage
+from outrider.sampling import History
+from outrider.sequence import DecodeStep, ScheduledBatch, ScheduledSequence, Sequence
+from outrider.stats import STAGES, Stage
 from outrider.tree import TokenTree, Verdict
 from outrider.verify.base import Verifier
 
@@ -46,6 +48,7 @@ class _Live:
     sequence: Sequence
     table: BlockTable
     stream: TextStream
+    history: History
 
 
 class Engine:
@@ -53,6 +56,7 @@ class Engine:
 
     def __init__(self, parts: Parts, config: EngineConfig) -> None:
         self.parts = parts
+        self.drafter = GuardedDrafter(parts.drafter, parts.target.config.vocab_size, parts.clock, config.draft_deadline)
         self.pool = BlockPool(config.max_cache_tokens // BLOCK_SIZE, parts.target.resize)
         self.scheduler = Scheduler(
             parts.policy,
@@ -67,8 +71,9 @@ class Engine:
         """Queue a request; its sequence shows how it fares."""
         sequence = Sequence.start(request)
         self.scheduler.add(sequence)
-        stream = TextStream(self.parts.tokenizer, request, frozenset(self.parts.target.config.eos_token_ids))
-        self._live[request.request_id] = _Live(sequence, BlockTable(self.pool), stream)
+        self._live[request.request_id] = _Live(
+            sequence, BlockTable(self.pool), TextStream(self.parts.tokenizer, request), History(request)
+        )
         return sequence
 
     def step(self) -> list[Delta]:
@@ -88,6 +93,12 @@ class Engine:
             self._commit(batch, verdicts)
         deltas = self._advance(batch, draft, verdicts)
         stages.lap("other")
+        if batch.kind == "decode":
+            self.parts.policy.observe(_as_step(batch, draft, verdicts, stages.seconds))
+        for delta in deltas:
+            if delta.finish_reason:
+                self._finish(self._live[delta.request_id], delta.finish_reason)
+        stages.lap("other")
         stages.record(batch)
         return deltas
 
@@ -106,7 +117,7 @@ class Engine:
     def check(self) -> None:
         """Assert the invariants that hold between steps."""
         self.scheduler.check()
-        self.parts.drafter.check()
+        self.drafter.check()
         self.pool.check(live.table for live in self._live.values())
         for live in self._live.values():
             assert live.table.num_committed == live.table.num_slots == live.sequence.num_computed
@@ -114,11 +125,7 @@ class Engine:
     def _propose(self, batch: ScheduledBatch) -> Draft:
         if batch.kind == "prefill":  # a drafter's own prefill waits until it is asked to draft
             return Draft([TokenTree() for _ in batch.items])
-        sequences, budgets = zip(*((item.sequence, item.budget) for item in batch.items), strict=True)
-        draft = self.parts.drafter.propose(sequences, budgets)
-        # What a drafter says must not reach past its slots: a runtime would read and write other memory.
-        check_draft(self.parts.drafter.name, draft, budgets, self.parts.target.config.vocab_size)
-        return draft
+        return self.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
         """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
@@ -140,7 +147,12 @@ class Engine:
                 continue
             logits = output.logits[first_row : first_row + len(tree) + 1]
             first_row += len(tree) + 1
-            verdicts.append(self.parts.verifier.verify(tree, LogitRows(item.sequence, tree, logits)))
+            live = self._live[item.sequence.request.request_id]
+            rows = LogitRows(live.history, item.sequence, tree, logits)
+            verdict = self.parts.verifier.verify(tree, rows)
+            if item.sequence.request.params.log_probs is not None:
+                live.sequence.log_probs += rows.log_probs_along(verdict)
+            verdicts.append(verdict)
         return verdicts
 
     def _commit(self, batch: ScheduledBatch, verdicts: list[Verdict | None]) -> None:
@@ -152,12 +164,12 @@ class Engine:
             item.sequence.num_computed = table.num_committed
 
     def _advance(self, batch: ScheduledBatch, draft: Draft, verdicts: Sequences[Verdict | None]) -> list[Delta]:
-        """Tell the drafter, append the tokens, finish, stream out."""
+        """Tell the drafter, append the tokens, stream out."""
         deltas: list[Delta] = []
         try:
             for item, tree, verdict in zip(batch.items, draft.trees, verdicts, strict=True):
                 if verdict is not None:
-                    self.parts.drafter.observe(item.sequence, tree, verdict)
+                    self.drafter.observe(item.sequence, tree, verdict)
                     deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
         except BaseException:
             # The cache already holds tokens that some texts do not: none of the batch can go on.
@@ -179,6 +191,7 @@ class Engine:
             if finish_reason:
                 break
         live.sequence.token_ids += emitted
+        del live.sequence.log_probs[live.sequence.num_output_tokens :]
         live.sequence.stats.num_branching += not tree.is_chain
         live.sequence.stats.count_step(
             draft_depth=max(tree.depths(), default=0),
@@ -186,8 +199,6 @@ class Engine:
             num_accepted=verdict.num_accepted,
             num_emitted=len(emitted),
         )
-        if finish_reason:
-            self._finish(live, finish_reason)
         return Delta(
             request_id=live.sequence.request.request_id,
             token_ids=tuple(emitted),
@@ -195,17 +206,41 @@ class Engine:
             num_accepted=min(verdict.num_accepted, len(emitted)),
             rejected_token_ids=tuple(rejected),
             finish_reason=finish_reason,
+            log_probs=tuple(live.sequence.log_probs[-len(emitted) :]),
         )
 
     def _finish(self, live: _Live, reason: FinishReason) -> None:
         live.sequence.finish_reason = reason
         self.scheduler.remove(live.sequence)
         live.table.release()
-        self.parts.drafter.release(live.sequence)
+        self.drafter.release(live.sequence)
+        self.parts.policy.release(live.sequence)
         del self._live[live.sequence.request.request_id]
 
     def _table(self, item: ScheduledSequence) -> BlockTable:
         return self._live[item.sequence.request.request_id].table
+
+
+def _as_step(
+    batch: ScheduledBatch, draft: Draft, verdicts: list[Verdict | None], seconds: dict[Stage, float]
+) -> DecodeStep:
+    """What the step did for the sequences that it took on; others only computed again what they had lost."""
+    assert draft.scores is not None
+    assert draft.sources is not None
+    parts = [
+        (item.sequence, item.budget, *rest, verdict)
+        for item, *rest, verdict in zip(batch.items, draft.trees, draft.scores, draft.sources, verdicts, strict=True)
+        if verdict is not None
+    ]
+    sequences, budgets, trees, scores, sources, reached = map(list, zip(*parts, strict=True)) if parts else [[]] * 6
+    return DecodeStep(
+        sequences=sequences, budgets=budgets, trees=trees, scores=scores, sources=sources, verdicts=reached,
+        num_rows=[item.num_tokens + len(tree) for item, tree in zip(batch.items, draft.trees, strict=True)],
+        num_draft_steps=draft.num_steps or 0,
+        num_caught_up=draft.num_caught_up,
+        draft_seconds=seconds["draft"],
+        seconds=sum(seconds.values()) - seconds["draft"],
+    )  # fmt: skip
 
 
 class _Stopwatch:
@@ -214,15 +249,15 @@ class _Stopwatch:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._last = clock()
-        self._laps: list[tuple[Stage, float]] = []
+        self.seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
 
     def lap(self, stage: Stage) -> None:
         now = self._clock()
-        self._laps.append((stage, now - self._last))
+        self.seconds[stage] += now - self._last
         self._last = now
 
     def record(self, batch: ScheduledBatch) -> None:
         """Add the step's seconds to every sequence that took part; a prompt's are all "prefill"."""
         for item in batch.items:
-            for stage, seconds in self._laps:
+            for stage, seconds in self.seconds.items():
                 item.sequence.stats.add_seconds("prefill" if batch.kind == "prefill" else stage, seconds)

@@ -17,14 +17,13 @@ from outrider.engine.engine import Engine, Parts
 from outrider.engine.load import load_pair
 from outrider.engine.stream import Delta
 from outrider.errors import ContextError, ModelError, ParameterError, UsageError
-from outrider.policy.fixed import FixedPolicy
+from outrider.policy.fixed import DEFAULT_DEPTH, FixedPolicy
 from outrider.request import MAX_SEED, Exactness, FinishReason, Request, SamplingParams
 from outrider.sequence import Sequence
 from outrider.stats import SequenceStats
 from outrider.verify.coupled import CoupledVerifier
 
 Prompt = str | Sequences[int]
-DEFAULT_DEPTH = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +240,11 @@ class LLM:
             params=dataclasses.replace(params, max_tokens=min(params.max_tokens, num_left)),
             seed=secrets.randbelow(MAX_SEED) if params.seed is None else operator.index(params.seed),
             depth=depth,
+            end_token_ids=frozenset(params.stop_token_ids) | self._model_end_token_ids(params),
         )
+
+    def _model_end_token_ids(self, params: SamplingParams) -> frozenset[int]:
+        return frozenset() if params.ignore_eos else frozenset(self.target.config.eos_token_ids)
 
     def _token_ids(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):

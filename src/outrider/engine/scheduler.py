@@ -59,7 +59,8 @@ class Scheduler:
         if prefilling := [sequence for sequence in self.running if sequence.is_prefilling]:
             return ScheduledBatch("prefill", [self._chunk(sequence) for sequence in prefilling])
         if self.running:
-            items = [ScheduledSequence(sequence, 1, self.policy.budget(sequence)) for sequence in self.running]
+            budgets = self.policy.plan(self.running)
+            items = [ScheduledSequence(*pair) for pair in zip(self.running, [1] * len(self.running), budgets)]
             return ScheduledBatch("decode", items)
         return None
 

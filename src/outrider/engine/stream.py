@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from outrider.model.tokenizer import Tokenizer
-from outrider.request import FinishReason, Request
+from outrider.request import FinishReason, Request, TokenLogProbs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Delta:
         num_accepted: how many of the emitted tokens had been drafted.
         rejected_token_ids: the rest of the draft.
         finish_reason: why the text ended here, or None.
+        log_probs: of each emitted token, where asked for.
 
     Example:
         >>> from outrider import Delta
@@ -33,6 +34,7 @@ class Delta:
     num_accepted: int = 0
     rejected_token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
+    log_probs: tuple[TokenLogProbs, ...] = ()
 
     @property
     def text(self) -> str:
@@ -45,22 +47,21 @@ class TextStream:
 
     Args:
         tokenizer: None for a checkpoint without one: no text, and no stop texts.
-        request: the prompt that the text goes on from; stop texts, stop tokens and the length.
-        end_token_ids: the model's own end tokens.
+        request: the prompt that the text goes on from; stop texts, end tokens and lengths.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, request: Request, end_token_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, request: Request) -> None:
         self.text = ""  # all that was decoded; released is [0, num_released)
         self.num_released = 0
         self.num_tokens = 0
         self._params = request.params
-        self._stop_token_ids = end_token_ids | frozenset(request.params.stop_token_ids)
+        self._end_token_ids = request.end_token_ids
         self._decoder = tokenizer.stream(request.prompt_token_ids) if tokenizer else None
 
     def push(self, token_id: int) -> tuple[str, FinishReason | None]:
         """Add a token: the text it releases, and why the output ends with it."""
         self.num_tokens += 1
-        if token_id in self._stop_token_ids:
+        if token_id in self._end_token_ids:
             return self.finish(), "stop"
         if self._decoder:
             self.text += self._decoder.push(token_id)

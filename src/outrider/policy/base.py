@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence as Sequences
 
-from outrider.sequence import Sequence
+from outrider.sequence import DecodeStep, Sequence
 from outrider.tree import DraftBudget
 
 
 class Policy(ABC):
-    """Sets each sequence's budget for the next step."""
+    """Sets the budgets of a step, all its sequences together, and learns from what the step did and cost."""
 
     name: str
 
     @abstractmethod
-    def budget(self, sequence: Sequence) -> DraftBudget:
-        """What the drafter may propose for this sequence now."""
+    def plan(self, sequences: Sequences[Sequence]) -> list[DraftBudget]:
+        """What the drafter may propose for each of these sequences, which decode together now."""
+
+    def observe(self, step: DecodeStep) -> None:  # noqa: B027
+        """Learn from a step that was planned. Called once the tokens are appended."""
+
+    def release(self, sequence: Sequence) -> None:  # noqa: B027
+        """Forget a finished sequence."""
