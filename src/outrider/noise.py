@@ -15,6 +15,7 @@ approximate (Maddison, Tarlow, Minka 2014, "A* Sampling", with groups for the tr
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
@@ -80,30 +81,59 @@ def argmax(key: int, logits: NDArray[np.float32], temperature: float) -> int:
         temperature: above 0.
     """
     if len(logits) <= _WHOLE_ROW_SIZE:
-        return int((logits.astype(np.float64) / temperature + _whole_row(key, len(logits))).argmax())
+        return int(_whole_values(key, logits, temperature).argmax())
     return _search(key, logits, temperature)
 
 
+def argmax_and_lead(key: int, logits: NDArray[np.float32], temperature: float) -> tuple[int, float]:
+    """`argmax`, and how far its value is above the runner-up's."""
+    if len(logits) <= _WHOLE_ROW_SIZE:
+        values = _whole_values(key, logits, temperature)
+        best = int(values.argmax())
+        return best, lead(values, best)
+    token_ids, values = _contenders(key, logits, temperature, num_places=2)
+    best = int(values.argmax())
+    return int(token_ids[best]), lead(values, best)
+
+
+def lead(values: NDArray[np.floating[Any]], best: int) -> float:
+    """How far the value at `best`, the largest, is above all others; infinite where there are none."""
+    others = [part.max() for part in (values[:best], values[best + 1 :]) if len(part)]
+    return float(values[best] - max(others)) if others else math.inf
+
+
+def _whole_values(key: int, logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    return logits.astype(np.float64) / temperature + _whole_row(key, len(logits))
+
+
 def _search(key: int, logits: NDArray[np.float32], temperature: float) -> int:
-    """`argmax` by bounds, exact.
+    """`argmax` by bounds, exact."""
+    token_ids, values = _contenders(key, logits, temperature)
+    return int(token_ids[values.argmax()])
+
+
+def _contenders(
+    key: int, logits: NDArray[np.float32], temperature: float, num_places: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids, ascending, that hold the winners of so many places, and their values.
 
     No member of a group exceeds the group's largest logit plus its largest noise. The first arrivals and the likeliest
-    token reach some value; only the few groups whose bound is not below it can hold the winner, and are made.
+    token reach some values; only the few groups whose bound is not below the last of so many can hold a winner, and
+    are made.
     """
     maxima = group_maxima(logits)
     leaders = _leaders(key, len(maxima))
-    reached = max(_value_of_leaders(leaders, logits, temperature), _value_of_likeliest(key, logits, temperature))
+    reached = _reached(key, leaders, logits, temperature, num_places)
     # np.log is monotone only up to its last bit: the slack keeps a group whose bound rounds just under.
     slack = 1e-9 * max(1.0, abs(reached))
     groups = np.flatnonzero(maxima.astype(np.float64) / temperature + leaders.gumbel >= reached - slack)
     token_ids, gumbel = _members(key, groups, leaders)
     num_real = int(np.searchsorted(token_ids, len(logits)))  # the last group may go beyond the vocabulary
     token_ids = token_ids[:num_real]
-    values = logits[token_ids].astype(np.float64) / temperature + gumbel[:num_real]
-    return int(token_ids[values.argmax()])
+    return token_ids, logits[token_ids].astype(np.float64) / temperature + gumbel[:num_real]
 
 
-def group_maxima(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def group_maxima(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """The largest of each 64 neighbours, the last of which may be fewer."""
     return np.maximum.reduceat(values, np.arange(0, len(values), _GROUP_SIZE))
 
@@ -141,16 +171,18 @@ def _members(key: int, groups: NDArray[np.int64], leaders: _Leaders) -> tuple[ND
     return token_ids.ravel(), -np.log(arrivals.ravel())
 
 
-def _value_of_leaders(leaders: _Leaders, logits: NDArray[np.float32], temperature: float) -> float:
+def _reached(key: int, leaders: _Leaders, logits: NDArray[np.float32], temperature: float, num_places: int) -> float:
+    """What at least so many tokens reach, as far as first arrivals and the likeliest token can tell."""
     values = logits.take(leaders.token_ids, mode="clip").astype(np.float64) / temperature + leaders.gumbel
     if leaders.token_ids[-1] >= len(logits):
         values[-1] = -np.inf  # a member that the vocabulary does not have
-    return float(values.max())
-
-
-def _value_of_likeliest(key: int, logits: NDArray[np.float32], temperature: float) -> float:
-    likeliest = logits.argmax()
-    return float(logits[likeliest]) / temperature + float(gumbel_at(key, np.array([likeliest]))[0])
+    likeliest = int(logits.argmax())
+    if leaders.token_ids[likeliest >> _GROUP_BITS] != likeliest:
+        gumbel = float(gumbel_at(key, np.array([likeliest]))[0])
+        values = np.append(values, float(logits[likeliest]) / temperature + gumbel)
+    if num_places == 1:
+        return float(values.max())
+    return float(np.partition(values, -num_places)[-num_places]) if num_places <= len(values) else -math.inf
 
 
 def _first_arrival(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:

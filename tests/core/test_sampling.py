@@ -10,6 +10,14 @@ from outrider import noise, sampling
 from outrider.errors import NumericsError
 from outrider.request import SamplingParams
 
+ALL_WAYS = [
+    SamplingParams(),
+    SamplingParams(temperature=1.0),
+    SamplingParams(temperature=1.0, top_k=2),
+    SamplingParams(temperature=0.8, top_p=0.9),
+    SamplingParams(temperature=0.8, min_p=0.05),
+    SamplingParams(temperature=2.0, top_k=50, top_p=0.99, min_p=0.001),
+]
 ROWS = [noise.Address(seed=0, stream=0, position=position) for position in range(200)]
 
 
@@ -84,6 +92,57 @@ def test_logits_that_are_not_finite_are_an_error(params, damage):
         sampling.choose(logits, params, ROWS[0])
 
 
+@pytest.mark.parametrize("params", ALL_WAYS)
+def test_what_is_banned_is_never_chosen_nor_kept_and_nothing_else_changes(params):
+    logits = np.random.default_rng(2).standard_normal(500).astype(np.float32)
+    banned = np.random.default_rng(3).permutation(500)[:497]
+    allowed = np.setdiff1d(np.arange(500), banned)
+    logits[banned] = -np.inf
+    chosen = [sampling.choose(logits, params, row) for row in ROWS]
+    assert set(chosen) <= set(allowed.tolist())
+    if params.temperature > 0:
+        assert set(sampling.kept_token_ids(logits, params).tolist()) <= set(allowed.tolist())
+        assert set(chosen) == set(sampling.kept_token_ids(logits, params).tolist())
+    assert np.isneginf(sampling.log_probs(logits, params)[banned]).all()
+    assert [sampling.guess(logits, params, row)[0] for row in ROWS] == chosen
+
+
+@pytest.mark.parametrize("params", ALL_WAYS)
+def test_a_text_for_which_every_token_is_banned_is_an_error_of_its_own(params):
+    with pytest.raises(NumericsError, match="none of 100 tokens may be chosen"):
+        sampling.choose(np.full(100, -np.inf, dtype=np.float32), params, ROWS[0])
+    with pytest.raises(NumericsError, match="none of 100 tokens may be chosen"):
+        sampling.guess(np.full(100, -np.inf, dtype=np.float32), params, ROWS[0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    vocab_size=st.sampled_from([1, 2, 63, 700, 8192, 8193, 20_000]),
+    spread=st.sampled_from([0.1, 3.0, 30.0]),
+    params=st.sampled_from(
+        [
+            SamplingParams(),
+            SamplingParams(temperature=0.7),
+            SamplingParams(temperature=1.0, top_k=5),
+            SamplingParams(temperature=1.3, top_p=0.9, min_p=0.01),
+        ]
+    ),
+)
+def test_a_guess_is_the_choice_and_its_score_grows_with_its_lead(seed, vocab_size, spread, params):
+    logits = (np.random.default_rng(seed).standard_normal(vocab_size) * spread).astype(np.float32)
+    values = logits.astype(np.float64)
+    if params.temperature > 0:
+        kept = sampling.kept_token_ids(logits, params)
+        row = noise.gumbel_at(noise.row_key(ROWS[1]), kept)
+        values = values[kept] / params.temperature + row
+    ranked = np.sort(values)[::-1]
+    lead = ranked[0] - ranked[1] if len(ranked) > 1 else np.inf
+    token_id, score = sampling.guess(logits, params, ROWS[1])
+    assert token_id == sampling.choose(logits, params, ROWS[1])
+    assert score == pytest.approx(min(np.log1p(lead), 4.0), rel=1e-5, abs=1e-6)
+
+
 def test_log_probs_are_those_that_choose_samples_from():
     logits = np.array([1.0, 0.0, -1.0, 2.0], dtype=np.float32)
     params = SamplingParams(temperature=0.5, top_k=3)
@@ -92,3 +151,29 @@ def test_log_probs_are_those_that_choose_samples_from():
     assert np.exp(log_probs).sum() == pytest.approx(1.0)
     assert log_probs[3] - log_probs[0] == pytest.approx(2.0)
     assert sampling.log_probs(logits, SamplingParams()).tolist() == [-np.inf, -np.inf, -np.inf, 0.0]
+
+
+@pytest.mark.parametrize("params", [SamplingParams(temperature=0.5, top_k=3, log_probs=4), SamplingParams(log_probs=4)])
+def test_a_tokens_log_probs_are_those_of_the_model_and_of_what_it_was_drawn_from(params):
+    raw = np.array([1.0, 3.0, -1.0, 3.0, 2.0, 0.5], dtype=np.float32)
+    processed = np.array([1.0, -np.inf, -1.0, 2.5, 2.0, 0.5], dtype=np.float32)
+    found = sampling.token_log_probs(raw, processed, params, 3)
+    assert found.raw == pytest.approx(np.log(softmax(raw.astype(np.float64))[3]))
+    assert [token_id for token_id, _ in found.top_raw] == [1, 3, 4, 0]  # equal ones by id
+    assert found.top_raw[1] == (3, found.raw)
+    if params.temperature == 0:
+        assert found.processed == 0.0
+        assert found.top_processed == ((3, 0.0),)
+        assert np.isneginf(sampling.token_log_probs(raw, processed, params, 4).processed)
+        return
+    kept = softmax(np.array([2.5, 2.0, 1.0]) / 0.5)
+    assert [token_id for token_id, _ in found.top_processed] == [3, 4, 0]  # what was cut off is no alternative
+    assert np.exp([value for _, value in found.top_processed]) == pytest.approx(kept)
+    assert found.processed == found.top_processed[0][1]
+
+
+def test_without_alternatives_a_tokens_own_log_probs_are_still_told():
+    logits = np.array([1.0, 2.0], dtype=np.float32)
+    found = sampling.token_log_probs(logits, logits, SamplingParams(temperature=1.0, log_probs=0), 0)
+    assert (found.top_raw, found.top_processed) == ((), ())
+    assert found.raw == found.processed == pytest.approx(-np.log1p(np.e))

@@ -95,3 +95,19 @@ def test_what_is_held_back_comes_out_when_the_output_is_cut_off_from_outside(tok
     stream = make_stream(tokenizer, stop=("abc",))
     pieces = [stream.push(token_id)[0] for token_id in tokenizer.encode("xab")]
     assert ("".join(pieces), stream.finish()) == ("x", "ab")
+
+
+def test_a_stop_text_before_the_least_length_is_text_like_any_other(tokenizer):
+    pieces, reason = push_all(tokenizer, "a--b--c", stop=("--",), min_tokens=4)
+    assert ("".join(pieces), reason) == ("a--b", "stop")
+    pieces, reason = push_all(tokenizer, "a--b--c", stop=("--",), min_tokens=3)
+    assert ("".join(pieces), reason) == ("a", "stop")
+
+
+def test_a_stop_text_counts_by_where_it_is_complete_not_by_where_it_began(tokenizer):
+    pieces, reason = push_all(tokenizer, "xaaay", stop=("aa", "aay"), min_tokens=4)
+    assert ("".join(pieces), reason) == ("xa", "stop")
+    pieces, reason = push_all(tokenizer, "xaaay", stop=("aa", "aay"), min_tokens=5)
+    assert ("".join(pieces), reason) == ("xa", "stop")
+    pieces, reason = push_all(tokenizer, "xaaay", stop=("aa",), min_tokens=5)
+    assert ("".join(pieces), reason) == ("xaaay", None)

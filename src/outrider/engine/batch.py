@@ -54,6 +54,7 @@ class LogitRows:
         self._tree = tree
         self._depths = (0, *tree.depths())
         self._logits = logits
+        self._processed_rows: dict[int, NDArray[np.float32]] = {}
 
     def token(self, row: int) -> int:
         """The target's own token after this row."""
@@ -71,6 +72,9 @@ class LogitRows:
         ]
 
     def _processed(self, row: int) -> NDArray[np.float32]:
+        """Logits that the token after this row is drawn from, made once."""
         if not self._history.is_needed:
             return self._logits[row]
-        return self._history.process(self._logits[row], self._tree.tokens_to(row - 1))
+        if row not in self._processed_rows:
+            self._processed_rows[row] = self._history.process(self._logits[row], self._tree.tokens_to(row - 1))
+        return self._processed_rows[row]

@@ -45,14 +45,21 @@ class Delta:
 class TextStream:
     """One output's text, token by token, so that how many tokens a step emits cannot matter.
 
+    A stop text ends the output if it is complete with token number `min_tokens` or later, wherever it began. One that
+    is complete earlier is text like any other, then and for good.
+
+    [0, num_released)    is told
+    [0, num_exempt)      was decoded before token number `min_tokens`: a stop text that ends in here does not count
+
     Args:
         tokenizer: None for a checkpoint without one: no text, and no stop texts.
         request: the prompt that the text goes on from; stop texts, end tokens and lengths.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, request: Request) -> None:
-        self.text = ""  # all that was decoded; released is [0, num_released)
+        self.text = ""  # all that was decoded
         self.num_released = 0
+        self.num_exempt = 0
         self.num_tokens = 0
         self._params = request.params
         self._end_token_ids = request.end_token_ids
@@ -65,6 +72,8 @@ class TextStream:
             return self.finish(), "stop"
         if self._decoder:
             self.text += self._decoder.push(token_id)
+            if self.num_tokens < self._params.min_tokens:
+                self.num_exempt = len(self.text)
             if (end := self._stop_text_start()) is not None:
                 self.text = self.text[:end]
                 return self._release(end), "stop"
@@ -83,8 +92,12 @@ class TextStream:
         return piece
 
     def _stop_text_start(self) -> int | None:
-        # Nothing released can hold the start of a stop text, so only the rest is searched.
-        starts = [start for stop in self._params.stop if (start := self.text.find(stop, self.num_released)) >= 0]
+        # Nothing released can hold the start of a stop text that counts, so only the rest is searched.
+        starts = [
+            start
+            for stop in self._params.stop
+            if (start := self.text.find(stop, max(self.num_released, self.num_exempt - len(stop) + 1))) >= 0
+        ]
         return min(starts, default=None)
 
     def _num_held_back(self) -> int:
