@@ -39,7 +39,7 @@ class Sequence:
         num_computed: tokens, from the first on, whose keys and values the target's cache holds.
         log_probs: of the output's tokens, where asked for.
         decisions: of the policy, oldest first.
-        draft_fault: what a drafter did wrong; from then on the text goes on without drafts.
+        draft_fault: what a drafter did wrong first; from then on the text goes on without that one.
         num_preempted: how often its cache was taken away.
     """
 

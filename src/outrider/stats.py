@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,8 +15,8 @@ class SequenceStats:
     """What speculation did for one sequence.
 
     `drafted_at[d]` and `accepted_at[d]` count the decoding steps whose draft had, and whose verdict kept, a node at
-    depth d + 1; `num_branching` the drafts that were no chain. Seconds are those of the steps that the sequence took
-    part in, whole, whoever else shared them.
+    depth d + 1; `num_branching` the drafts that were no chain; `accepted_from` the accepted tokens by who drafted them.
+    Seconds are those of the steps that the sequence took part in, whole, whoever else shared them.
     """
 
     num_steps: int = 0
@@ -25,6 +26,7 @@ class SequenceStats:
     num_branching: int = 0
     drafted_at: list[int] = field(default_factory=list[int])
     accepted_at: list[int] = field(default_factory=list[int])
+    accepted_from: Counter[str] = field(default_factory=Counter[str])
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def count_step(self, *, draft_depth: int, num_nodes: int, num_accepted: int, num_emitted: int) -> None:

@@ -1,18 +1,20 @@
 """A model small enough to reason about: its logits are a function of the tokens that a row may see, nothing else.
 
 It keeps its cache by slots exactly as the books say, and poisons what it should not read, so that any mistake in
-blocks, positions, parents, commits or moves changes the text.
+blocks, positions, parents, commits or moves changes the text. If it knows the books' pool, it poisons what is free too,
+and lets nobody write a block that several hold.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from outrider.cache.table import BLOCK_SIZE
+from outrider.cache.table import BLOCK_SIZE, BlockPool, num_blocks_for
 from outrider.draft.base import Draft, Drafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
@@ -55,17 +57,26 @@ class FakeRuntime(Runtime):
         self.salt, self.order = salt, order
         self.slots = np.zeros(0, dtype=np.int64)
         self.batches: list[list[SequenceRows]] = []
+        self.pool: BlockPool | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Tokens computed so far, padding not counted."""
+        return sum(len(rows.token_ids) for batch in self.batches for rows in batch)
 
     def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
         self.batches.append(list(batch))
+        if self.pool:
+            self.slots.reshape(-1, BLOCK_SIZE)[self.pool._free] = UNWRITTEN
         assert all(rows.num_past + len(rows.token_ids) <= self.config.max_context for rows in batch)
         logits = [row for rows in batch for row in self._sequence(rows)]
         return ModelOutput(np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32))
 
     def _sequence(self, rows: SequenceRows) -> list[np.ndarray]:
-        slots = [self._slot(rows.blocks, rows.num_past + row) for row in range(max(len(rows.token_ids), self.min_rows))]
-        self.slots[slots] = UNWRITTEN  # padding rows write garbage
-        self.slots[slots[: len(rows.token_ids)]] = rows.token_ids
+        num_slots = rows.num_past + max(len(rows.token_ids), self.min_rows)
+        # padding rows write garbage, and what stands after the last one in its block is cleared
+        slots = range(rows.num_past, BLOCK_SIZE * num_blocks_for(num_slots))
+        self._write(rows.blocks, slots, [*rows.token_ids, *[UNWRITTEN] * (len(slots) - len(rows.token_ids))])
         past = [int(self.slots[self._slot(rows.blocks, slot)]) for slot in range(rows.num_past)]
         return [self.logits([*past, *self._visible(rows, row)]) for row in rows.output_rows]
 
@@ -82,6 +93,12 @@ class FakeRuntime(Runtime):
         generator = random.Random(hash((self.salt, len(context) % 3, *context[-self.order :])))
         return np.array([generator.gauss(0, 2) for _ in range(VOCAB_SIZE)], dtype=np.float32)
 
+    def _write(self, blocks: Sequence[int], slots: Sequence[int], token_ids: Sequence[int]) -> None:
+        if self.pool:
+            written = {blocks[slot // BLOCK_SIZE] for slot in slots}
+            assert all(self.pool.num_holders(block) == 1 for block in written), "a shared block is written"
+        self.slots[[self._slot(blocks, slot) for slot in slots]] = token_ids
+
     def _slot(self, blocks: Sequence[int], slot: int) -> int:
         return blocks[slot // BLOCK_SIZE] * BLOCK_SIZE + slot % BLOCK_SIZE
 
@@ -92,7 +109,7 @@ class FakeRuntime(Runtime):
 
     def move(self, blocks: Sequence[int], moves: Sequence[tuple[int, int]]) -> None:
         for start, end in moves:
-            self.slots[self._slot(blocks, end)] = self.slots[self._slot(blocks, start)]
+            self._write(blocks, [end], [int(self.slots[self._slot(blocks, start)])])
 
     def memory(self) -> MemoryUse:
         return MemoryUse(0, self.slots.nbytes)
@@ -130,9 +147,16 @@ class TreeDrafter(Drafter):
         return TokenTree(tuple(tokens), tuple(parents))
 
 
-def make_engine(target: Runtime, drafter: Drafter, **config: Any) -> Engine:
-    parts = Parts(target=target, drafter=drafter, verifier=CoupledVerifier(), policy=FixedPolicy(), tokenizer=None)
-    return Engine(parts, EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config}))
+def make_engine(
+    target: FakeRuntime, drafter: Drafter, *, clock: Callable[[], float] = time.perf_counter, **config: Any
+) -> Engine:
+    """Prompts share nothing with chunks of 16, as a chunk must be whole blocks; they do with 32."""
+    parts = Parts(
+        target=target, drafter=drafter, verifier=CoupledVerifier(), policy=FixedPolicy(), tokenizer=None, clock=clock
+    )
+    engine = Engine(parts, EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config}))
+    target.pool = engine.pool
+    return engine
 
 
 def request(index: int, prompt: Sequence[int], *, depth: Depth = 4, seed: int = 7, **params: Any) -> Request:
@@ -153,18 +177,27 @@ def run(engine: Engine, requests: Sequence[Request]) -> list[TextSequence]:
     while not engine.is_idle:
         engine.step()
         engine.check()
-    assert engine.pool.num_free == engine.pool.num_blocks
+    assert_nothing_is_held(engine)
     return sequences
 
 
+def assert_nothing_is_held(engine: Engine) -> None:
+    """But for prompts that are kept for others."""
+    assert engine.pool.num_free + engine.books.index.num_idle_blocks == engine.pool.num_blocks
+
+
 def plain_text(runtime: FakeRuntime, request_: Request) -> list[int]:
-    """Decoding as a first-year student writes it: no cache, no batch, no draft."""
+    """Decoding as a first-year student writes it: no cache, no batch, no draft, nothing remembered."""
     from outrider import noise, sampling
 
     text = list(request_.prompt_token_ids)
     for _ in range(request_.params.max_tokens):
+        history = sampling.History(request_)
+        history.follow(text)
+        logits = runtime.logits(text)
         row = noise.Address(request_.seed, request_.stream, len(text))
-        text.append(sampling.choose(runtime.logits(text), request_.params, row))
+        processed = history.process(logits, ()) if history.is_needed else logits
+        text.append(sampling.choose(processed, request_.params, row))
         if text[-1] in request_.end_token_ids:
             break
     return text[len(request_.prompt_token_ids) :]

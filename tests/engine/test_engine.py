@@ -113,7 +113,13 @@ def test_prompts_are_computed_in_chunks_at_fixed_multiples_apart_from_decoding()
     shapes = [
         [(rows.num_past, len(rows.token_ids), len(rows.output_rows)) for rows in batch] for batch in target.batches
     ]
-    assert shapes[:4] == [[(0, 16, 0), (0, 16, 0)], [(16, 16, 0), (16, 3, 0)], [(32, 7, 0)], [(39, 1, 1), (19, 1, 1)]]
+    assert shapes[:5] == [
+        [(0, 16, 0), (0, 16, 0)],
+        [(16, 16, 0), (16, 3, 0)],
+        [(19, 1, 1)],
+        [(32, 7, 0)],
+        [(39, 1, 1), (20, 1, 1)],
+    ]
 
 
 def test_an_end_token_inside_an_accepted_draft_ends_the_text_there():

@@ -2,17 +2,19 @@
 
 A sequence's slots, in order, and who owns them:
 
-    [0, num_committed)                 tokens of the text; stay until the sequence is released
+    [0, num_shared)                    whole blocks that other holders may read too; nobody writes them
+    [num_shared, num_committed)        tokens of the text; stay until the sequence is released
     [num_committed, num_slots)         reserved by the step that is running: the root, its tree, padding rows
     [num_slots, 32 * len(blocks))      the unused end of the last block; nobody's
 
-A block belongs to one sequence at a time: a call with several rows clears the value rows after its end, up to the end
-of the block, so a partly filled block is never shared.
+A block has as many holders as tables and kept prefixes name it. Only a block that is full of committed slots has more
+than one: a call with several rows clears the value rows after its end, up to the end of the block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 BLOCK_SIZE = 32
@@ -28,31 +30,68 @@ class BlockPool:
     Args:
         max_blocks: the most there may be.
         resize: makes the runtime's arrays as large as told, keeping what they hold.
+
+    Attributes:
+        reclaim: frees so many blocks, if it can, that are held only in case they are needed again.
     """
 
     def __init__(self, max_blocks: int, resize: Callable[[int], None]) -> None:
         self.max_blocks = max_blocks
         self.num_blocks = 0
+        self.reclaim: Callable[[int], None] = lambda _: None
         self._resize = resize
         self._free: list[int] = []
+        self._num_holders: list[int] = []  # of each block
 
     @property
     def num_free(self) -> int:
         return len(self._free)
 
+    @property
+    def num_obtainable(self) -> int:
+        """Blocks that `take` can give without reclaiming: the free ones, and those that growing adds."""
+        return len(self._free) + self.max_blocks - self.num_blocks
+
+    def num_holders(self, block: int) -> int:
+        return self._num_holders[block]
+
     def take(self, count: int) -> list[int]:
+        """Blocks that nobody holds, for one holder.
+
+        Raises:
+            OutOfBlocksError: so many cannot be obtained; none was taken.
+        """
+        if count > self.num_obtainable:
+            self.reclaim(count - self.num_obtainable)
         if count > len(self._free):
             self._grow(self.num_blocks + count - len(self._free))
-        return [self._free.pop() for _ in range(count)]
+        blocks = [self._free.pop() for _ in range(count)]
+        self.share(blocks)
+        return blocks
 
-    def give_back(self, blocks: list[int]) -> None:
-        self._free.extend(reversed(blocks))
+    def share(self, blocks: Iterable[int]) -> None:
+        """Count one holder more of each."""
+        for block in blocks:
+            self._num_holders[block] += 1
 
-    def check(self, tables: Iterable[BlockTable]) -> None:
-        """Assert that every block is free or in exactly one table."""
+    def give_back(self, blocks: Sequence[int]) -> None:
+        """Count one holder less of each; those without one are free."""
+        for block in reversed(blocks):
+            self._num_holders[block] -= 1
+            assert self._num_holders[block] >= 0, "a cache block was given back by one who did not hold it"
+            if not self._num_holders[block]:
+                self._free.append(block)
+
+    def check(self, tables: Iterable[BlockTable], kept_blocks: Iterable[int] = ()) -> None:
+        """Assert that every block is free, or has as many holders as tables and `kept_blocks` name it."""
         tables = list(tables)
-        owned = [block for table in tables for block in table.blocks]
-        assert sorted([*self._free, *owned]) == list(range(self.num_blocks)), "a cache block is lost or held twice"
+        held = Counter([*kept_blocks, *(block for table in tables for block in table.blocks)])
+        for block, num_holders in enumerate(self._num_holders):
+            assert num_holders == held.pop(block, 0), f"cache block {block} is not held as often as it counts"
+        assert not held, "a block is held that there is not"
+        is_free = [not num_holders for num_holders in self._num_holders]
+        assert sorted(self._free) == [block for block, free in enumerate(is_free) if free], "a cache block is lost"
+        assert len(is_free) == self.num_blocks <= self.max_blocks
         for table in tables:
             table.check()
 
@@ -62,6 +101,7 @@ class BlockPool:
         num_blocks = min(max(num_needed, 2 * self.num_blocks), self.max_blocks)
         self._resize(num_blocks)
         self._free = [*range(num_blocks - 1, self.num_blocks - 1, -1), *self._free]
+        self._num_holders += [0] * (num_blocks - self.num_blocks)
         self.num_blocks = num_blocks
 
 
@@ -74,13 +114,23 @@ class BlockTable:
         self.num_committed = 0
         self.num_slots = 0
 
+    def share(self, blocks: Sequence[int]) -> None:
+        """Hold blocks of others too, which are full of the text's next slots."""
+        assert self.num_slots == self.num_committed == BLOCK_SIZE * len(self.blocks), "the slots before are not full"
+        self._pool.share(blocks)
+        self.blocks += blocks
+        self.num_committed = self.num_slots = BLOCK_SIZE * len(self.blocks)
+
     @contextmanager
     def reserve(self, num_rows: int) -> Generator[None]:
-        """Room for `num_rows` rows after the committed ones. Whatever `commit` did not keep is free on leaving."""
+        """Room for `num_rows` rows after the committed ones. Whatever `commit` did not keep is free on leaving.
+
+        Raises:
+            OutOfBlocksError: the pool has not as many blocks as that takes; nothing was reserved.
+        """
         assert self.num_slots == self.num_committed, "a reservation is already open"
-        num_slots = self.num_committed + num_rows
-        self.blocks += self._pool.take(max(0, num_blocks_for(num_slots) - len(self.blocks)))
-        self.num_slots = num_slots
+        self.blocks += self._pool.take(self.num_missing_blocks(num_rows))
+        self.num_slots = self.num_committed + num_rows
         try:
             yield
         finally:
@@ -103,6 +153,10 @@ class BlockTable:
         self.num_committed = num_kept
         self._shrink()
 
+    def num_missing_blocks(self, num_rows: int) -> int:
+        """Blocks that reserving so many rows would take."""
+        return max(0, num_blocks_for(self.num_committed + num_rows) - len(self.blocks))
+
     def _shrink(self) -> None:
         self.num_slots = self.num_committed
         num_kept = num_blocks_for(self.num_committed)
@@ -111,6 +165,8 @@ class BlockTable:
 
     def check(self) -> None:
         assert 0 <= self.num_committed <= self.num_slots <= BLOCK_SIZE * len(self.blocks)
+        for block in self.blocks[self.num_committed // BLOCK_SIZE :]:
+            assert self._pool.num_holders(block) == 1, "a block that may be written to is shared"
 
 
 def num_blocks_for(num_slots: int) -> int:

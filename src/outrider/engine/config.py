@@ -20,8 +20,13 @@ class EngineConfig:
         device: "cpu" or "cuda" (torch only).
         options: precision, threads, and whether rows must be bitwise.
         max_sequences: sequences that decode together; further requests wait.
-        max_cache_tokens: cache slots for all sequences together, padding included.
-        prefill_chunk: prompts are computed in pieces of this length, counted from position 0.
+        max_cache_tokens: cache slots for all sequences together, padding included; taken as they are needed.
+        memory_limit: bytes that models, cache and buffers may take; `max_cache_tokens` is lowered to what fits.
+        prefill_chunk: prompts are computed in pieces of this length, counted from position 0. Equal beginnings of
+            prompts are computed once, piece by piece, if it is a multiple of 32.
+        max_prefill_tokens: tokens of prompts in one step, in whole pieces; one piece always may.
+        max_prefix_tokens: of prompts that nobody uses any more, kept for requests that begin like them. They make room
+            when it is needed; with 0, only texts in the making share.
         draft_deadline: seconds that one call of a drafter may take; a text whose drafter took longer goes on plain.
         self_test: check a checkpoint's numbers the first time it is loaded on this machine.
 
@@ -39,14 +44,20 @@ class EngineConfig:
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
     max_sequences: int = 16
     max_cache_tokens: int = 131_072
-    prefill_chunk: int = 256
+    memory_limit: int | None = None
+    prefill_chunk: int = 128
+    max_prefill_tokens: int = 512
+    max_prefix_tokens: int = 16_384
     self_test: bool = True
     draft_deadline: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("max_sequences", "max_cache_tokens", "prefill_chunk"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"{name} is {getattr(self, name)}, but must be 1 or more")
+        least = {"max_sequences": 1, "max_cache_tokens": 1, "prefill_chunk": 1, "max_prefill_tokens": 1}
+        for name, lowest in {**least, "max_prefix_tokens": 0}.items():
+            if getattr(self, name) < lowest:
+                raise ParameterError(f"{name} is {getattr(self, name)}, but must be {lowest} or more")
+        if self.memory_limit is not None and self.memory_limit < 1:
+            raise ParameterError(f"memory_limit is {self.memory_limit} bytes, but must be 1 or more")
         if self.runtime not in get_args(RuntimeName):
             raise ParameterError(f"runtime is {self.runtime!r}, but must be one of {', '.join(get_args(RuntimeName))}")
         if self.device != "cpu" and self.runtime != "torch":

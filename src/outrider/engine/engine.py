@@ -7,23 +7,25 @@ computed: there is no other loop. Knows no checkpoints and no prompts' text: it 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence as Sequences
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from outrider.cache.table import BLOCK_SIZE, BlockPool, BlockTable
+from outrider.cache.books import CacheBooks
+from outrider.cache.table import BLOCK_SIZE, BlockPool
 from outrider.draft.base import Draft, Drafter
 from outrider.engine.batch import LogitRows, kept_rows, rows_of
 from outrider.engine.config import EngineConfig
-from outrider.engine.faults import GuardedDrafter
-from outrider.engine.scheduler import Scheduler
+from outrider.engine.faults import Guard
+from outrider.engine.scheduler import Limits, Scheduler
 from outrider.engine.stream import Delta, TextStream
 from outrider.model.tokenizer import Tokenizer
 from outrider.policy.base import Policy
 from outrider.request import FinishReason, Request
 from outrider.runtime.base import ModelOutput, Runtime, SequenceRows
 from outrider.sampling import History
-from outrider.sequence import DecodeStep, ScheduledBatch, ScheduledSequence, Sequence
+from outrider.sequence import DecodeStep, ScheduledBatch, Sequence
 from outrider.stats import STAGES, Stage
 from outrider.tree import TokenTree, Verdict
 from outrider.verify.base import Verifier
@@ -46,7 +48,6 @@ class _Live:
     """An unfinished sequence with what the engine keeps for it."""
 
     sequence: Sequence
-    table: BlockTable
     stream: TextStream
     history: History
 
@@ -56,25 +57,25 @@ class Engine:
 
     def __init__(self, parts: Parts, config: EngineConfig) -> None:
         self.parts = parts
-        self.drafter = GuardedDrafter(parts.drafter, parts.target.config.vocab_size, parts.clock, config.draft_deadline)
+        self.guard = Guard(parts.target.config.vocab_size, parts.clock, config.draft_deadline)
+        self.drafter = self.guard.around(parts.drafter)
         self.pool = BlockPool(config.max_cache_tokens // BLOCK_SIZE, parts.target.resize)
-        self.scheduler = Scheduler(
-            parts.policy,
-            max_sequences=config.max_sequences,
-            max_blocks=self.pool.max_blocks,
+        self.books = CacheBooks(
+            self.pool,
+            parts.target.move,
             prefill_chunk=config.prefill_chunk,
-            min_rows=parts.target.min_rows,
+            max_prefix_tokens=config.max_prefix_tokens,
         )
+        limits = Limits(config.max_sequences, config.max_prefill_tokens, parts.target.min_rows)
+        self.scheduler = Scheduler(parts.policy, self.books, limits, forget=self.drafter.release)
         self._live: dict[int, _Live] = {}
 
     def add(self, request: Request) -> Sequence:
         """Queue a request; its sequence shows how it fares."""
-        sequence = Sequence.start(request)
-        self.scheduler.add(sequence)
-        self._live[request.request_id] = _Live(
-            sequence, BlockTable(self.pool), TextStream(self.parts.tokenizer, request), History(request)
-        )
-        return sequence
+        live = _Live(Sequence.start(request), TextStream(self.parts.tokenizer, request), History(request))
+        self.scheduler.add(live.sequence)
+        self._live[request.request_id] = live
+        return live.sequence
 
     def step(self) -> list[Delta]:
         """One pass of the loop: what it added to which texts. Empty while prompts are being computed."""
@@ -118,20 +119,17 @@ class Engine:
         """Assert the invariants that hold between steps."""
         self.scheduler.check()
         self.drafter.check()
-        self.pool.check(live.table for live in self._live.values())
-        for live in self._live.values():
-            assert live.table.num_committed == live.table.num_slots == live.sequence.num_computed
+        assert {live.sequence for live in self._live.values()} == {*self.scheduler.running, *self.scheduler.waiting}
 
     def _propose(self, batch: ScheduledBatch) -> Draft:
-        if batch.kind == "prefill":  # a drafter's own prefill waits until it is asked to draft
-            return Draft([TokenTree() for _ in batch.items])
+        """Nobody is asked to draft for a prompt: a drafter's own prefill waits until there is a budget."""
         return self.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
         """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
         rows: list[SequenceRows] = []
         for item, tree in zip(batch.items, draft.trees, strict=True):
-            table = self._table(item)
+            table = self.books.table(item.sequence)
             num_rows = max(item.num_tokens + len(tree), self.parts.target.min_rows)
             reserved.enter_context(table.reserve(num_rows))
             rows.append(rows_of(item, tree, table))
@@ -157,20 +155,23 @@ class Engine:
 
     def _commit(self, batch: ScheduledBatch, verdicts: list[Verdict | None]) -> None:
         for item, verdict in zip(batch.items, verdicts, strict=True):
-            table = self._table(item)
+            table = self.books.table(item.sequence)
             moves = table.commit(kept_rows(item, verdict.path if verdict else ()))
             if moves:
                 self.parts.target.move(table.blocks, moves)
             item.sequence.num_computed = table.num_committed
+            self.books.publish(item.sequence)
 
     def _advance(self, batch: ScheduledBatch, draft: Draft, verdicts: Sequences[Verdict | None]) -> list[Delta]:
         """Tell the drafter, append the tokens, stream out."""
         deltas: list[Delta] = []
+        assert draft.sources is not None
         try:
-            for item, tree, verdict in zip(batch.items, draft.trees, verdicts, strict=True):
+            for item, tree, source, verdict in zip(batch.items, draft.trees, draft.sources, verdicts, strict=True):
                 if verdict is not None:
                     self.drafter.observe(item.sequence, tree, verdict)
                     deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
+                    item.sequence.stats.accepted_from += Counter({source: verdict.num_accepted})
         except BaseException:
             # The cache already holds tokens that some texts do not: none of the batch can go on.
             for item in batch.items:
@@ -212,13 +213,9 @@ class Engine:
     def _finish(self, live: _Live, reason: FinishReason) -> None:
         live.sequence.finish_reason = reason
         self.scheduler.remove(live.sequence)
-        live.table.release()
         self.drafter.release(live.sequence)
         self.parts.policy.release(live.sequence)
         del self._live[live.sequence.request.request_id]
-
-    def _table(self, item: ScheduledSequence) -> BlockTable:
-        return self._live[item.sequence.request.request_id].table
 
 
 def _as_step(

@@ -1,7 +1,8 @@
-"""A broken drafter is not an outage: its request goes on plain. Knows drafters and clocks; no models, no cache.
+"""A broken drafter is not an outage: its texts go on without it. Knows drafters and clocks; no models, no cache.
 
-Whatever a drafter does, the text is the target's, so a fault costs speed only. A text whose draft failed is not drafted
-for again; another request gets another chance. A call that runs late cannot be interrupted, only not repeated.
+Whatever a drafter does, the text is the target's, so a fault costs speed only. A drafter that failed is not asked about
+those texts again; other texts give it another chance, and other members of a cascade go on. A call that runs late
+cannot be interrupted, only not repeated.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence as Sequences
-from typing import Literal
+from typing import Any, Literal
 
 from outrider.draft.base import Draft, Drafter, fault_of
+from outrider.draft.cascade import Cascade
 from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
@@ -19,85 +21,118 @@ FaultKind = Literal["raised", "malformed", "late"]
 _LOG = logging.getLogger("outrider")
 
 
-class GuardedDrafter:
-    """Asks a drafter, and survives it.
+class Guard:
+    """What a drafter is held to, and what was seen of it.
 
     Args:
-        drafter: whose faults are expected.
         vocab_size: the target's.
         clock: gives seconds.
         deadline: seconds that one call may take.
 
     Attributes:
-        faults: how often each kind was seen. Each is logged once.
+        faults: how often each kind was seen. The first of each is logged.
     """
 
-    def __init__(self, drafter: Drafter, vocab_size: int, clock: Callable[[], float], deadline: float) -> None:
-        self.drafter = drafter
+    def __init__(self, vocab_size: int, clock: Callable[[], float], deadline: float) -> None:
+        self.vocab_size = vocab_size
+        self.clock = clock
+        self.deadline = deadline
         self.faults: Counter[FaultKind] = Counter()
-        self._vocab_size = vocab_size
-        self._clock = clock
-        self._deadline = deadline
+
+    def around(self, drafter: Drafter) -> Drafter:
+        """A drafter that does no harm; of a cascade, every member by itself."""
+        if isinstance(drafter, Cascade):
+            return Cascade([GuardedDrafter(member, self) for member in drafter.members])
+        return GuardedDrafter(drafter, self)
+
+    def note(self, kind: FaultKind, message: str, sequences: Sequences[Sequence]) -> None:
+        """Count it, log the first of its kind, and say it in the results."""
+        self.faults[kind] += 1
+        if self.faults[kind] == 1:
+            _LOG.warning("%s: the texts go on without it, and are the same", message)
+        for sequence in sequences:
+            if sequence.draft_fault is None:
+                sequence.draft_fault = f"{message} at token {sequence.num_output_tokens}"
+
+
+class GuardedDrafter(Drafter):
+    """Asks another drafter, and survives it."""
+
+    def __init__(self, drafter: Drafter, guard: Guard) -> None:
+        self.name = drafter.name
+        self.drafter = drafter
+        self._guard = guard
+        self._failed: set[int] = set()  # requests
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.drafter.sources
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         """A draft that can be trusted not to harm. Only texts that may have one are shown to the drafter."""
         asked = [
             index
             for index, (sequence, budget) in enumerate(zip(sequences, budgets, strict=True))
-            if budget.limit > 0 and sequence.draft_fault is None
+            if budget.limit > 0 and sequence.request.request_id not in self._failed
         ]
-        complete = Draft([TokenTree()] * len(sequences), [None] * len(sequences), [self.drafter.name] * len(sequences))
+        trees, sources = [TokenTree()] * len(sequences), [self.name] * len(sequences)
+        scores: list[tuple[float, ...] | None] = [None] * len(sequences)
         if not asked:
-            return complete._replace(num_steps=0)
+            return Draft(trees, scores, sources, num_steps=0)
         some = self._ask([sequences[index] for index in asked], [budgets[index] for index in asked])
-        assert complete.scores is not None
-        assert complete.sources is not None
         for place, index in enumerate(asked):
-            complete.trees[index] = some.trees[place]
-            complete.scores[index] = some.scores[place] if some.scores else None
-            complete.sources[index] = some.sources[place] if some.sources else self.drafter.name
-        deepest = max((max(tree.depths(), default=0) for tree in complete.trees), default=0)
+            trees[index] = some.trees[place]
+            scores[index] = some.scores[place] if some.scores else None
+            sources[index] = some.sources[place] if some.sources else self.name
+        deepest = max((max(tree.depths(), default=0) for tree in trees), default=0)
         num_steps = deepest if some.num_steps is None else some.num_steps
-        return complete._replace(num_steps=num_steps, num_caught_up=some.num_caught_up)
+        return Draft(trees, scores, sources, num_steps, some.num_caught_up)
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
-        """Tell the drafter what became of its draft."""
-        if sequence.draft_fault is None:
+        if sequence.request.request_id not in self._failed:
             try:
                 self.drafter.observe(sequence, tree, verdict)
             except Exception as error:  # noqa: BLE001 - a drafter may be anybody's code
                 self._note("raised", _words(error), [sequence])
 
     def release(self, sequence: Sequence) -> None:
-        """Have the drafter forget a sequence."""
         try:
             self.drafter.release(sequence)
         except Exception as error:  # noqa: BLE001 - as above
             self._note("raised", _words(error), [sequence])
+        if sequence.finish_reason:  # and not preempted
+            self._failed.discard(sequence.request.request_id)
+
+    def memory(self) -> int:
+        return self.drafter.memory()
+
+    def describe(self) -> dict[str, Any]:
+        return self.drafter.describe()
 
     def check(self) -> None:
         self.drafter.check()
 
     def _ask(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         nothing = Draft([TokenTree() for _ in sequences], num_steps=0)
-        began = self._clock()
+        began = self._guard.clock()
         try:
             draft = self.drafter.propose(sequences, budgets)
             faults = self._faults_of(draft, budgets)
         except Exception as error:  # noqa: BLE001 - as above
             self._note("raised", _words(error), sequences)
             return nothing
-        seconds = self._clock() - began
+        seconds = self._guard.clock() - began
         if isinstance(faults, str):
             self._note("malformed", faults, sequences)
             return nothing
-        if seconds > self._deadline:
-            self._note("late", f"took {seconds:.3g} s, but may take {self._deadline:g} s", sequences)
+        if seconds > self._guard.deadline:
+            self._note("late", f"took {seconds:.3g} s, but may take {self._guard.deadline:g} s", sequences)
         for index, fault in enumerate(faults):
             if fault:
                 self._note("malformed", fault, [sequences[index]])
-                draft.trees[index] = TokenTree()
-        return draft
+        trees = [TokenTree() if fault else tree for tree, fault in zip(draft.trees, faults, strict=True)]
+        scores = [None if fault else each for each, fault in zip(_scores(draft), faults, strict=True)]
+        return draft._replace(trees=trees, scores=scores)
 
     def _faults_of(self, draft: Draft, budgets: Sequences[DraftBudget]) -> str | list[str | None]:
         """One fault of the whole draft, or one or none of each tree."""
@@ -105,21 +140,18 @@ class GuardedDrafter:
             values = getattr(draft, name)
             if values is not None and len(values) != len(budgets):
                 return f"made {len(values)} {name} for {len(budgets)} sequences"
-        scores = draft.scores or [None] * len(budgets)
         return [
-            fault_of(tree, tree_scores, budget, self._vocab_size)
-            for tree, tree_scores, budget in zip(draft.trees, scores, budgets, strict=True)
+            fault_of(tree, scores, budget, self._guard.vocab_size)
+            for tree, scores, budget in zip(draft.trees, _scores(draft), budgets, strict=True)
         ]
 
     def _note(self, kind: FaultKind, what: str, sequences: Sequences[Sequence]) -> None:
-        """Count it, log the first of its kind, and draft no more for these texts."""
-        self.faults[kind] += 1
-        message = f"drafter {self.drafter.name!r} {what}"
-        if self.faults[kind] == 1:
-            _LOG.warning("%s: the text goes on without drafts, and is the same", message)
-        for sequence in sequences:
-            if sequence.draft_fault is None:
-                sequence.draft_fault = message
+        self._guard.note(kind, f"drafter {self.name!r} {what}", sequences)
+        self._failed.update(sequence.request.request_id for sequence in sequences)
+
+
+def _scores(draft: Draft) -> list[tuple[float, ...] | None]:
+    return [None] * len(draft.trees) if draft.scores is None else draft.scores
 
 
 def _words(error: Exception) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import numbers
-import operator
-import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence as Sequences
 from dataclasses import dataclass
@@ -14,16 +11,15 @@ from typing import Any
 
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
-from outrider.engine.load import load_pair
+from outrider.engine.load import load
+from outrider.engine.requests import Prompt, RequestMaker
 from outrider.engine.stream import Delta
-from outrider.errors import ContextError, ModelError, ParameterError, UsageError
-from outrider.policy.fixed import DEFAULT_DEPTH, FixedPolicy
-from outrider.request import MAX_SEED, Exactness, FinishReason, Request, SamplingParams
-from outrider.sequence import Sequence
+from outrider.errors import ParameterError, UsageError
+from outrider.policy.marginal import AutoPolicy
+from outrider.request import Depth, Exactness, FinishReason, SamplingParams, TokenLogProbs
+from outrider.sequence import Decision, Sequence
 from outrider.stats import SequenceStats
 from outrider.verify.coupled import CoupledVerifier
-
-Prompt = str | Sequences[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +35,11 @@ class Generation:
         seed: of the noise; the same seed gives the same text.
         exactness: what this run promises: "bitwise", or "seed" where rounding may decide a near-tie.
         stats: steps, acceptance and seconds.
+        stream: index among the texts of one prompt.
+        log_probs: of each token, where asked for.
+        decisions: what the policy decided about drafting, and why, oldest first.
+        draft_fault: what a drafter did wrong, after which the text went on without it; None if nothing.
+        num_preempted: how often its cache was given to others, and computed again.
 
     Example:
         >>> from outrider import LLM, SamplingParams, bundled_pair
@@ -55,6 +56,11 @@ class Generation:
     seed: int
     exactness: Exactness
     stats: SequenceStats
+    stream: int = 0
+    log_probs: tuple[TokenLogProbs, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    draft_fault: str | None = None
+    num_preempted: int = 0
 
 
 class LLM:
@@ -62,9 +68,13 @@ class LLM:
 
     Args:
         target: a folder with a Hugging Face checkpoint, a hub id, or a loaded transformers model (torch runtime).
-        draft: None, "suffix", another checkpoint of the same vocabulary, or a `Drafter`.
+        draft: None, "suffix", another checkpoint of the same vocabulary, a `Drafter`, or a list of several, cheapest
+            first, of which each step uses what is worth most.
         tokenizer: a folder with a tokenizer.json, for a target that brings none.
         config: how to run.
+
+    Attributes:
+        ledger: what is taken at most, as declared before anything was; None for a model that was loaded before.
 
     Raises:
         ModelError: a checkpoint cannot be used, or the two do not fit.
@@ -89,40 +99,35 @@ class LLM:
         config: EngineConfig | None = None,
     ) -> None:
         self.config = config or EngineConfig(runtime="openvino" if isinstance(target, (str, Path)) else "torch")
-        loaded, self.drafter = load_pair(target, draft, self.config, tokenizer)
-        self.target, self.tokenizer = loaded.runtime, loaded.tokenizer
+        loaded = load(target, draft, self.config, tokenizer)
+        self.config, self.ledger = loaded.config, loaded.ledger
+        self.target, self.tokenizer, self.drafter = loaded.target.runtime, loaded.target.tokenizer, loaded.drafter
         self.verifier = CoupledVerifier()
-        self.engine = Engine(
-            Parts(
-                target=self.target,
-                drafter=self.drafter,
-                verifier=self.verifier,
-                policy=FixedPolicy(),
-                tokenizer=self.tokenizer,
-            ),
-            self.config,
-        )
-        self._num_requests = 0
+        self._requests = RequestMaker(self.target.config, self.tokenizer)
         self._unread: dict[int, deque[Delta]] = {}
+        self._new_costs = loaded.new_costs
+        self.forget()
 
     def generate(
         self,
         prompts: Prompt | Sequences[Prompt],
         params: SamplingParams | Sequences[SamplingParams] | None = None,
         *,
-        depth: int = DEFAULT_DEPTH,
+        depth: Depth = "auto",
+        predictions: str | Sequences[str | None] | None = None,
     ) -> list[Generation]:
-        """Finish all prompts, decoding them together, and return them in order.
+        """Finish all prompts, decoding them together, and return them in order, `n` texts for each.
 
         Args:
             prompts: texts or token ids; one or several.
             params: for all, or one for each.
-            depth: tokens to draft a step; 0 is plain decoding.
+            depth: tokens to draft a step; 0 is plain decoding, "auto" whatever is fastest.
+            predictions: for each prompt a text that its output may resemble, such as a file to be edited, or None.
 
         Raises:
             ParameterError, ContextError: a prompt or an option is out of range; nothing was generated.
         """
-        sequences = self._add(_as_prompt_list(prompts), params, depth)
+        sequences = self.start(prompts, params, depth=depth, predictions=predictions)
         texts = {sequence.request.request_id: "" for sequence in sequences}
         for delta in self._run(sequences):
             texts[delta.request_id] += delta.text
@@ -133,7 +138,8 @@ class LLM:
         prompts: Prompt | Sequences[Prompt],
         params: SamplingParams | Sequences[SamplingParams] | None = None,
         *,
-        depth: int = DEFAULT_DEPTH,
+        depth: Depth = "auto",
+        predictions: str | Sequences[str | None] | None = None,
     ) -> Iterator[Delta]:
         """Like `generate`, but yields what each step adds, from the first `next` on.
 
@@ -145,11 +151,50 @@ class LLM:
             >>> sum(len(delta.token_ids) for delta in llm.stream("import os", SamplingParams(max_tokens=5)))
             5
         """
-        yield from self._run(self._add(_as_prompt_list(prompts), params, depth))
+        yield from self._run(self.start(prompts, params, depth=depth, predictions=predictions))
 
-    def start(self, prompt: Prompt, params: SamplingParams, *, depth: int = DEFAULT_DEPTH) -> Sequence:
-        """Queue one prompt without running it: for callers that drive `engine.step()` themselves."""
-        return self._add([prompt], params, depth)[0]
+    def start(
+        self,
+        prompts: Prompt | Sequences[Prompt],
+        params: SamplingParams | Sequences[SamplingParams] | None = None,
+        *,
+        depth: Depth = "auto",
+        predictions: str | Sequences[str | None] | None = None,
+    ) -> list[Sequence]:
+        """Queue prompts without running them, for callers that drive `engine.step()` themselves: all, or none.
+
+        Returns:
+            `n` sequences for each prompt, prompt after prompt.
+        """
+        prompt_list = _as_prompt_list(prompts)
+        params_list = _one_each(params or SamplingParams(), SamplingParams, len(prompt_list), "params")
+        prediction_list = _one_each(predictions, str | None, len(prompt_list), "predictions")
+        requests = [
+            request
+            for parts in zip(prompt_list, params_list, prediction_list, strict=True)
+            for request in self._requests.make(*parts, depth)
+        ]
+        sequences: list[Sequence] = []
+        try:
+            sequences.extend(map(self.engine.add, requests))
+        except UsageError:
+            for sequence in sequences:
+                self.engine.cancel(sequence.request.request_id)
+            raise
+        return sequences
+
+    def forget(self) -> None:
+        """Have the policy forget what it learned of costs and agreement; only while nothing runs."""
+        assert not self._unread, "texts are being written"
+        self.policy = AutoPolicy(self._new_costs(), self.drafter.sources)
+        parts = Parts(
+            target=self.target,
+            drafter=self.drafter,
+            verifier=self.verifier,
+            policy=self.policy,
+            tokenizer=self.tokenizer,
+        )
+        self.engine = Engine(parts, self.config)
 
     def generation(self, sequence: Sequence, text: str) -> Generation:
         """The result of a finished sequence."""
@@ -164,6 +209,11 @@ class LLM:
             # Siblings stand between a row and its ancestors, so a branching tree's rows may round differently.
             exactness="seed" if sequence.stats.num_branching else self.target.exactness,
             stats=sequence.stats,
+            stream=sequence.request.stream,
+            log_probs=tuple(sequence.log_probs),
+            decisions=tuple(sequence.decisions),
+            draft_fault=sequence.draft_fault,
+            num_preempted=sequence.num_preempted,
         )
 
     def memory(self) -> dict[str, int]:
@@ -177,6 +227,7 @@ class LLM:
             "target": self.target.describe(),
             "drafter": self.drafter.describe(),
             "verification": self.verifier.name,
+            "policy": self.policy.name,
             "exactness": self.target.exactness,
             "prefill_chunk": self.config.prefill_chunk,
         }
@@ -200,68 +251,16 @@ class LLM:
                 del self._unread[request_id]
                 self.engine.cancel(request_id)
 
-    def _add(
-        self,
-        prompts: list[Prompt],
-        params: SamplingParams | Sequences[SamplingParams] | None,
-        depth: int,
-    ) -> list[Sequence]:
-        """Queue all prompts or, if one of them cannot be, none."""
-        if params is None or isinstance(params, SamplingParams):
-            params_list = [params or SamplingParams()] * len(prompts)
-        else:
-            params_list = list(params)
-        if len(params_list) != len(prompts):
-            raise ParameterError(f"{len(prompts)} prompts but {len(params_list)} params: give one, or one for each")
-        requests = [self._request(*pair, depth) for pair in zip(prompts, params_list, strict=True)]
-        sequences: list[Sequence] = []
-        try:
-            sequences.extend(map(self.engine.add, requests))
-        except UsageError:
-            for sequence in sequences:
-                self.engine.cancel(sequence.request.request_id)
-            raise
-        return sequences
-
-    def _request(self, prompt: Prompt, params: SamplingParams, depth: int) -> Request:
-        token_ids = self._token_ids(prompt)
-        num_left = self.target.config.max_context - len(token_ids)
-        if num_left < 1:
-            raise ContextError(
-                f"the prompt has {len(token_ids)} tokens, but the target's context is {self.target.config.max_context} "
-                f"tokens and must hold at least one more: shorten the prompt"
-            )
-        if params.stop and self.tokenizer is None:
-            raise ParameterError("stop texts need a tokenizer, and the target has none: use stop_token_ids")
-        self._num_requests += 1
-        return Request(
-            request_id=self._num_requests - 1,
-            prompt_token_ids=token_ids,
-            params=dataclasses.replace(params, max_tokens=min(params.max_tokens, num_left)),
-            seed=secrets.randbelow(MAX_SEED) if params.seed is None else operator.index(params.seed),
-            depth=depth,
-            end_token_ids=frozenset(params.stop_token_ids) | self._model_end_token_ids(params),
-        )
-
-    def _model_end_token_ids(self, params: SamplingParams) -> frozenset[int]:
-        return frozenset() if params.ignore_eos else frozenset(self.target.config.eos_token_ids)
-
-    def _token_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        if isinstance(prompt, str):
-            if self.tokenizer is None:
-                raise ModelError("the target has no tokenizer.json: give the prompt as token ids")
-            token_ids = tuple(self.tokenizer.encode(prompt))
-        else:
-            token_ids = tuple(map(operator.index, prompt))
-        if not token_ids:
-            raise ParameterError("the prompt is empty: give at least one token")
-        vocab_size = self.target.config.vocab_size
-        if not all(0 <= token_id < vocab_size for token_id in token_ids):
-            raise ParameterError(f"a prompt's token id is outside the vocabulary of {vocab_size}")
-        return token_ids
-
 
 def _as_prompt_list(prompts: Prompt | Sequences[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], numbers.Integral)):
         return [prompts]  # pyright: ignore[reportReturnType]
     return list(prompts)  # pyright: ignore[reportReturnType]
+
+
+def _one_each(values: Any, kind: Any, count: int, name: str) -> list[Any]:
+    """A single value for all, or one for each prompt."""
+    each = [values] * count if isinstance(values, kind) else list(values)
+    if len(each) != count:
+        raise ParameterError(f"{count} prompts but {len(each)} {name}: give one, or one for each")
+    return each

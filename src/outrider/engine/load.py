@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +15,21 @@ from numpy.typing import NDArray
 
 from outrider.cache.table import BLOCK_SIZE
 from outrider.draft.base import Drafter
+from outrider.draft.cascade import Cascade
 from outrider.draft.model import ModelDrafter
-from outrider.draft.none import NoDrafter
+from outrider.draft.prediction import PredictionDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.config import EngineConfig
+from outrider.engine.memory import Ledger, ModelSize, plan_memory
 from outrider.errors import ModelError, UsageError
 from outrider.model.checkpoint import resolve_checkpoint
+from outrider.model.config import read_config
 from outrider.model.tokenizer import Tokenizer
-from outrider.model.weights import fingerprint
+from outrider.model.weights import Weights, fingerprint
+from outrider.policy.cost import StepCosts
 from outrider.runtime.base import Runtime
 from outrider.runtime.numerics import check_numerics, run_self_test
+from outrider.runtime.profile import DRAFT_WIDTHS, TARGET_WIDTHS, Profile, recalled_profile
 
 # The first load of a larger checkpoint does not ask transformers, which would need as much memory again.
 MAX_REFERENCE_BYTES = 2_000_000_000
@@ -37,44 +43,107 @@ class LoadedModel(NamedTuple):
     folder: Path | None = None
 
 
-def load_pair(
-    target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | None = None
-) -> tuple[LoadedModel, Drafter]:
-    """A target and its drafter, loaded at once: most of loading is compiling, which leaves Python to the other.
+class Loaded(NamedTuple):
+    """A target, what drafts for it, and how they are to run."""
+
+    target: LoadedModel
+    drafter: Drafter
+    config: EngineConfig
+    ledger: Ledger | None
+    new_costs: Callable[[], StepCosts]
+
+
+def load(target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | None = None) -> Loaded:
+    """A target and its drafters, loaded at once: most of loading is compiling, which leaves Python to the other.
+
+    Args:
+        target: a folder, a hub id or a loaded transformers model.
+        draft: None, "none", "suffix", a model like the target, a `Drafter`, or a list of these, cheapest first.
+        config: how to run.
+        tokenizer: a folder with a tokenizer.json, for a target that brings none.
 
     Raises:
         ModelError: a checkpoint cannot be used, or the two do not fit.
         UsageError: the runtime asked for is not installed.
     """
-    is_model = not (draft in (None, "none", "suffix") or isinstance(draft, Drafter))
+    drafts = _as_list(draft)
+    ledger, config = _plan(target, drafts, config)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        loading = pool.submit(_load, draft, config, bitwise=False) if is_model else None
+        loading = {
+            place: pool.submit(_load, each, config, bitwise=False)
+            for place, each in enumerate(drafts)
+            if _is_model(each)
+        }
         loaded = _load(target, config, bitwise=True)
-        draft = loading.result() if loading else draft
+        for place, model in loading.items():
+            drafts[place] = model.result()
     if tokenizer is not None:
         loaded = loaded._replace(tokenizer=Tokenizer.from_folder(Path(tokenizer)))
     # One after the other: transformers, which may be asked, changes settings of the whole process while it loads.
-    for model in (loaded, draft):
+    for model in (loaded, *drafts):
         if isinstance(model, LoadedModel) and config.self_test:
-            _self_test(model)
-    return loaded, make_drafter(draft, loaded, config)
+            _self_test(model, can_refer=config.memory_limit is None)
+    drafter = make_drafter(drafts, loaded, config)
+    return Loaded(loaded, drafter, config, ledger, _costs(loaded, drafts))
+
+
+def ledger_of(target: Any, draft: Any, config: EngineConfig) -> Ledger | None:
+    """What `load` would take, of which nothing is taken yet; None where a model is loaded already.
+
+    Raises:
+        ModelError, UsageError: as `load` does; the memory limit does not suffice.
+    """
+    return _plan(target, _as_list(draft), config)[0]
+
+
+def _plan(target: Any, drafts: list[Any], config: EngineConfig) -> tuple[Ledger | None, EngineConfig]:
+    models = [target, *filter(_is_model, drafts)]
+    if not all(isinstance(model, str | Path) for model in models):
+        if config.memory_limit is not None:
+            raise UsageError(
+                "memory_limit counts what is going to be loaded, but a model is loaded already: leave it out"
+            )
+        return None, config
+    first, *others = (_size_of(model, config) for model in models)
+    return plan_memory(first, others, config)
+
+
+def _size_of(source: str | Path, config: EngineConfig) -> ModelSize:
+    folder = resolve_checkpoint(source)
+    model_config = read_config(folder)
+    return ModelSize(model_config, Weights.from_folder(folder).num_bytes, config.options.dtype or model_config.dtype)
 
 
 def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
-    """A drafter from what a user may say: None, "none", "suffix", a model (loaded or not), or a `Drafter` of their own.
+    """A cascade of what a user may name: None, "none", "suffix", a model (loaded or not), a `Drafter`, or a list.
+
+    Predictions come with requests, so what drafts from them is always there.
 
     Raises:
         ModelError: a draft model of another vocabulary.
     """
+    drafts = _as_list(draft)
+    members = [make_member(each, target, config) for each in drafts if each not in (None, "none")]
+    return Cascade([PredictionDrafter(), *members])
+
+
+def _as_list(draft: Any) -> list[Any]:
+    return [*draft] if isinstance(draft, Sequence) and not isinstance(draft, str) else [draft]
+
+
+def make_member(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
+    """A drafter from one name, model or drafter; raises as `make_drafter` does."""
     if isinstance(draft, Drafter):
         return draft
-    if draft is None or draft == "none":
-        return NoDrafter()
     if draft == "suffix":
         return SuffixDrafter()
     model = draft if isinstance(draft, LoadedModel) else _load(draft, config, bitwise=False)
     _check_vocabularies(target, model)
     return ModelDrafter(model.runtime, config.max_cache_tokens // BLOCK_SIZE, target.runtime.config.vocab_size)
+
+
+def _is_model(draft: Any) -> bool:
+    return not (draft in (None, "none", "suffix") or isinstance(draft, Drafter))
 
 
 def _load(source: Any, config: EngineConfig, *, bitwise: bool) -> LoadedModel:
@@ -116,13 +185,25 @@ def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
         )
 
 
-def _self_test(model: LoadedModel) -> None:
+def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
+    """What a step costs, as far as that is known before the first."""
+    profile = _profile(target)
+    steps = [_profile(each, DRAFT_WIDTHS).points[0][1] for each in drafts if isinstance(each, LoadedModel)]
+    priors = {ModelDrafter.name: steps[0]} if steps else {}
+    return lambda: StepCosts(profile.points, target.runtime.computed_rows, priors, profile.change_seconds)
+
+
+def _profile(model: LoadedModel, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:
+    return recalled_profile(model.runtime, fingerprint(model.folder) if model.folder else None, widths)
+
+
+def _self_test(model: LoadedModel, *, can_refer: bool) -> None:
     """Check the runtime's numbers, against transformers' own where it is installed and would not fill the memory."""
     runtime, folder = model.runtime, model.folder
     if folder is None:  # transformers' own weights: nothing to compare with, and no file to remember them by
         runtime.exactness = run_self_test(runtime).exactness
         return
-    can_refer = runtime.memory().weights <= MAX_REFERENCE_BYTES and _is_installed("torch", "transformers")
+    can_refer &= runtime.memory().weights <= MAX_REFERENCE_BYTES and _is_installed("torch", "transformers")
     reference = functools.partial(_reference_logits, folder, str(runtime.options.dtype)) if can_refer else None
     check_numerics(runtime, fingerprint(folder), reference)
 

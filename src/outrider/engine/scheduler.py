@@ -1,43 +1,67 @@
 """Who runs in the next step. Knows token counts and cache blocks; no arrays, no models.
 
-First come, first served. A sequence is admitted when the cache has room for the longest text that it may become, so
-nothing that runs is ever without room. Prompts are computed first, each in chunks at fixed multiples from position 0;
-then all running sequences decode together.
+First come, first served. A sequence is admitted when there is room for its text so far and a little more, not for the
+longest that it may become. When blocks run short, drafts are left out first; then the sequence that was admitted last
+loses its cache and waits again, at the front. The one admitted first never does, and `add` refuses what could not run
+alone: so that one finishes, then the next, and nothing waits for ever.
+
+Prompts' chunks and decoding rows never share a step. When there are both, the two kinds of steps take turns; and so do
+prompts that do not all fit into a step of theirs.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence as Sequences
+from typing import Literal, NamedTuple
 
-from outrider.cache.table import num_blocks_for
+from outrider.cache.books import CacheBooks, ChunkKey
+from outrider.cache.table import BLOCK_SIZE, num_blocks_for
 from outrider.errors import ContextError
 from outrider.policy.base import Policy
+from outrider.request import MAX_DEPTH
 from outrider.sequence import ScheduledBatch, ScheduledSequence, Sequence
-from outrider.tree import DraftBudget
+from outrider.tree import NO_DRAFT, DraftBudget
+
+# Rows of one sequence in a decoding step, with a chain: numerics are probed up to here.
+MAX_TILE = MAX_DEPTH + 1
+# Rows of a decoding step. Its buffers are declared by this, and where there are so many, guesses no longer pay.
+MAX_DECODE_ROWS = 512
 
 
-class Scheduler:
-    """Two queues: `waiting` for room, and `running`.
+class Limits(NamedTuple):
+    """What a step may take.
 
-    Args:
-        policy: sets the draft budgets.
+    Attributes:
         max_sequences: running at once.
-        max_blocks: cache blocks for all running sequences.
-        prefill_chunk: tokens of a prompt per step.
+        max_prefill_tokens: of prompts, in whole chunks; one chunk always may.
         min_rows: rows that a runtime stores for a sequence in a step at least.
     """
 
-    def __init__(
-        self, policy: Policy, *, max_sequences: int, max_blocks: int, prefill_chunk: int, min_rows: int
-    ) -> None:
+    max_sequences: int
+    max_prefill_tokens: int
+    min_rows: int
+
+
+class Scheduler:
+    """Two queues: `waiting` for room, and `running`, in the order in which they were admitted.
+
+    Args:
+        policy: sets the draft budgets.
+        books: of the target's cache.
+        limits: of a step.
+        forget: told of a sequence that loses its cache, so that a drafter's memory of it goes too.
+    """
+
+    def __init__(self, policy: Policy, books: CacheBooks, limits: Limits, forget: Callable[[Sequence], None]) -> None:
         self.policy = policy
-        self.max_sequences = max_sequences
-        self.max_blocks = max_blocks
-        self.prefill_chunk = prefill_chunk
-        self.min_rows = min_rows
+        self.books = books
+        self.limits = limits
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self._num_promised_blocks = 0
+        self._forget = forget
+        self._turns: list[Sequence] = []  # the running sequences; those whose prompt was computed last stand behind
+        self._last_kind: Literal["prefill", "decode"] = "decode"
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence.
@@ -45,54 +69,153 @@ class Scheduler:
         Raises:
             ContextError: it could not run even alone.
         """
-        if (num_blocks := self._num_blocks(sequence)) > self.max_blocks:
+        num_blocks = self._num_blocks(sequence, sequence.num_prompt_tokens + sequence.request.params.max_tokens)
+        if num_blocks > (max_blocks := self.books.pool.max_blocks):
             raise ContextError(
                 f"the prompt ({sequence.num_prompt_tokens} tokens) with max_tokens "
-                f"{sequence.request.params.max_tokens} needs {num_blocks} cache blocks, but the cache may have "
-                f"{self.max_blocks}: lower max_tokens, or raise max_cache_tokens"
+                f"{sequence.request.params.max_tokens} needs {num_blocks} cache blocks of {BLOCK_SIZE} tokens, but the "
+                f"cache may have {max_blocks}: lower max_tokens, or raise max_cache_tokens or the memory limit"
             )
         self.waiting.append(sequence)
 
     def schedule(self) -> ScheduledBatch | None:
-        """The next step's batch; None if nothing is left to do."""
+        """The next step's batch, for which there is room; None if nothing is left to do."""
         self._admit()
-        if prefilling := [sequence for sequence in self.running if sequence.is_prefilling]:
-            return ScheduledBatch("prefill", [self._chunk(sequence) for sequence in prefilling])
-        if self.running:
-            budgets = self.policy.plan(self.running)
-            items = [ScheduledSequence(*pair) for pair in zip(self.running, [1] * len(self.running), budgets)]
-            return ScheduledBatch("decode", items)
+        while self.running:
+            kind, items = self._choose()
+            if items := self._with_room(items):
+                self._last_kind = kind
+                return ScheduledBatch(kind, items)
         return None
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a finished or cancelled sequence."""
+        """Forget a finished or cancelled sequence, and free all that it held."""
         if sequence in self.running:
-            self.running.remove(sequence)
-            self._num_promised_blocks -= self._num_blocks(sequence)
+            self._stop(sequence)
         else:
             self.waiting.remove(sequence)
 
     def check(self) -> None:
-        """Assert that promises add up and stay within the cache."""
-        assert self._num_promised_blocks == sum(map(self._num_blocks, self.running)) <= self.max_blocks
-        assert len(self.running) <= self.max_sequences
+        """Assert that what runs is what the books hold, and that nobody is in two places."""
+        assert len({*self.running, *self.waiting}) == len(self.running) + len(self.waiting)
+        assert set(self._turns) == set(self.running)
+        assert len(self.running) == len(self._turns) <= self.limits.max_sequences
+        assert not any(sequence.num_computed for sequence in self.waiting)
         for sequence in [*self.waiting, *self.running]:
             sequence.check()
+        self.books.check(self.running)
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) < self.max_sequences:
-            num_blocks = self._num_blocks(self.waiting[0])
-            if self._num_promised_blocks + num_blocks > self.max_blocks:
+        """Let in who is next, as long as there is room: nobody overtakes."""
+        while self.waiting and len(self.running) < self.limits.max_sequences:
+            sequence = self.waiting[0]
+            num_promised = sum(
+                self._num_blocks_soon(each) - len(self.books.table(each).blocks) for each in self.running
+            )
+            num_needed = self._num_blocks_soon(sequence) - self.books.num_used_blocks(sequence)
+            if num_promised + num_needed > self.books.num_obtainable:
                 return
-            self._num_promised_blocks += num_blocks
-            self.running.append(self.waiting.popleft())
+            self.waiting.popleft()
+            self.running.append(sequence)
+            self._turns.append(sequence)
+            self.books.admit(sequence)
 
-    def _num_blocks(self, sequence: Sequence) -> int:
-        """Blocks for the longest text and the rows of its last step."""
-        num_slots = sequence.num_prompt_tokens + sequence.request.params.max_tokens
-        return num_blocks_for(num_slots + max(sequence.request.depth + 1, self.min_rows))
+    def _choose(self) -> tuple[Literal["prefill", "decode"], list[ScheduledSequence]]:
+        for sequence in self.running:
+            self.books.adopt(sequence)
+        prefilling = [sequence for sequence in self._turns if sequence.is_prefilling]
+        decoding = [sequence for sequence in self.running if not sequence.is_prefilling]
+        if prefilling and not (decoding and self._last_kind == "prefill"):
+            return "prefill", self._chunks(prefilling)
+        return "decode", self._with_budgets(self._tiles(decoding))
 
-    def _chunk(self, sequence: Sequence) -> ScheduledSequence:
-        """Up to the next multiple of the chunk length, leaving the prompt's last token as the first root."""
-        end = min((sequence.num_computed // self.prefill_chunk + 1) * self.prefill_chunk, len(sequence.token_ids) - 1)
-        return ScheduledSequence(sequence, end - sequence.num_computed, DraftBudget(0, 0))
+    def _chunks(self, sequences: Sequences[Sequence]) -> list[ScheduledSequence]:
+        """One whole chunk each, as many as the step may take. Who needs what another computes now gets it then."""
+        items: list[ScheduledSequence] = []
+        keys: set[ChunkKey] = set()
+        num_left = self.limits.max_prefill_tokens
+        for sequence in sequences:
+            key = self.books.key_of_next_chunk(sequence)
+            if key in keys:
+                continue
+            num_tokens = len(self.books.next_chunk(sequence))
+            num_left -= num_tokens
+            if items and num_left < 0:
+                break
+            items.append(ScheduledSequence(sequence, num_tokens, NO_DRAFT))
+            keys |= {key} if key else set()
+        taken = {item.sequence for item in items}
+        self._turns.sort(key=taken.__contains__)
+        return items
+
+    def _tiles(self, sequences: Sequences[Sequence]) -> list[ScheduledSequence]:
+        """All roots; and of texts that lost their cache, as many tokens as the step may take."""
+        items: list[ScheduledSequence] = []
+        num_left = MAX_DECODE_ROWS - len(sequences)
+        for sequence in sequences:
+            num_tokens = min(sequence.num_uncomputed, MAX_TILE, 1 + max(0, num_left))
+            num_left -= num_tokens - 1
+            items.append(ScheduledSequence(sequence, num_tokens, NO_DRAFT))
+        return items
+
+    def _with_budgets(self, items: list[ScheduledSequence]) -> list[ScheduledSequence]:
+        """Drafts for those that reach their root, as the policy thinks best for all of them together."""
+        asked = [place for place, item in enumerate(items) if item.reaches_root]
+        budgets = self.policy.plan([items[place].sequence for place in asked]) if asked else []
+        num_left = MAX_DECODE_ROWS - sum(item.num_tokens for item in items)
+        for place, budget in zip(asked, budgets, strict=True):
+            sequence, num_tokens, _ = items[place]
+            num_nodes = _num_nodes(budget)
+            if num_nodes <= num_left and (num_tokens == 1 or num_tokens + num_nodes <= MAX_TILE):
+                items[place] = ScheduledSequence(sequence, num_tokens, budget)
+                num_left -= num_nodes
+        return items
+
+    def _with_room(self, items: list[ScheduledSequence]) -> list[ScheduledSequence]:
+        """These parts with blocks for all their rows: with fewer drafts if need be, then with fewer sequences."""
+        while sum(map(self._num_missing_blocks, items)) > self.books.num_obtainable:
+            if not self._leave_out_a_draft(items):
+                preempted = self._preempt_last()
+                items = [item for item in items if item.sequence is not preempted]
+        return items
+
+    def _leave_out_a_draft(self, items: list[ScheduledSequence]) -> bool:
+        """Take the draft of the last one whose draft takes blocks; False if there is none."""
+        for place in reversed(range(len(items))):
+            plain = items[place]._replace(budget=NO_DRAFT)
+            if self._num_missing_blocks(plain) < self._num_missing_blocks(items[place]):
+                items[place] = plain
+                return True
+        return False
+
+    def _preempt_last(self) -> Sequence:
+        assert len(self.running) > 1, "a sequence has no room, though it was found to fit alone"
+        sequence = self.running[-1]
+        self._stop(sequence)
+        sequence.num_preempted += 1
+        self.waiting.appendleft(sequence)
+        self._forget(sequence)
+        return sequence
+
+    def _stop(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._turns.remove(sequence)
+        self.books.release(sequence)
+
+    def _num_missing_blocks(self, item: ScheduledSequence) -> int:
+        num_rows = max(item.num_tokens + _num_nodes(item.budget), self.limits.min_rows)
+        return self.books.table(item.sequence).num_missing_blocks(num_rows)
+
+    def _num_blocks_soon(self, sequence: Sequence) -> int:
+        """Blocks for the text and its next few tokens, so that who is let in does not drive itself out at once."""
+        longest = sequence.num_prompt_tokens + sequence.request.params.max_tokens
+        return self._num_blocks(sequence, min(len(sequence.token_ids) + BLOCK_SIZE, longest))
+
+    def _num_blocks(self, sequence: Sequence, num_tokens: int) -> int:
+        """Blocks for the text at this length, with the rows of its last step, which has no draft."""
+        return num_blocks_for(num_tokens - 1 + self.limits.min_rows)
+
+
+def _num_nodes(budget: DraftBudget) -> int:
+    """Of the largest tree allowed: it may have more than its longest chain."""
+    return budget.max_nodes if budget.limit else 0

@@ -51,6 +51,11 @@ class Weights:
     def __getitem__(self, name: str) -> RawTensor:
         return self._tensors[name]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors, as stored."""
+        return sum(raw.array.nbytes for raw in self._tensors.values())
+
     def check(self, config: ModelConfig) -> None:
         """Raise ModelError unless the tensors are those of the model, by name and shape."""
         expected = expected_shapes(config)
