@@ -1,18 +1,40 @@
-"""Drafts from the sequence's own text: what followed the longest earlier occurrence of the current ending.
+"""Drafts from text that was there before: what followed the longest earlier occurrence of the current ending.
 
 A suffix automaton (Blumer et al. 1985) of the text so far answers that in amortised constant time per token. Knows only
-token ids; costs no model, and is right exactly where a text repeats itself.
+token ids; costs no model, and is right exactly where a text repeats itself, or, if asked to remember, other texts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Sequences
+from typing import NamedTuple
 
 from outrider.draft.base import Draft, Drafter
+from outrider.draft.growth import paying_chain
+from outrider.draft.remembered import RememberedTexts
+from outrider.errors import ParameterError
 from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree
 
 MIN_MATCH_LENGTH = 2
+# What a text that has gone on in several ways from here takes off a score. Fitted, as the scores' form is, to code and
+# prose read as if they were being written: there it is worth as much as a match a quarter as long.
+AMBIGUITY = 2.0
+# Measured as the process's memory. Source code has 1.4 states a token, and a text at most 2.
+NUM_STATE_BYTES = 380
+
+
+class Continuation(NamedTuple):
+    """What a matching text went on with, and how surely this one will: a score for each token."""
+
+    tokens: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+def score_of(match_length: int) -> float:
+    """How surely a token comes next that followed a match of this length; every token that holds makes it longer."""
+    return math.log2(1 + match_length)
 
 
 class SuffixAutomaton:
@@ -40,15 +62,35 @@ class SuffixAutomaton:
         # The next time this ending comes up, the most recent place is the likeliest guide.
         self._end[repeated] = len(self.tokens)
 
-    def continuation(self, num_tokens: int) -> tuple[int, ...]:
+    @property
+    def match_length(self) -> int:
+        """How long the text's longest ending is that occurred before."""
+        return self._match_length
+
+    @property
+    def num_states(self) -> int:
+        return len(self._next)
+
+    def continuation(self, num_tokens: int) -> Continuation:
         """What followed the longest earlier occurrence of the text's ending, if that is long enough.
 
         An occurrence that reaches up to the ending is a repetition: it is unrolled as often as needed.
         """
         if self._match_length < MIN_MATCH_LENGTH:
-            return ()
+            return Continuation()
         period = len(self.tokens) - self._match_end
-        return tuple(self.tokens[self._match_end + index % period] for index in range(num_tokens))
+        tokens = tuple(self.tokens[self._match_end + index % period] for index in range(num_tokens))
+        return Continuation(tokens, self._scores(tokens))
+
+    def _scores(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
+        scores: list[float] = []
+        state: int | None = self._link[self._last]
+        for match_length, token in enumerate(tokens, start=self._match_length):
+            # Unrolled beyond the text's end there is no state, and nothing that speaks against it.
+            followers = self._next[state] if state is not None else {}
+            scores.append(score_of(match_length) - (AMBIGUITY if len(followers) > 1 else 0.0))
+            state = followers.get(token)
+        return tuple(scores)
 
     def _extend(self, token: int) -> None:
         created = self._add_state({}, self._length[self._last] + 1, len(self.tokens))
@@ -81,23 +123,57 @@ class SuffixAutomaton:
 
 
 class SuffixDrafter(Drafter):
-    """Keeps one automaton per sequence, fed with whatever tokens the text has gained since it was last asked."""
+    """Keeps one automaton per sequence, fed with whatever tokens the text has gained since it was last asked.
+
+    It may also remember what other requests were answered, finished or cancelled, but not what they asked. Drafts
+    change no text, but the time that they save tells that others' answers went on alike: ask for it only where all
+    requests may know of each other.
+
+    Args:
+        num_remembered: tokens of earlier outputs to draft from as well, the oldest forgotten first; 0: none.
+
+    Raises:
+        ParameterError: `num_remembered` is negative.
+    """
 
     name = "suffix"
 
-    def __init__(self) -> None:
+    def __init__(self, num_remembered: int = 0) -> None:
+        if num_remembered < 0:
+            raise ParameterError(f"num_remembered is {num_remembered}, but must be 0 (remember nothing) or more")
         self._automata: dict[int, SuffixAutomaton] = {}
+        self._remembered = RememberedTexts(num_remembered) if num_remembered else None
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
-        return Draft([self._chain(*pair) for pair in zip(sequences, budgets, strict=True)])
+        trees: list[TokenTree] = []
+        scores: list[tuple[float, ...] | None] = []
+        for sequence, budget in zip(sequences, budgets, strict=True):
+            found = self._continuation(sequence, budget.limit) if budget.limit > 0 else Continuation()
+            tree, tree_scores = paying_chain(*found, budget.worth)
+            trees.append(tree)
+            scores.append(tree_scores)
+        return Draft(trees, scores, num_steps=0)
 
     def release(self, sequence: Sequence) -> None:
         self._automata.pop(sequence.request.request_id, None)
+        if self._remembered is not None:
+            self._remembered.forget_reader(sequence.request.request_id)
+            if sequence.finish_reason is not None:
+                self._remembered.learn(sequence.output_token_ids)
 
-    def _chain(self, sequence: Sequence, budget: DraftBudget) -> TokenTree:
-        if budget.limit < 1:
-            return TokenTree()
+    def memory(self) -> int:
+        """Bytes, estimated."""
+        num_states = sum(automaton.num_states for automaton in self._automata.values())
+        return num_states * NUM_STATE_BYTES + (self._remembered.num_bytes if self._remembered else 0)
+
+    def _continuation(self, sequence: Sequence, num_tokens: int) -> Continuation:
+        """The text's own, unless a remembered text agrees with more of its ending."""
         automaton = self._automata.setdefault(sequence.request.request_id, SuffixAutomaton())
         for token in sequence.token_ids[len(automaton.tokens) :]:
             automaton.append(token)
-        return TokenTree.chain(automaton.continuation(budget.limit))
+        if self._remembered is not None:
+            match = self._remembered.find(sequence.request.request_id, sequence.token_ids)
+            if match.length > automaton.match_length:
+                tokens = self._remembered.following(match.end, num_tokens)
+                return Continuation(tokens, tuple(score_of(match.length + index) for index in range(len(tokens))))
+        return automaton.continuation(num_tokens)
