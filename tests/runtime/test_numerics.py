@@ -13,7 +13,8 @@ import pytest
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ModelError, NumericsError
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions
-from outrider.runtime.numerics import SelfTest, cache_folder, check_numerics, run_self_test
+from outrider.runtime.numerics import SelfTest, check_numerics, run_self_test
+from outrider.runtime.remembered import cache_folder
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.torch.runtime import TorchRuntime
 from tests.runtime.checkpoints import make_checkpoint
@@ -220,7 +221,7 @@ class TestMemory:
 
         monkeypatch.delenv("OUTRIDER_CACHE")
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-        monkeypatch.setattr("outrider.runtime.numerics.Path.home", no_home)
+        monkeypatch.setattr("outrider.runtime.remembered.Path.home", no_home)
         for _ in range(2):
             runtime = HashingRuntime()
             assert check_numerics(runtime, "abc").exactness == "bitwise"

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ModelError, ParameterError
 from outrider.runtime.base import RuntimeOptions, SequenceRows
-from outrider.runtime.openvino.layout import lay_out
-from outrider.runtime.openvino.runtime import OpenVinoRuntime
+from outrider.runtime.openvino.layout import Ladder, fill, lay_out
+from outrider.runtime.openvino.runtime import NUM_FILLING_BLOCKS, OpenVinoRuntime
 from tests.runtime.checkpoints import FAMILIES, make_checkpoint
 
 LLAMA3_ROPE = {
@@ -301,7 +301,7 @@ class TestMemory:
         runtime.forward([rows(0, 40)])
         before = resident()
         runtime.resize(50_000)
-        assert runtime.memory().cache == 2 * 3 * 50_000 * 2 * BLOCK_SIZE * 32 * 2
+        assert runtime.memory().cache == 2 * 3 * (50_000 + NUM_FILLING_BLOCKS) * 2 * BLOCK_SIZE * 32 * 2
         assert resident() - before < runtime.memory().cache / 20
 
     def test_norms_and_rotations_are_single_nodes(self, any_dtype):
@@ -320,3 +320,32 @@ class TestRefusal:
     def test_a_folder_without_a_model(self, tmp_path):
         with pytest.raises(ModelError):
             load(tmp_path)
+
+
+class TestFilling:
+    def test_few_rows_are_filled_up_to_one_of_a_few_numbers(self):
+        ladder = Ladder(5)
+        assert [ladder.rung(count) for count in (1, 5, 6, 17, 18, 65, 66)] == [5, 5, 9, 17, 25, 65, 66]
+
+    def test_a_number_stays_for_a_few_forwards_that_would_do_with_less(self):
+        ladder = Ladder(2)
+        assert [ladder.climb(count) for count in (9, 1, 1, 1, 1, 1)] == [9, 9, 9, 9, 2, 2]
+        assert [ladder.climb(count) for count in (9, 1, 9, 1, 1, 1, 1)] == [9, 9, 9, 9, 9, 9, 2]
+        assert [ladder.climb(count) for count in (65, 1)] == [65, 2]
+
+    def test_filling_is_a_sequence_of_its_own_that_no_row_sees(self):
+        layout = lay_out([rows(0, 2, [7])], 2)
+        fill(layout, 5, 11)
+        assert layout.input_ids == [*TOKEN_IDS[:2], 0, 0, 0]
+        assert (layout.subsequence_begins, layout.past_lens) == ([0, 2, 5], [0, 0])
+        assert (layout.block_indices, layout.block_indices_begins) == ([7, 11], [0, 1, 2])
+        assert layout.output_rows == [0, 1]
+
+    def test_what_the_cache_holds_survives_filling_and_growing(self, tmp_path):
+        folder = make_checkpoint(tmp_path, "qwen3")
+        runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(num_threads=1))
+        runtime.resize(1)
+        runtime.forward([SequenceRows(TOKEN_IDS[:20], 0, [0], ())])
+        wanted = np.array(runtime.forward([SequenceRows(TOKEN_IDS[20:21], 20, [0], [0])]).logits)
+        runtime.resize(3)
+        assert np.array_equal(runtime.forward([SequenceRows(TOKEN_IDS[20:21], 20, [0], [0])]).logits, wanted)

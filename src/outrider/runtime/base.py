@@ -116,6 +116,10 @@ class Runtime(ABC):
         raises AssertionError rather than reading other memory.
         """
 
+    def computed_rows(self, num_rows: Sequence[int]) -> int:
+        """How many rows a decoding forward computes for sequences of so many rows: what its cost depends on."""
+        return sum(max(rows, self.min_rows) for rows in num_rows)
+
     @abstractmethod
     def resize(self, num_blocks: int) -> None:
         """Make the cache arrays `num_blocks` large, keeping what they hold."""

@@ -8,16 +8,8 @@ computes something other than the model.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +19,7 @@ from outrider.cache.table import num_blocks_for
 from outrider.errors import ModelError, NumericsError
 from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import Runtime, SequenceRows
+from outrider.runtime.remembered import machine_key, recall, remember
 
 Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
@@ -82,23 +75,13 @@ def check_numerics(runtime: Runtime, fingerprint: str, reference: Reference | No
         ModelError: the logits are not finite.
         NumericsError: rows moved by more than rounding, or differ from the reference.
     """
-    path = cache_folder() / "numerics" / f"{_key(runtime, fingerprint)}.json"
-    found = _recall(path)
+    name = f"numerics/{machine_key(runtime, [PROBE_VERSION, fingerprint])}"
+    found = _recall(name)
     if found is None or (reference and found.reference_difference is None):
         found = run_self_test(runtime, reference)
-        _remember(path, found)
+        remember(name, found._asdict())
     runtime.exactness = found.exactness
     return found
-
-
-def cache_folder() -> Path:
-    """Where facts about this machine are kept between runs."""
-    if folder := os.environ.get("OUTRIDER_CACHE"):
-        return Path(folder)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrider"
-    except RuntimeError:  # a user without a home: under this name nothing is found and nothing can be kept
-        return Path(os.devnull)
 
 
 def run_self_test(runtime: Runtime, reference: Reference | None = None) -> SelfTest:
@@ -232,33 +215,9 @@ def _refuse_beyond_rounding(runtime: Runtime, finding: Finding) -> None:
         )
 
 
-def _key(runtime: Runtime, fingerprint: str) -> str:
-    """All that the bits can depend on: the model, the libraries, the options, the processor."""
-    facts = [PROBE_VERSION, fingerprint, runtime.describe(), asdict(runtime.options), _processor()]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    """The instruction sets: a virtual machine may offer others under the same name."""
-    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
-        for line in lines:
-            if line.startswith(("flags", "Features")):
-                return line
-    return platform.processor()
-
-
-def _recall(path: Path) -> SelfTest | None:
-    """What a file says; a damaged one says nothing."""
+def _recall(name: str) -> SelfTest | None:
+    found = recall(name)
     try:
-        return SelfTest(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return SelfTest(**found)
+    except TypeError:
         return None
-
-
-def _remember(path: Path, found: SelfTest) -> None:
-    """Write the file whole or not at all. Where it cannot be written, the next load tests again."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(found._asdict(), file)
-        Path(file.name).replace(path)

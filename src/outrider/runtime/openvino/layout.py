@@ -6,6 +6,9 @@ Of two sequences, the second a tree of three rows on 40 slots:
     position_ids         0 1 | 40 41 41    past_lens             0 40
     block_indices        7 | 3 9           block_indices_begins  0 1 3
     qq_bias              100 110 101       qq_bias_begins        0 0 9      (who sees whom; empty: each sees all before)
+
+A change of the number of rows makes OpenVINO prepare every layer anew, which takes longer than computing a few rows
+more: 4 ms for 14 layers, 10 ms for 32. So the rows of a decoding forward are filled up to one of a few numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +18,12 @@ from typing import NamedTuple
 
 from outrider.cache.table import num_blocks_for
 from outrider.runtime.base import SequenceRows
+
+# Numbers of rows that decoding forwards are filled up to. Beyond the last, computing costs more than preparing.
+RUNGS = (2, 5, 9, 13, 17, 25, 33, 49, 65)
+# A number stays for this many forwards that would do with a smaller one.
+PATIENCE = 3
+MAX_FILLING = 16
 
 # Any token does in a padding row: nobody reads its logits, and the next forward writes over its slot.
 PADDING_TOKEN = 0
@@ -33,6 +42,28 @@ class RowLayout(NamedTuple):
     qq_bias: list[int]
     qq_bias_begins: list[int]
     max_context_len: list[int]  # a single value
+
+
+class Ladder:
+    """Chooses to what number of rows a forward is filled up, and is slow to go down."""
+
+    def __init__(self, first: int) -> None:
+        self._rungs = tuple(rung for rung in RUNGS if rung >= first)
+        self._last = 0
+        self._num_idle = 0
+
+    def rung(self, num_rows: int) -> int:
+        """The least number that is enough."""
+        return next((rung for rung in self._rungs if rung >= num_rows), num_rows)
+
+    def climb(self, num_rows: int) -> int:
+        """The number to use now."""
+        rung = self.rung(num_rows)
+        if rung < self._last <= num_rows + MAX_FILLING and self._num_idle < PATIENCE:
+            self._num_idle += 1
+        else:
+            self._last, self._num_idle = rung, 0
+        return self._last
 
 
 def lay_out(batch: Sequence[SequenceRows], min_rows: int) -> RowLayout:
@@ -54,6 +85,21 @@ def lay_out(batch: Sequence[SequenceRows], min_rows: int) -> RowLayout:
         layout.qq_bias_begins.append(len(layout.qq_bias))
         layout.max_context_len[0] = max(layout.max_context_len[0], num_slots)
     return layout
+
+
+def fill(layout: RowLayout, num_rows: int, block: int) -> None:
+    """Add a sequence of rows that nobody reads, in a block of its own, so that there are `num_rows` in all."""
+    num_filling = num_rows - len(layout.input_ids)
+    if num_filling <= 0:
+        return
+    layout.input_ids.extend([PADDING_TOKEN] * num_filling)
+    layout.position_ids.extend([0] * num_filling)
+    layout.past_lens.append(0)
+    layout.subsequence_begins.append(num_rows)
+    layout.block_indices.append(block)
+    layout.block_indices_begins.append(len(layout.block_indices))
+    layout.qq_bias_begins.append(len(layout.qq_bias))
+    layout.max_context_len[0] = max(layout.max_context_len[0], num_filling)
 
 
 def _pad(rows: SequenceRows, min_rows: int) -> SequenceRows:

@@ -1,0 +1,58 @@
+"""Facts about a checkpoint on this machine, kept between runs in small files. A damaged one says nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from outrider.runtime.base import Runtime
+
+
+def cache_folder() -> Path:
+    """Where facts about this machine are kept between runs."""
+    if folder := os.environ.get("OUTRIDER_CACHE"):
+        return Path(folder)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrider"
+    except RuntimeError:  # a user without a home: under this name nothing is found and nothing can be kept
+        return Path(os.devnull)
+
+
+def machine_key(runtime: Runtime, facts: list[Any]) -> str:
+    """Of these facts and all else that bits and seconds can depend on: libraries, options, the processor."""
+    facts = [*facts, runtime.describe(), asdict(runtime.options), _processor()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def recall(name: str) -> Any:
+    """What was remembered under this name; None if nothing."""
+    try:
+        return json.loads((cache_folder() / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def remember(name: str, fact: Any) -> None:
+    """Write the file whole or not at all. Where it cannot be written, the next load asks again."""
+    path = cache_folder() / f"{name}.json"
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(fact, file)
+        Path(file.name).replace(path)
+
+
+def _processor() -> str:
+    """The instruction sets: a virtual machine may offer others under the same name."""
+    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith(("flags", "Features")):
+                return line
+    return platform.processor()
