@@ -1,10 +1,10 @@
-"""The interval of a median."""
+"""The interval of a median, of a geometric mean of medians, and ratios that pair what belongs together."""
 
 from __future__ import annotations
 
 import pytest
 
-from outrider.bench.measure import median_interval
+from outrider.bench.measure import geometric_mean_interval, median_interval, paired_ratio, ratios, spread
 
 
 def test_equal_measurements_leave_no_doubt():
@@ -28,3 +28,23 @@ def test_interval_scales_with_the_values(scale):
     assert median_interval([scale * value for value in values]) == pytest.approx(
         [scale * value for value in median_interval(values)]
     )
+
+
+def test_a_geometric_mean_is_of_the_medians_whatever_the_sizes_of_the_groups():
+    interval = geometric_mean_interval([[1.0, 1.0, 100.0], [4.0] * 30])
+    assert interval.median == pytest.approx(2.0)
+    assert interval.low == pytest.approx(2.0)
+    assert 2.0 < interval.high <= 20.0 + 1e-9
+    assert geometric_mean_interval([[3.0], [3.0]]) == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_ratios_sum_a_prompts_rounds_before_they_divide():
+    slow = {"a": [1.0, 9.0], "b": [6.0]}
+    fast = {"b": [2.0], "a": [1.0, 1.0]}
+    assert ratios(slow, fast) == [5.0, 3.0]
+    assert paired_ratio(slow, fast).median == 4.0
+
+
+def test_a_spread_of_nothing_is_nothing():
+    assert spread([]) is None
+    assert spread([float(value) for value in range(101)]) == (50.0, 95.0)

@@ -61,6 +61,11 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
+    """Write a result as JSON, as `write_text` does."""
+    write_text(path, to_json(document))
+
+
+def write_text(path: Path, text: str) -> None:
     """Write a result; a reader finds the old file or the new one, never a part.
 
     Raises:
@@ -69,9 +74,9 @@ def write_json(path: Path, document: Any) -> None:
     path = path.resolve()
     try:
         if _is_device(path):
-            path.write_text(to_json(document), encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
         else:
-            _replace(path, to_json(document))
+            _replace(path, text)
     except OSError as error:
         raise _unwritable(path, error) from error
 
