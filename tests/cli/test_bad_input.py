@@ -86,6 +86,26 @@ def test_prompt_longer_than_the_context(outrider, tmp_path):
         (["--max-tokens", "0"], "1 or more"),
         (["--depth", "-1"], "-1"),
         (["--depth", "65"], "64"),
+        (["--depth", "deep"], "'deep', but must be auto or"),
+        (["-n", "0"], "n is 0"),
+        (["-n", "many"], "-n"),
+        (["--min-tokens", "-1"], "min_tokens"),
+        (["--repetition-penalty", "0"], "repetition_penalty"),
+        (["--presence-penalty", "nan"], "presence_penalty"),
+        (["--frequency-penalty", "inf"], "frequency_penalty"),
+        (["--logit-bias", "5"], "'5', but must be ID=VALUE"),
+        (["--logit-bias", "a=1"], "ID=VALUE"),
+        (["--logit-bias", "5=1.2.3"], "ID=VALUE"),
+        (["--logit-bias", "5=1e999"], "logit_bias"),
+        (["--logit-bias", "5=1", "--logit-bias", "5=2"], "twice for token 5"),
+        (["--logit-bias", "999=1"], "999"),
+        (["--bad-word", ""], "bad_words"),
+        (["--stop-token-id", "-1"], "stop_token_ids"),
+        (["--stop-token-id", "999"], "999"),
+        (["--log-probs", "-1", "--json", "-"], "log_probs"),
+        (["--batch", "0"], "--batch"),
+        (["--memory", "much"], "much"),
+        (["--memory", "1kB"], "1000 bytes"),
         (["--seed", "-1"], "seed"),
         (["--stop", ""], "stop"),
         (["--threads", "0"], "--threads"),
@@ -112,6 +132,13 @@ def test_option_out_of_range(outrider, options, said):
         (["--device", "cuda"], "torch"),
         (["--chat"], "template"),
         (["--top-p", "0.9"], "--temperature"),
+        (["--min-tokens", "9", "--max-tokens", "8"], "min_tokens is 9"),
+        (["--log-probs", "2"], "--json"),
+        (["--draft", "none", "--draft", "suffix"], "--draft suffix"),
+        (["--draft", "suffix", "--draft", "suffix"], "twice"),
+        (["--learn", "--draft", "none"], "--draft suffix"),
+        (["--learn", "--depth", "0"], "--learn"),
+        (["--depth", "auto", "--speculation", "off"], "--depth"),
     ],
 )
 def test_options_that_contradict_each_other(outrider, options, said):
@@ -170,6 +197,26 @@ def test_prompt_that_is_not_utf8(outrider, tmp_path):
     (tmp_path / "latin").write_bytes("größe".encode("latin-1"))
     assert "byte 2 is 0xf6" in outrider("run", "--prompt-file", tmp_path / "latin").error
     assert "stdin" in outrider("run", stdin=b"\xff").error
+
+
+@pytest.mark.parametrize("switch", [("--speculation", "off"), ("--depth", 0)])
+def test_a_prediction_that_nothing_drafts_from(outrider, tmp_path, switch):
+    (tmp_path / "prediction").write_text("os")
+    assert "there is --prediction" in outrider("run", PROMPT, "--prediction", tmp_path / "prediction", *switch).error
+
+
+def test_predictions_that_cannot_be_read(outrider, tmp_path, monkeypatch):
+    monkeypatch.setattr("outrider.cli.prompt.MAX_PREDICTION_BYTES", 12)
+    contents = {
+        "latin": ("größe".encode("latin-1"), "byte 2 is 0xf6"),
+        "utf16": ("größe".encode("utf-16"), "byte 0 is 0xff"),
+        "long": (b"x" * 13, "more than 12 bytes"),
+        "empty": (b"", "is empty"),
+    }
+    for name, (content, said) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert said in outrider("run", PROMPT, "--target", "nowhere", "--prediction", tmp_path / name).error
+    assert "cannot read the prediction" in outrider("run", PROMPT, "--prediction", tmp_path / "nowhere").error
 
 
 @pytest.mark.parametrize("place", ["nowhere/run.json", ".", "file/run.json"])

@@ -18,7 +18,7 @@ def outrider(*arguments):
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_run_writes_the_same_with_speculation_and_without(temperature):
     common = ("run", "import os\n", "--temperature", temperature, "--seed", 7, "--json", "-")
-    on, off = (json.loads(outrider(*common, "--speculation", switch).stdout) for switch in ("on", "off"))
+    on, off = (json.loads(outrider(*common, *switch).stdout) for switch in (("--depth", 4), ("--speculation", "off")))
     assert on["sequences"][0]["text"] == off["sequences"][0]["text"]
     assert on["sequences"][0]["acceptance_length"] > 1.5
 

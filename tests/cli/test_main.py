@@ -7,7 +7,7 @@ import re
 import pytest
 
 import outrider as package
-from outrider.engine.llm import DEFAULT_DEPTH
+from outrider.engine.config import EngineConfig
 from outrider.errors import NumericsError
 
 
@@ -15,7 +15,7 @@ from outrider.errors import NumericsError
 def test_help_lists_the_verbs(outrider, arguments):
     outcome = outrider(*arguments)
     assert outcome.exit_code == 0
-    assert re.findall(r"^  (\w+)  ", outcome.stdout.partition("Commands:")[2], re.MULTILINE) == ["run", "demo"]
+    assert re.findall(r"^  (\w+)  ", outcome.stdout.partition("Commands:")[2], re.MULTILINE) == ["run", "demo", "bench"]
     assert not outcome.stderr
 
 
@@ -23,8 +23,8 @@ def test_version(outrider):
     assert outrider("--version").stdout == f"outrider {package.__version__}\n"
 
 
-def test_help_says_the_default_depth(outrider):
-    assert f"Tokens to draft a step. [{DEFAULT_DEPTH}]" in outrider("run", "--help").stdout
+def test_help_says_how_many_texts_are_written_at_once(outrider):
+    assert f"Texts written at once, at most. [{EngineConfig().max_sequences}]" in outrider("run", "--help").stdout
 
 
 def test_numbers_that_cannot_be_trusted_fail_with_one_line(outrider, monkeypatch):

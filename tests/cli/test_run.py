@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from outrider.engine.llm import DEFAULT_DEPTH
 from tests.cli.tiny import make_tiny
 
 FEW = ("--max-tokens", 24)
@@ -28,11 +28,15 @@ def test_stdout_is_the_text_and_nothing_else(outrider, tmp_path):
     assert outcome.exit_code == 0
     assert outcome.stdout == sequence["text"]
     assert len(sequence["token_ids"]) == 24
-    assert outcome.stderr.count("\n") == 1
+    memory, summary = outcome.stderr.splitlines()
+    assert memory.startswith("outrider: memory: ")
+    assert summary.startswith("outrider: 24 tokens (length), ")
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-@pytest.mark.parametrize("options", [(), ("--draft", "suffix"), ("--depth", 7)])
+@pytest.mark.parametrize(
+    "options", [(), ("--draft", "suffix", "--learn"), ("--depth", 7), ("--depth", "auto", "--speculation", "on")]
+)
 def test_text_is_that_of_plain_decoding(outrider, temperature, options):
     common = ("run", "x = x = x", *FEW, "--temperature", temperature, "--seed", 5, "--json", "-")
     on, off = sequence_of(outrider(*common, *options)), sequence_of(outrider(*common, "--speculation", "off"))
@@ -42,15 +46,19 @@ def test_text_is_that_of_plain_decoding(outrider, temperature, options):
 
 
 def test_json_says_what_ran_and_how_it_went(outrider):
-    document = outrider("run", "import os", *FEW, "--json", "-", "--seed", 3).json
+    document = outrider("run", "import os", *FEW, "--json", "-", "--seed", 3, "--depth", 4).json
     (sequence,) = document["sequences"]
     assert set(sequence["seconds"]) == {"draft", "target", "sample", "other"}
     assert sequence["steps"] == pytest.approx(24 / sequence["acceptance_length"])
     assert sequence["finish_reason"] == "length"
     assert sequence["seed"] == 3
-    assert len(sequence["survival"]) == DEFAULT_DEPTH
+    assert len(sequence["survival"]) == 4
     assert sequence["decode_tokens_per_second"] > 0
-    assert document["engine"]["drafter"]["name"] == "model"
+    assert sum(sequence["accepted_from"].values()) == 24 - sequence["steps"]
+    assert (sequence["stream"], sequence["log_probs"], sequence["draft_fault"], sequence["num_preempted"]) == (
+        *(0, None, None, 0),
+    )
+    assert document["memory"]
     assert document["provenance"]["hardware"]["num_usable_cores"] >= 1
 
 
@@ -94,16 +102,59 @@ def test_same_seed_same_text_another_seed_another(outrider):
     assert text() != text()
 
 
-def start_long_run(folder, cache, *options):
+def test_several_texts_are_told_apart(outrider):
+    options = ("import os", *FEW, "--temperature", 1, "--seed", 3, "--draft", "none")
+    alone, together = (outrider("run", *options, *more) for more in ((), ("-n", 3)))
+    texts = re.split(r"^--- text (\d) of 3 ---\n", together.stdout, flags=re.MULTILINE)
+    assert texts[0::2][0] == ""
+    assert texts[1::2] == ["1", "2", "3"]
+    assert texts[2].removesuffix("\n") == alone.stdout
+    assert len(set(texts[2::2])) == 3
+    assert [line[:18] for line in together.stderr.splitlines()[1:]] == [f"outrider: text {n}: " for n in (1, 2, 3)]
+
+
+def test_log_probs_are_in_the_json(outrider):
+    options = ("--json", "-", "--log-probs", 2, "--temperature", 1, "--top-k", 2, "--seed", 1, "--draft", "none")
+    sequence = sequence_of(outrider("run", "import os", *FEW, *options))
+    assert [entry["token_id"] for entry in sequence["log_probs"]] == sequence["token_ids"]
+    for entry in sequence["log_probs"]:
+        assert entry["raw"] < entry["processed"] <= 0
+        assert [len(entry[name]) for name in ("top_raw", "top_processed")] == [2, 2]
+        assert entry["token_id"] in [other["token_id"] for other in entry["top_processed"]]
+        assert all(set(other) == {"token_id", "text", "log_prob"} for other in entry["top_raw"])
+
+
+def test_a_prediction_is_drafted_from_and_changes_nothing(outrider, tmp_path):
+    only_abc = [part for token_id in (65, 66, 67) for part in ("--logit-bias", f"{token_id}=90")]  # so that it is text
+    options = ("run", "import os", *FEW, "--temperature", 1, "--seed", 2, "--json", "-", "--draft", "none", *only_abc)
+    plain = sequence_of(outrider(*options))
+    (tmp_path / "prediction").write_text(plain["text"])
+    predicted = sequence_of(outrider(*options, "--prediction", tmp_path / "prediction", "--depth", 4))
+    assert set(plain["text"]) == {"a", "b", "c"}
+    assert predicted["text"] == plain["text"]
+    assert predicted["steps"] < plain["steps"]
+
+
+def test_explain_says_it_in_words(outrider):
+    outcome = outrider("run", "import os", *FEW, "--depth", 3, "--explain")
+    lines = [line.removeprefix("outrider: ") for line in outcome.stderr.splitlines()]
+    assert lines[0].startswith("memory: ")
+    assert [
+        line for line in lines if re.fullmatch(r"  target weights +[\d.]+ KiB  the checkpoint's own file, mapped", line)
+    ]
+    assert any(line.startswith("accepted ") for line in lines)
+    assert any(line.startswith("time: ") for line in lines)
+
+
+def start_long_run(target, cache, *options):
     """In a process of its own, which writes until it is stopped."""
-    make_tiny(folder, max_position_embeddings=100_000)
-    command = [sys.executable, "-m", "outrider", "run", "--target", folder, "--max-tokens", "90000", "x", *options]
+    command = [sys.executable, "-m", "outrider", "run", "--target", target, "--max-tokens", "90000", "x", *options]
     environment = os.environ | {"OUTRIDER_CACHE": str(cache), "PYTHONIOENCODING": "utf-8"}
     return subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
-def test_ctrl_c_keeps_what_there_is(tmp_path, cache):
-    process = start_long_run(tmp_path / "long", cache, "--json", tmp_path / "cancelled.json")
+def test_ctrl_c_keeps_what_there_is(tmp_path, cache, long_target):
+    process = start_long_run(long_target, cache, "--json", tmp_path / "cancelled.json")
     first = process.stdout.read(40)
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate()
@@ -112,12 +163,12 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, cache):
     assert (first + rest).decode() == sequence["text"]
     assert sequence["finish_reason"] == "cancelled"
     assert 0 < len(sequence["token_ids"]) < 90_000
-    assert errors.decode().count("\n") == 1
+    assert [line.split()[1] for line in errors.decode().splitlines()] == ["memory:", str(len(sequence["token_ids"]))]
 
 
-def test_a_closed_pipe_ends_the_run_quietly(tmp_path, cache):
-    process = start_long_run(tmp_path / "long", cache)
+def test_a_closed_pipe_ends_the_run_quietly(cache, long_target):
+    process = start_long_run(long_target, cache)
     process.stdout.read(1)
     process.stdout.close()
-    assert process.stderr.read() == b""
+    assert [line.split()[1] for line in process.stderr.read().decode().splitlines()] == ["memory:"]
     assert process.wait() == 1

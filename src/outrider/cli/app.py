@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from outrider import __version__
+from outrider.cli.bench import app as bench
 from outrider.cli.demo import demo
 from outrider.cli.run import run
 
@@ -14,6 +15,7 @@ from outrider.cli.run import run
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command()(run)
 app.command()(demo)
+app.add_typer(bench, name="bench")
 
 
 def _show_version(value: bool) -> None:

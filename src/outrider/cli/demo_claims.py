@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from outrider import sampling
-from outrider.bench.measure import Interval, median_interval
+from outrider.bench.measure import Interval, paired_ratio
 from outrider.cache.table import BlockTable
 from outrider.cli.demo_drafters import SPECULATIVE, Contest, DrafterName
 from outrider.demo.prompts import Prompt
@@ -87,20 +87,18 @@ def num_differing(runs: Sequence[Run]) -> int:
 
 def speedup(runs: Sequence[Run], drafter: DrafterName, temperature: float) -> Interval:
     """Decoding seconds of a token, plain over speculative, prompt by prompt."""
-    prompts = dict.fromkeys(run.prompt for run in runs)
-    return median_interval(
-        [
-            _seconds_per_token(runs, prompt, "none", temperature)
-            / _seconds_per_token(runs, prompt, drafter, temperature)
-            for prompt in prompts
-        ]
-    )
+    plain, speculative = (_seconds_per_token(runs, name, temperature) for name in ("none", drafter))
+    return paired_ratio(plain, speculative)
 
 
-def _seconds_per_token(runs: Sequence[Run], prompt: str, drafter: DrafterName, temperature: float) -> float:
-    wanted = (prompt, temperature, drafter)
-    stats = [run.generation.stats for run in runs if run[:3] == wanted]
-    return sum(each.decode_seconds for each in stats) / sum(each.num_emitted for each in stats)
+def _seconds_per_token(runs: Sequence[Run], drafter: DrafterName, temperature: float) -> dict[str, list[float]]:
+    """Of each prompt, run by run."""
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        if run[1:3] == (temperature, drafter):
+            stats = run.generation.stats
+            seconds.setdefault(run.prompt, []).append(stats.decode_seconds / stats.num_emitted)
+    return seconds
 
 
 def _faster(runs: Sequence[Run], temperature: float) -> Claim:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence as Sequences
+from collections.abc import Generator, Sequence as Sequences
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -15,7 +16,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.llm import LLM
-from outrider.engine.load import LoadedModel, make_drafter
+from outrider.engine.load import LoadedModel, make_member
 from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
@@ -62,14 +63,21 @@ class Contest:
         self._turns.current = self.drafters[name]
 
     def _load(self, draft: Path) -> Drafter:
-        return make_drafter(draft, LoadedModel(self.llm.target, self.llm.tokenizer), self.llm.config)
+        return make_member(draft, LoadedModel(self.llm.target, self.llm.tokenizer), self.llm.config)
 
     def _load_random(self, draft: Path) -> Drafter:
-        with TemporaryDirectory() as folder:  # its files stay readable while the drafter has them mapped
-            copy = Path(folder) / "draft"
-            shutil.copytree(draft, copy)
-            randomise_weights(copy / "model.safetensors")
-            return self._load(copy)
+        with random_copy(draft) as folder:
+            return self._load(folder)
+
+
+@contextmanager
+def random_copy(draft: Path) -> Generator[Path]:
+    """A checkpoint like this one that has learned nothing. What has loaded it can go on when the folder is gone."""
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "draft"
+        shutil.copytree(draft, copy)
+        randomise_weights(copy / "model.safetensors")
+        yield copy
 
 
 def randomise_weights(path: Path) -> None:

@@ -58,7 +58,7 @@ def run_lane(contest: Contest, drafter: DrafterName, prompt: Prompt, params: Sam
     contest.give_turn(drafter)
     engine, tokenizer = contest.llm.engine, contest.llm.tokenizer
     assert tokenizer is not None
-    sequence = contest.llm.start(prompt.text, params, depth=depth)
+    (sequence,) = contest.llm.start(prompt.text, params, depth=depth)
     steps: list[Step] = []
     while sequence.finish_reason is None:
         for delta in engine.step():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the engine is imported when it runs, not when options are read
+    from outrider.cli.jobs import Job
     from outrider.engine.llm import Generation
+    from outrider.model.tokenizer import Tokenizer
+    from outrider.request import TokenLogProbs
 
 STDOUT = "-"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -50,6 +55,47 @@ class TextWriter:
             self.write("\n")
 
 
+class TextsWriter:
+    """One prompt's texts to stdout, one after the other: that whose turn it is as it comes, under a line if several.
+
+    Attributes:
+        generations: those that are whole.
+    """
+
+    def __init__(self, count: int, *, is_muted: bool = False) -> None:
+        self.generations: list[Generation] = []
+        self._writer = TextWriter(is_muted=is_muted)
+        self._held = [""] * count
+        self._begin()
+
+    def write(self, stream: int, piece: str) -> None:
+        """Some more of a text."""
+        self._held[stream] += piece
+        if stream == len(self.generations):
+            self._write_held()
+
+    def finish(self, job: Job, generation: Generation) -> None:
+        """The text whose turn it is, is whole."""
+        self.generations.append(generation)
+        if len(self._held) == 1:
+            self._writer.finish()
+            return
+        if not generation.text.endswith("\n"):
+            self._writer.write("\n")
+        if len(self.generations) < len(self._held):
+            self._begin()
+
+    def _begin(self) -> None:
+        if len(self._held) > 1:
+            self._writer.write(f"--- text {len(self.generations) + 1} of {len(self._held)} ---\n")
+        self._write_held()
+
+    def _write_held(self) -> None:
+        stream = len(self.generations)
+        self._writer.write(self._held[stream])
+        self._held[stream] = ""
+
+
 def check_json_target(name: str | None) -> None:
     """Raise UsageError unless the result can be written there later."""
     if name is not None and name != STDOUT:
@@ -69,25 +115,62 @@ def save_json(name: str, document: dict[str, Any]) -> None:
         write_json(Path(name), document)
 
 
-def as_document(generation: Generation) -> dict[str, Any]:
-    """A generation as JSON has it."""
+def as_document(generation: Generation, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
+    """A generation as JSON has it; with a tokenizer, log-probabilities say their tokens' texts."""
     stats = generation.stats
     seconds = {stage: value for stage, value in stats.seconds.items() if stage != "prefill"}
     return {
         "text": generation.text,
         "token_ids": list(generation.token_ids),
         "num_prompt_tokens": len(generation.prompt_token_ids),
+        "stream": generation.stream,
         "finish_reason": generation.finish_reason,
         "seed": generation.seed,
         "exactness": generation.exactness,
+        "log_probs": log_probs_document(generation, tokenizer),
         "steps": stats.num_steps,
         "acceptance_length": stats.acceptance_length,
         "acceptance_rate": stats.acceptance_rate,
+        "accepted_from": dict(stats.accepted_from),
         "survival": stats.survival,
+        "decisions": [decision._asdict() for decision in generation.decisions],
+        "draft_fault": generation.draft_fault,
+        "num_preempted": generation.num_preempted,
         "prefill_seconds": stats.seconds["prefill"],
         "seconds": seconds,
         "decode_tokens_per_second": stats.decode_tokens_per_second,
     }
+
+
+def log_probs_document(generation: Generation, tokenizer: Tokenizer | None) -> list[dict[str, Any]] | None:
+    """Of each token, if they were asked for; null is a token that could not be drawn."""
+    if not generation.log_probs:
+        return None
+
+    def named(token_id: int) -> dict[str, Any]:
+        return {"token_id": token_id} | ({"text": tokenizer.decode([token_id])} if tokenizer else {})
+
+    def top(entries: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+        return [named(token_id) | {"log_prob": _finite(log_prob)} for token_id, log_prob in entries]
+
+    def entry(token_id: int, log_probs: TokenLogProbs) -> dict[str, Any]:
+        return named(token_id) | {
+            "raw": _finite(log_probs.raw),
+            "processed": _finite(log_probs.processed),
+            "top_raw": top(log_probs.top_raw),
+            "top_processed": top(log_probs.top_processed),
+        }
+
+    return [entry(*pair) for pair in zip(generation.token_ids, generation.log_probs, strict=True)]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def say(text: str) -> None:
+    """A line about the run, to stderr."""
+    print(f"outrider: {text}", file=sys.stderr)  # noqa: T201 - to the user
 
 
 def summary(generation: Generation) -> str:
@@ -99,4 +182,4 @@ def summary(generation: Generation) -> str:
     if stats.acceptance_rate is not None:
         facts.append(f"acceptance length {stats.acceptance_length:.2f}, rate {stats.acceptance_rate:.2f}")
     facts += [f"exactness {generation.exactness}", f"seed {generation.seed}"]
-    return "outrider: " + ", ".join(facts)
+    return ", ".join(facts)

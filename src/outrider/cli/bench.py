@@ -1,0 +1,162 @@
+"""`outrider bench`: speculation against plain decoding, measured here; and the pairs to measure it with.
+
+Knows options; what measures is imported when they are known to be sound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from outrider.cli.output import check_json_target
+from outrider.demo import bundled_pair
+from outrider.errors import ParameterError, UsageError
+from outrider.request import MAX_DEPTH, MAX_SEED, Depth, SamplingParams
+
+if TYPE_CHECKING:
+    from outrider.bench.workloads import Workload
+
+Size = Literal["0.5b", "1.5b"]
+Number = TypeVar("Number", int, float)
+
+MAX_CONCURRENCY = 256
+
+# Plain help, as in app.py.
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    target: Annotated[str | None, typer.Option(metavar="DIR", help="Whose text it is. [bundled]")] = None,
+    draft: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix, and the bundled draft]"),
+    ] = None,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|FILE", help="code, prose, edit, summary, chat, repeat, *.jsonl, *.txt. [all six]"),
+    ] = None,
+    concurrency: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1",
+    temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
+    depth: Annotated[str, typer.Option(metavar="auto|N", help="Tokens to draft a step.")] = "auto",
+    runs: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each workload.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 160,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the noise, and of the order.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a page with plots.")] = None,
+) -> None:
+    """Measure how much faster speculation is than plain decoding: same engine, same prompts, same texts.
+
+    Lists are separated by commas. Ctrl-C ends it early; what was measured is shown. Exits with 1 if a text came out
+    different that must not.
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_idle_options(context)
+        return
+    models = _choose_models(target, draft)
+    temperatures = _numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
+    concurrencies = _numbers("--concurrency", concurrency, int, _check_concurrency)
+    asked_depth = _as_depth(depth)
+    check_json_target(json)
+
+    from outrider.bench.compare import BenchPlan
+    from outrider.cli.bench_show import Outputs, show_bench
+
+    plan = BenchPlan(
+        workloads=_read_workloads(workload or [], prompts),
+        temperatures=temperatures,
+        concurrencies=concurrencies,
+        depth=asked_depth,
+        num_runs=runs,
+        max_tokens=max_tokens,
+        seed=seed,
+    )
+    show_bench(*models, plan, Outputs(json=json, html=html, num_threads=threads))
+
+
+@app.command("make-pair")
+def make_pair_command(
+    size: Annotated[Size, typer.Option(help="Parameters of the target.")],
+    agreement: Annotated[float, typer.Option(help="How often the draft's guess is to be right, 0.3 to 0.99.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that does not exist yet.")],
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the target's random weights.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None,
+) -> None:
+    """Make a pair that costs what its size costs, and agrees as often as asked for.
+
+    Writes DIR/target, DIR/draft and DIR/pair.json. The target writes what the bundled target writes, or nearly.
+    """
+    from outrider.bench.pairs import SIZES, PairPlan
+    from outrider.cli.bench_show import show_make_pair
+
+    plan = PairPlan(shape=SIZES[size], agreement=agreement, seed=seed, num_threads=threads)
+    show_make_pair(bundled_pair(), out, plan)
+
+
+def _refuse_idle_options(context: typer.Context) -> None:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
+
+
+def _choose_models(target: str | None, draft: list[str] | None) -> tuple[str | Path, list[str | Path]]:
+    """What these options say together.
+
+    Raises:
+        ParameterError: they contradict each other.
+    """
+    given = draft or []
+    if "none" in given and len(given) > 1:
+        raise ParameterError("--draft none drafts nothing, but there is another --draft: leave one of them out")
+    if twice := [name for name in given if given.count(name) > 1]:
+        raise ParameterError(f"--draft {twice[0]} is given twice: keep one of them")
+    pair = None if target is not None else bundled_pair()
+    if given:
+        drafts: list[str | Path] = [name for name in given if name != "none"]
+    else:
+        drafts = ["suffix"] if pair is None else ["suffix", pair.draft]
+    return (target if pair is None else pair.target) or "", drafts
+
+
+def _read_workloads(given: list[str], num_prompts: int | None) -> tuple[Workload, ...]:
+    from outrider.bench.workloads import WORKLOADS, read_workloads
+
+    names = [name.strip() for part in given for name in part.split(",")]
+    workloads = read_workloads(names or WORKLOADS)
+    return tuple(workload._replace(prompts=workload.prompts[:num_prompts]) for workload in workloads)
+
+
+def _numbers(option: str, text: str, kind: type[Number], check: Callable[[Number], object]) -> tuple[Number, ...]:
+    numbers: list[Number] = []
+    for part in text.split(","):
+        try:
+            numbers.append(kind(part))
+        except ValueError as error:
+            example = "1,4,8" if kind is int else "0,0.7,1"
+            raise ParameterError(f"{option} is {text!r}, but must be numbers such as {example}") from error
+        check(numbers[-1])
+    if len(set(numbers)) < len(numbers):
+        raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
+    return tuple(numbers)
+
+
+def _check_concurrency(number: int) -> None:
+    if not 1 <= number <= MAX_CONCURRENCY:
+        raise ParameterError(f"--concurrency is {number}, but must be between 1 and {MAX_CONCURRENCY}")
+
+
+def _as_depth(text: str) -> Depth:
+    if text == "auto":
+        return "auto"
+    if re.fullmatch(r"\d{1,9}", text, re.ASCII) and int(text) <= MAX_DEPTH:
+        return int(text)
+    raise ParameterError(f"--depth is {text!r}, but must be auto or a whole number between 0 and {MAX_DEPTH}")

@@ -1,0 +1,189 @@
+"""`outrider bench` from beginning to end: load, measure, show, save. Knows the terminal; measures nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from outrider.bench.compare import BenchPlan, Interruption, compare
+from outrider.bench.machine import machine_to_ourselves
+from outrider.bench.pairs import PairPlan, make_pair
+from outrider.bench.provenance import check_writable, provenance, to_json, write_json
+from outrider.bench.report import check_report, write_report
+from outrider.bench.results import ALL, document_of, num_faults
+from outrider.cli import FAILED, INTERRUPTED
+from outrider.cli.interrupt import noted_interrupt
+from outrider.cli.output import STDOUT, printable, tolerate_characters
+from outrider.demo import BundledPair
+from outrider.engine.config import EngineConfig
+from outrider.engine.llm import LLM
+from outrider.runtime.base import RuntimeOptions
+
+MAX_LISTED = 12
+MIN_SEQUENCES = 16  # what is not timed is written together
+
+
+class Outputs(NamedTuple):
+    """Where results go, and how many threads compute them."""
+
+    json: str | None
+    html: Path | None
+    num_threads: int | None
+
+
+def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, outputs: Outputs) -> None:
+    """Run it.
+
+    Raises:
+        UsageError: a model, a prompt or an output file cannot be used.
+    """
+    tolerate_characters()
+    console = Console(stderr=outputs.json == STDOUT, highlight=False)
+    progress = Console(stderr=True, highlight=False)
+    if outputs.html is not None:
+        check_report(outputs.html)
+        check_writable(outputs.html)
+    began = provenance()
+    with progress.status("loading the models") as status, noted_interrupt() as interrupted:
+        config = EngineConfig(
+            max_sequences=max(MIN_SEQUENCES, *plan.concurrencies),
+            max_prefix_tokens=0,  # or a prompt that was seen before would look free
+            options=RuntimeOptions(num_threads=outputs.num_threads),
+        )
+        llm = LLM(target, draft=drafts, config=config)
+        with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
+            comparison = compare(llm, plan, Interruption(interrupted.is_set, status.update))
+    document = {
+        "provenance": began,
+        "engine": llm.describe(),
+        "memory_bytes": llm.memory(),
+        **document_of(plan, comparison),
+    }
+    _show(console, document)
+    _save(document, outputs)
+    if num_faults(document):
+        raise typer.Exit(FAILED)
+    if comparison.is_partial:
+        raise typer.Exit(INTERRUPTED)
+
+
+def show_make_pair(source: BundledPair, out: Path, plan: PairPlan) -> None:
+    """Make a pair, saying how far it is."""
+    console = Console(stderr=True, highlight=False)
+    with console.status("loading the models") as status:
+
+        def report(words: str) -> None:
+            status.update(words)
+            if not console.is_terminal:
+                console.print(words)
+
+        document = make_pair(source, out, plan, report)
+    greedy, sampled = (document["agreement"][name] for name in ("0.0", "1.0"))
+    num_parameters = document["num_parameters"]["target"]
+    console.print(
+        f"{out}: a target of {num_parameters:,} parameters; its draft agrees on {greedy:.3f} of its greedy tokens "
+        f"and {sampled:.3f} at temperature 1 (damping {document['damping']:.4f})",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _show(console: Console, document: Mapping[str, Any]) -> None:
+    if document["is_partial"]:
+        console.print("Interrupted: this is what was measured until then.", style="bold")
+    console.print(_table(document["rows"]))
+    if not any(row["speedup"] for row in document["rows"]):
+        console.print("No speedup: no text was fit to be measured, or none was measured.", style="bold")
+    memory = ", ".join(
+        f"{name.replace('_', ' ')} {count / 1e6:.1f} MB" for name, count in document["memory_bytes"].items()
+    )
+    console.print(f"Memory: {memory}.", markup=False)
+    _list(console, "Not measured:", document["invalid"], lambda text: text["why"])
+    _list(
+        console,
+        "Measured up to where they begin to repeat themselves:",
+        [text for text in document["loops"] if not _is_in(text, document["invalid"])],
+        lambda text: f"{text['period']} tokens again and again from token {text['start']} on",
+    )
+    _list(
+        console,
+        "DIFFERENT from what plain decoding wrote, and in no ratio:",
+        document["differences"],
+        lambda text: f"{text['side']}, {text['concurrency']} at once, from token {text['at_token']} on",
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(
+        title="Speculation against plain decoding",
+        title_justify="left",
+        caption="speedup: median [95 % interval over prompts]; ms to the first and for each\nfurther token: plain, "
+        "speculative",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("workload", overflow="fold", min_width=8)
+    for heading in ("T", "at\nonce", "speedup", "tokens\na step", "ac-\ncepted", "first\nms", "further\nms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        name = [printable(row["workload"]), f"{row['temperature']:g}", str(row["concurrency"])]
+        is_total = row["workload"] == ALL
+        cells = _cells(row) if row["speedup"] else ["nothing valid"]
+        table.add_row(*map(Text, [*name, *cells]), style="bold" if is_total else "", end_section=is_total)
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    speedup, plain, speculative = row["speedup"], row["plain"], row["speculative"]
+    rate = speculative["acceptance_rate"]
+    return [
+        f"{speedup['median']:.2f} [{speedup['low']:.2f}, {speedup['high']:.2f}]",
+        f"{speculative['acceptance_length']:.2f}",
+        "" if rate is None else f"{100 * rate:.0f} %",
+        *(
+            f"{_milliseconds(plain[name])} {_milliseconds(speculative[name])}"
+            for name in ("first_token_seconds", "seconds_per_further_token")
+        ),
+    ]
+
+
+def _milliseconds(spread: Mapping[str, float]) -> str:
+    milliseconds = 1000 * spread["median"]
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.1f}"
+
+
+def _list(
+    console: Console, heading: str, texts: Sequence[Mapping[str, Any]], words: Callable[[Mapping[str, Any]], str]
+) -> None:
+    """A few of them; the JSON and the page have all."""
+    if not texts:
+        return
+    console.print(f"{heading} {len(texts)} texts.", style="bold", markup=False)
+    for text in texts[:MAX_LISTED]:
+        name = f"{text['workload']}, {text['prompt']}, T = {text['temperature']:g}"
+        console.print(printable(f"  {name}: {words(text)}"), markup=False, soft_wrap=True)
+    if len(texts) > MAX_LISTED:
+        console.print(f"  and {len(texts) - MAX_LISTED} more", markup=False)
+
+
+def _is_in(text: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    keys = ("workload", "prompt", "temperature")
+    return any(all(text[key] == other[key] for key in keys) for other in others)
+
+
+def _save(document: Mapping[str, Any], outputs: Outputs) -> None:
+    if outputs.html is not None:
+        write_report(outputs.html, document)
+    if outputs.json == STDOUT:
+        sys.stdout.write(to_json(document))
+    elif outputs.json is not None:
+        write_json(Path(outputs.json), document)

@@ -1,0 +1,138 @@
+"""Which models a command line means, and loading them. Knows no prompts' text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from outrider.cli.options import DraftOptions, EngineOptions
+from outrider.cli.output import say
+from outrider.demo import bundled_pair
+from outrider.errors import ParameterError
+from outrider.request import Depth
+
+if TYPE_CHECKING:  # the engine is imported when it runs, not when options are read
+    from outrider.engine.llm import LLM
+    from outrider.engine.memory import Ledger
+
+# Tokens of earlier texts of the run that a learning suffix drafter keeps.
+NUM_REMEMBERED = 65_536
+
+
+class Models(NamedTuple):
+    """What to load, and how much to draft.
+
+    Attributes:
+        drafts: folders or "suffix"; empty where nothing drafts but a prediction.
+        learns: whether "suffix" also drafts from earlier outputs.
+        depth: where a prompt does not say.
+        is_plain: speculation is off, whatever a prompt says.
+    """
+
+    target: str | Path
+    drafts: tuple[str | Path, ...]
+    learns: bool
+    depth: Depth
+    is_plain: bool
+
+    def check_depth(self, depth: Depth, *, has_prediction: bool) -> None:
+        """Raise ParameterError if a prompt cannot be drafted for as it asks; `depth` may be that of all prompts."""
+        if depth in ("auto", 0):
+            return
+        if self.is_plain:
+            raise ParameterError(f"depth is {depth}, but --speculation off drafts nothing: leave one of them out")
+        if not self.drafts and not has_prediction:
+            raise ParameterError(f"depth {depth} needs a drafter, but there is none: add --draft DIR or --draft suffix")
+
+
+def choose_models(options: DraftOptions, *, has_prediction: bool) -> Models:
+    """What these options say together.
+
+    Raises:
+        ParameterError: they contradict each other.
+    """
+    depth = options.asked_depth
+    _refuse_contradictions(options, depth, has_prediction=has_prediction)
+    target: str | Path | None = options.target
+    drafts: tuple[str | Path, ...] = tuple(name for name in options.draft or () if name != "none")
+    if target is None:
+        pair = bundled_pair()
+        target = pair.target
+        drafts = drafts if options.draft else ("suffix", pair.draft)
+    is_plain = options.speculation == "off"
+    if not drafts and not has_prediction and (options.speculation == "on" or depth not in (None, "auto", 0)):
+        option = "--speculation on" if options.speculation == "on" else f"--depth {depth}"
+        raise ParameterError(f"{option} needs a drafter, but there is none: add --draft DIR or --draft suffix")
+    if options.learn and "suffix" not in drafts:
+        raise ParameterError("--learn is for the suffix drafter, and it is not among the drafters: add --draft suffix")
+    asked: Depth = "auto" if depth is None else depth
+    return Models(target, () if is_plain else drafts, options.learn, 0 if is_plain else asked, is_plain)
+
+
+def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_prediction: bool) -> None:
+    names = options.draft or []
+    if "none" in names and len(names) > 1:
+        raise ParameterError(
+            f"--draft none drafts nothing, but there is --draft {_other(names)}: leave one of them out"
+        )
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ParameterError(f"--draft {min(twice)} is given twice: keep one of them")
+    if options.speculation == "on" and depth == 0:
+        raise ParameterError("--depth 0 drafts nothing, but --speculation is on: leave one of them out")
+    off = "--speculation off" if options.speculation == "off" else "--depth 0" if depth == 0 else None
+    idle = {
+        f"--depth is {depth}": depth not in (None, 0),
+        "there is --learn": options.learn,
+        "there is --prediction": has_prediction,
+    }
+    for words, is_given in idle.items():
+        if off and is_given:
+            raise ParameterError(f"{off} drafts nothing, but {words}: leave one of them out")
+
+
+def _other(names: Sequence[str]) -> str:
+    return next(name for name in names if name != "none")
+
+
+def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tuple[LLM, Ledger]:
+    """Say how much memory it will take, then take it.
+
+    Raises:
+        UsageError: a checkpoint cannot be used, or the memory does not suffice.
+    """
+    from outrider.engine.config import EngineConfig
+    from outrider.engine.llm import LLM
+    from outrider.engine.load import ledger_of
+    from outrider.engine.memory import parse_memory
+    from outrider.runtime.base import RuntimeOptions
+
+    bounds: dict[str, Any] = {} if options.batch is None else {"max_sequences": options.batch}
+    config = EngineConfig(
+        runtime=options.runtime,
+        device=options.device,
+        options=RuntimeOptions(dtype=options.dtype, num_threads=options.threads),
+        memory_limit=None if options.memory is None else parse_memory(options.memory),
+        **bounds,
+    )
+    drafts = [_drafter(draft, models) for draft in models.drafts]
+    ledger = ledger_of(models.target, drafts, config)
+    assert ledger is not None, "nothing is loaded yet"
+    say(f"memory: {ledger}")
+    for line in _aligned(ledger.table()) if shows_table else ():
+        say(f"  {line}")
+    return LLM(models.target, draft=drafts, config=config), ledger
+
+
+def _drafter(draft: str | Path, models: Models) -> Any:
+    if draft != "suffix" or not models.learns:
+        return draft
+    from outrider.draft.suffix import SuffixDrafter
+
+    return SuffixDrafter(num_remembered=NUM_REMEMBERED)
+
+
+def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """A small table: sizes stand to the right, words to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [f"{name:<{widths[0]}}  {size:>{widths[1]}}  {note}".rstrip() for name, size, note in rows]
