@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from outrider.bench.measure import Interval, median_interval
+from outrider.bench.machine import machine_to_ourselves
+from outrider.bench.measure import Interval, paired_ratio
 from outrider.bench.provenance import write_json
+
+__all__ = ["Prompt", "machine_to_ourselves", "paired_ratio", "read_prompts", "save", "show"]
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -34,22 +33,6 @@ def read_prompts() -> list[Prompt]:
             f"prompts.jsonl has sha256 {digest}, not {PROMPTS_SHA256}: prompts are fixed, results would not compare"
         )
     return [Prompt(entry["name"], entry["prompt"]) for entry in map(json.loads, data.splitlines())]
-
-
-@contextmanager
-def machine_to_ourselves() -> Iterator[None]:
-    """Wait until no other timed run is on this machine."""
-    with (Path(tempfile.gettempdir()) / "outrider-benchmark.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def paired_ratio(numerators: Mapping[str, Sequence[float]], denominators: Mapping[str, Sequence[float]]) -> Interval:
-    """Median over prompts of `numerator / denominator`, each summed over a prompt's rounds.
-
-    A prompt is the unit that is resampled: its rounds repeat the same text, so they are not independent.
-    """
-    return median_interval([sum(numerators[name]) / sum(denominators[name]) for name in numerators])
 
 
 def show(ratio: Interval) -> str:

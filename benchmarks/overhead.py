@@ -18,6 +18,7 @@ from benchmarks.checkpoints import make_checkpoint
 from benchmarks.common import machine_to_ourselves, read_prompts, save
 from outrider import LLM, SamplingParams
 from outrider.bench.provenance import provenance
+from outrider.draft.cascade import Cascade
 from outrider.draft.model import ModelDrafter
 
 
@@ -39,8 +40,9 @@ def time_forwards(runtime: Any) -> list[float]:
 
 def measure(name: str, folder: Path, temperature: float, depth: int, max_tokens: int) -> dict[str, Any]:
     llm = LLM(make_checkpoint(name, folder), draft=make_checkpoint(name, folder, draft=True))
-    assert isinstance(llm.drafter, ModelDrafter)
-    in_target, in_draft = time_forwards(llm.target), time_forwards(llm.drafter.runtime)
+    assert isinstance(llm.drafter, Cascade)
+    (drafter,) = (member for member in llm.drafter.members if isinstance(member, ModelDrafter))
+    in_target, in_draft = time_forwards(llm.target), time_forwards(drafter.runtime)
     prompts = [prompt.text for prompt in read_prompts()[:4]]
     llm.generate(prompts[0], SamplingParams(max_tokens=8, temperature=temperature, seed=0), depth=depth)
     in_target.clear()

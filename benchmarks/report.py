@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.common import FOLDER, RESULTS
-from outrider.engine.llm import DEFAULT_DEPTH
 
 README = FOLDER.parent / "README.md"
 BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
@@ -121,19 +121,69 @@ FACTS = {"Machine": machine, "Software": software, "Revision": revision, "Target
 
 
 def speculation_rows(document: Document) -> Iterator[Row]:
-    """Of each drafter and temperature the default depth, and the fastest where that is another."""
+    """Of each drafter and temperature what the policy made of it, and the fastest fixed depth."""
     for drafter, temperature in sorted({(row["drafter"], row["temperature"]) for row in document["rows"]}):
         rows = [row for row in document["rows"] if (row["drafter"], row["temperature"]) == (drafter, temperature)]
-        fastest = max(rows, key=lambda row: row["speedup"]["median"])
+        fixed = [row for row in rows if row["depth"] != "auto"]
+        fastest = max(fixed, key=lambda row: row["speedup"]["median"])
+        notes = {"auto": "auto (default)"}
+        notes[fastest["depth"]] = f"{fastest['depth']} (fastest of {', '.join(str(row['depth']) for row in fixed)})"
         for row in rows:
-            notes = ["default"] if row["depth"] == DEFAULT_DEPTH else []
-            notes += ["fastest of " + ", ".join(str(row["depth"]) for row in rows)] if row is fastest else []
-            if notes:
+            if row["depth"] in notes:
                 yield Row(
                     "speedup over plain decoding",
-                    f"{DRAFTERS[drafter]}, {how(temperature)}, depth {row['depth']} ({'; '.join(notes)})",
+                    f"{DRAFTERS[drafter]}, {how(temperature)}, depth {notes[row['depth']]}",
                     f"{ratio(row['speedup'])}, {row['acceptance_length']:.2f} tokens a target forward",
                 )
+
+
+def drafting_rows(document: Document) -> Iterator[Row]:
+    """The cascade over six workloads, and each full-price pair."""
+    yield Row(
+        "speedup over plain decoding, policy `auto`",
+        "bundled pair, cascade, greedy: geometric mean of six workloads",
+        ratio(document["cascade_geometric_mean"]),
+    )
+    for row in document["rows"]:
+        if row["pair"] != "bundled" and row["concurrency"] == 1:
+            yield Row(
+                "speedup over plain decoding, policy `auto`",
+                f"0.5 B full-price pair, agreement about {row['pair'].partition('-')[2]}, {how(row['temperature'])}",
+                f"{ratio(row['speedup']['auto'])}, {row['seconds_over_best_fixed']:.2f} of depth {row['best_fixed']}, "
+                "the best fixed one in hindsight",
+            )
+    shares = sorted(row["seconds_over_best_fixed"] for row in document["rows"])
+    yield Row(
+        "policy `auto` over the best fixed depth in hindsight",
+        f"{len(shares)} cases: pairs, workloads, temperatures, texts at once",
+        f"median **{median(shares):.2f}**, from {shares[0]:.2f} to {shares[-1]:.2f}",
+    )
+
+
+def batching_rows(document: Document) -> Iterator[Row]:
+    plain = document["plain"]
+    yield Row(
+        "tokens per second, plain decoding",
+        f"bundled target, {plain['num_sequences']} texts at once over one by one",
+        ratio(plain["speedup"]),
+    )
+    for temperature in sorted({row["temperature"] for row in document["rows"]}):
+        rows = [row for row in document["rows"] if row["temperature"] == temperature]
+        numbers = ", ".join(str(row["concurrency"]) for row in rows)
+        yield Row(
+            "speedup over plain decoding, policy `auto`",
+            f"bundled pair, cascade, {how(temperature)}, {numbers} texts at once",
+            ", ".join(f"**{row['seconds_ratio']:.2f}x**" for row in rows),
+        )
+
+
+def adversarial_rows(document: Document) -> Iterator[Row]:
+    for row in document["rows"]:
+        yield Row(
+            "speed with a bad drafter over plain decoding, policy `auto`",
+            f"bundled target, T = 1, {row['drafter']}",
+            ratio(row["speed_over_plain"]),
+        )
 
 
 def plain_rows(document: Document) -> Iterator[Row]:
@@ -186,6 +236,9 @@ def ratio(values: Mapping[str, float]) -> str:
 
 ROWS = {
     "speculation": speculation_rows,
+    "drafting": drafting_rows,
+    "batching": batching_rows,
+    "adversarial": adversarial_rows,
     "identity": identity_rows,
     "plain": plain_rows,
     "overhead": overhead_rows,

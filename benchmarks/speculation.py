@@ -21,17 +21,18 @@ from outrider.stats import STAGES
 
 TEMPERATURES = (0.0, 1.0)
 DRAFTERS = ("model", "suffix")
-DEPTHS = (2, 3, 4, 6, 8)
+DEPTHS = (2, 3, 4, 6, 8, "auto")
 PLAIN = ("model", 0)
 
-Collected = dict[tuple[str, int], dict[str, list[Generation]]]  # by drafter and depth, then by prompt
+Setting = tuple[str, int | str]
+Collected = dict[Setting, dict[str, list[Generation]]]  # by drafter and depth, then by prompt
 
 
 def seconds_per_token(generation: Generation) -> float:
     return generation.stats.decode_seconds / generation.stats.num_emitted
 
 
-def run_round(llms: dict[str, LLM], prompt: str, params: SamplingParams, order: list[tuple[str, int]]) -> dict:
+def run_round(llms: dict[str, LLM], prompt: str, params: SamplingParams, order: list[Setting]) -> dict:
     results = {}
     for drafter, depth in order:
         (results[drafter, depth],) = llms[drafter].generate([prompt], params, depth=depth)
@@ -68,7 +69,7 @@ def main() -> None:
     save("speculation", began, {**facts, "engine": llms["model"].describe(), "rows": rows})
 
 
-def summarise(collected: Collected, setting: tuple[str, int], temperature: float) -> dict[str, Any]:
+def summarise(collected: Collected, setting: Setting, temperature: float) -> dict[str, Any]:
     """One setting's speedup over plain decoding, and where its time went."""
     plain, chosen = collected[PLAIN], collected[setting]
     ratio = paired_ratio(

@@ -10,10 +10,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import checkpoints, common, identity, overhead, plain, report, speculation, startup
+from benchmarks import (
+    adversarial,
+    batching,
+    checkpoints,
+    common,
+    drafting,
+    identity,
+    overhead,
+    plain,
+    report,
+    speculation,
+    startup,
+)
 from outrider.draft.model import ModelDrafter
 from outrider.engine import llm as llm_module
-from outrider.engine.load import LoadedModel, make_drafter
+from outrider.engine.load import Loaded, LoadedModel, make_drafter
+from outrider.policy.cost import StepCosts
 from tests.docs.documents import README, read
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime
 
@@ -23,7 +36,7 @@ PROMPTS = [common.Prompt("one", "import os\n"), common.Prompt("two", "def main(\
 class Characters:
     """A tokenizer of the fake model: it can do what an `LLM` asks of one."""
 
-    def encode(self, text):
+    def encode(self, text, *, add_special_tokens=True):
         return [ord(character) % VOCAB_SIZE for character in text]
 
     def stream(self, prompt_token_ids=()):
@@ -48,11 +61,11 @@ class Peer:
         pass
 
 
-def fake_pair(target, draft, config, tokenizer=None):
+def fake_load(target, draft, config, tokenizer=None):
     loaded = LoadedModel(DescribedRuntime(), Characters())
-    if draft in (None, "suffix"):
-        return loaded, make_drafter(draft, loaded, config)
-    return loaded, ModelDrafter(FakeRuntime(min_rows=1), 100, VOCAB_SIZE)
+    if draft not in (None, "suffix"):
+        draft = ModelDrafter(FakeRuntime(min_rows=1), 100, VOCAB_SIZE)
+    return Loaded(loaded, make_drafter(draft, loaded, config), config, None, StepCosts)
 
 
 @pytest.fixture
@@ -60,18 +73,27 @@ def results(monkeypatch, tmp_path):
     """A folder for results, and benchmarks that run on fake models and two prompts."""
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # holds the lock that timed runs wait for
-    monkeypatch.setattr(llm_module, "load_pair", fake_pair)
+    monkeypatch.setattr(llm_module, "load", fake_load)
     monkeypatch.setattr(identity, "MAX_TOKENS", 6)
     monkeypatch.setattr(plain, "Peer", Peer)
     monkeypatch.setattr(startup, "seconds_to_first_byte", lambda arguments: 0.5)
-    for module in (identity, overhead, plain, speculation):
-        monkeypatch.setattr(module, "read_prompts", lambda: PROMPTS)
+    monkeypatch.setattr(adversarial, "NUM_TOKENS", 20)
+    monkeypatch.setattr(adversarial, "drafters", lambda pair: {"always wrong, free": adversarial.Wrong(VOCAB_SIZE)})
+    monkeypatch.setattr(batching, "NUM_PROMPTS", 4)
+    monkeypatch.setattr(batching, "CONCURRENCIES", (1, 2))
+    monkeypatch.setattr(drafting, "MAX_PROMPTS", 2)
+    monkeypatch.setattr(drafting, "cases", lambda: [drafting.Case("bundled", "cascade", "code", 0.0, 1)])
+    for module in (adversarial, batching, drafting, identity, overhead, plain, speculation):
+        monkeypatch.setattr(module, "read_prompts", lambda: PROMPTS, raising=False)
         monkeypatch.setattr(module, "bundled_pair", lambda: SimpleNamespace(target="t", draft="d"), raising=False)
         monkeypatch.setattr(module, "make_checkpoint", lambda *_, **__: "t", raising=False)
     return tmp_path / "results"
 
 
 ARGUMENTS = {
+    adversarial: ["--rounds", "1"],
+    batching: ["--rounds", "1", "--max-tokens", "20"],
+    drafting: ["--rounds", "1", "--max-tokens", "20"],
     identity: ["--tokens", "1"],
     overhead: ["--max-tokens", "6"],
     plain: ["--rounds", "1"],
@@ -89,10 +111,13 @@ def run(benchmark, monkeypatch):
 @pytest.mark.parametrize(
     ("benchmark_", "expected"),
     [
+        (adversarial, "| bundled target, T = 1, always wrong, free | **"),
+        (batching, "| bundled pair, cascade, greedy, 1, 2 texts at once | **"),
+        (drafting, "| bundled pair, cascade, greedy: geometric mean of six workloads | **"),
         (identity, "| **0** of 12 (72 tokens), level `bitwise` |"),
         (overhead, "random weights, T = 1, draft model, depth 4 |"),
         (plain, "bundled target, greedy | **"),
-        (speculation, "| draft model, greedy, depth 4 (default"),
+        (speculation, "| draft model, greedy, depth auto (default) | **"),
         (startup, "| 0.50 s (0.50 to 0.50 s in 15 starts) |"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -148,10 +173,10 @@ def test_the_fastest_depth_is_named_as_the_best_of_all_that_were_tried():
             "speedup": {"median": median, "low": 1.0, "high": 3.0, "num_pairs": 2},
             "acceptance_length": 2.5,
         }
-        for depth, median in ((2, 1.1), (4, 1.2), (6, 1.3))
+        for depth, median in ((2, 1.1), (4, 1.2), (6, 1.3), ("auto", 1.4))
     ]
-    default, fastest = report.speculation_rows({"rows": rows})
-    assert default.setting == "draft model, T = 1, depth 4 (default)"
+    fastest, default = report.speculation_rows({"rows": rows})
+    assert default.setting == "draft model, T = 1, depth auto (default)"
     assert fastest.setting == "draft model, T = 1, depth 6 (fastest of 2, 4, 6)"
     assert fastest.result == "**1.30x** [1.00, 3.00], 2.50 tokens a target forward"
 
