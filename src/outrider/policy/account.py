@@ -1,0 +1,43 @@
+"""What drafting may lose: a bound that holds however wrong every estimate is. Knows numbers only.
+
+Losses are counted in plain steps of the batch: seconds that a step took longer than plain decoding would have, less
+what its accepted tokens saved. They are paid from a small allowance that grows with each step decoded; gains refill it,
+but only so far, lest a good past pay for a bad present. Probes, which are not expected to gain, have a part of it.
+"""
+
+from __future__ import annotations
+
+ALLOWANCE, GROWTH = 3.0, 0.01
+PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
+# Gains are kept up to so many steps' possible losses: deep drafts lose much at once when they fail.
+NUM_STAKES = 4.0
+LOWEST = -1.0
+# Drafting that has overdrawn the account starts again only once there is a little to lose.
+RESTART = 0.3
+
+
+class Account:
+    """Plain steps that may still be lost.
+
+    Attributes:
+        balance: in all.
+        probe_balance: by probes.
+        is_overdrawn: whether more was lost than may be.
+    """
+
+    def __init__(self) -> None:
+        self.balance = ALLOWANCE
+        self.probe_balance = PROBE_ALLOWANCE
+        self.is_overdrawn = False
+
+    def enter(self, net: float, stake: float = 0.0, *, is_probe: bool = False) -> None:
+        """A step was decoded, and drafting gained so much in it, or lost it; `stake` is what it could have lost."""
+        most = max(ALLOWANCE, NUM_STAKES * stake, self.balance)
+        self.balance = max(LOWEST, min(most, self.balance + GROWTH + net))
+        self.is_overdrawn = self.balance < (RESTART if self.is_overdrawn else 0.0)
+        growth = PROBE_GROWTH + (net if is_probe else 0.0)
+        self.probe_balance = max(LOWEST, min(PROBE_ALLOWANCE, self.probe_balance + growth))
+
+    def affords(self, loss: float) -> bool:
+        """Whether a probe may lose so much."""
+        return loss <= min(self.balance, self.probe_balance)

@@ -1,0 +1,308 @@
+"""What steps cost on this machine: learned while decoding, from a profile on. Knows no sequences and no clocks.
+
+A machine that others use has slow spells, which make every step dearer by the same factor and so change no decision.
+So the common speed, which follows quickly, is kept apart from what a step costs at the usual speed, which follows
+slowly and only from steps whose number of rows differs from the one before.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence as Sequences
+from typing import Any
+
+# Of a target without a profile: what one row more adds to the cost of a single row.
+ASSUMED_ROW_SHARE = 0.03
+# Of a draft step: what computing one token of the text costs, and a drafter of unknown cost in plain steps.
+ASSUMED_CATCH_UP_SHARE = 0.05
+ASSUMED_DRAFT_SHARE = 0.1
+# Twice as many sequences are taken to make a draft step so much dearer, until it is seen.
+ASSUMED_GROWTH = 1.2
+
+SPEED_GAIN = 0.2
+MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected counts for no more
+MIN_SHAPE_GAIN = 0.01
+NUM_TRUSTED_PROFILE = 24  # observations that a profile counts for
+MEMORY = 0.97  # of a draft's costs, per observation
+RIDGE = 0.5
+
+
+def sum_of_rows(num_rows: Sequences[int]) -> int:
+    """What a runtime computes that does not fill up."""
+    return sum(max(1, rows) for rows in num_rows)
+
+
+class TargetCosts:
+    """Seconds of a forward of the target by rows computed, at the usual speed."""
+
+    def __init__(self, profile: Sequences[tuple[int, float]]) -> None:
+        self._points: list[tuple[int, float]] = []
+        for rows, seconds in sorted(profile):
+            highest = self._points[-1][1] if self._points else 0.0
+            self._points.append((rows, max(seconds, highest)))
+        self._num_trusted = NUM_TRUSTED_PROFILE if self._points else 0
+        self._corrections: dict[int, float] = {}
+        self._counts: dict[int, int] = {}
+        self._seconds: dict[int, float] = {}
+        self.version = 0
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self._points)
+
+    def num_seen(self, rows: int) -> int:
+        """Observations of this number of rows, a profile included."""
+        return self._num_trusted + self._counts.get(rows, 0)
+
+    def seconds(self, rows: int) -> float:
+        found = self._seconds.get(rows)
+        if found is None:
+            found = self._seconds[rows] = self._profiled(rows) * math.exp(self._correction(rows))
+        return found
+
+    def start(self, rows: int, seconds: float) -> None:
+        """The first observation where there is no profile."""
+        single = seconds / (1 + ASSUMED_ROW_SHARE * (rows - 1))
+        self._points = [(1, single), (2, single * (1 + ASSUMED_ROW_SHARE))]
+        self._counts[rows] = 1
+        self._corrections[rows] = 0.0
+
+    def correct(self, rows: int, surprise: float) -> float:
+        """Take in by how much a step was dearer than expected; the part of it that was taken in."""
+        gain = max(MIN_SHAPE_GAIN, 1 / (self.num_seen(rows) + 2))
+        self._corrections[rows] = self._correction(rows) + gain * surprise
+        self._counts[rows] = self._counts.get(rows, 0) + 1
+        self._seconds.clear()
+        self.version += 1
+        return gain * surprise
+
+    def describe(self) -> dict[str, float]:
+        """Seconds by rows, where any were seen or measured."""
+        return {str(rows): self.seconds(rows) for rows in sorted({*dict(self._points), *self._counts})}
+
+    def _correction(self, rows: int) -> float:
+        if rows in self._corrections or not self._corrections:
+            return self._corrections.get(rows, 0.0)
+        known = sorted(self._corrections)
+        place = bisect_left(known, rows)
+        if place == 0 or place == len(known):
+            return self._corrections[known[min(place, len(known) - 1)]]
+        low, high = known[place - 1], known[place]
+        share = (rows - low) / (high - low)
+        return (1 - share) * self._corrections[low] + share * self._corrections[high]
+
+    def _profiled(self, rows: int) -> float:
+        points = self._points
+        if len(points) == 1:
+            return points[0][1] * (1 + ASSUMED_ROW_SHARE * (rows - points[0][0]) / (1 + ASSUMED_ROW_SHARE))
+        place = min(max(bisect_left(points, (rows, 0.0)), 1), len(points) - 1)
+        (low, below), (high, above) = points[place - 1], points[place]
+        # Below the first point a line may fall too far: most of a small forward is reading the weights.
+        return max(below + (above - below) * (rows - low) / (high - low), 0.5 * points[0][1])
+
+
+class _Line:
+    """Seconds of a draft by its steps: a fixed part and a part per step, old observations fading."""
+
+    __slots__ = ("fixed", "slope", "_num", "_steps", "_squares", "_seconds", "_products")
+
+    def __init__(self, slope: float) -> None:
+        self.fixed, self.slope = 0.0, slope
+        self._num = self._steps = self._squares = self._seconds = self._products = 0.0
+
+    def add(self, steps: int, seconds: float) -> None:
+        self._num = MEMORY * self._num + 1
+        self._steps = MEMORY * self._steps + steps
+        self._squares = MEMORY * self._squares + steps * steps
+        self._seconds = MEMORY * self._seconds + seconds
+        self._products = MEMORY * self._products + steps * seconds
+        if not self._steps:
+            self.fixed = self._seconds / self._num
+            return
+        mean_steps, mean_seconds = self._steps / self._num, self._seconds / self._num
+        ratio = mean_seconds / mean_steps
+        variance = self._squares - self._num * mean_steps * mean_steps
+        covariance = self._products - self._num * mean_steps * mean_seconds
+        self.slope = min(max((covariance + RIDGE * ratio) / (variance + RIDGE), 0.0), ratio)
+        self.fixed = mean_seconds - self.slope * mean_steps
+
+
+class DraftCosts:
+    """Seconds of one source's drafts at the usual speed, by steps, sequences that draft, and tokens caught up on.
+
+    Args:
+        prior: seconds of a draft step before any was seen; None if nothing is known.
+    """
+
+    def __init__(self, prior: float | None) -> None:
+        self.prior = prior
+        self.num_observed = 0
+        self.seconds_per_token: float | None = None
+        self._lines: dict[int, _Line] = {}
+        self._is_rough = True
+
+    def line(self, num_sequences: int, unknown: float) -> tuple[float, float]:
+        """Fixed seconds and seconds per step; a step takes `unknown` where nothing is known."""
+        bucket = num_sequences.bit_length()
+        if (line := self._lines.get(bucket)) is not None:
+            return line.fixed, line.slope
+        if not self._lines:
+            return 0.0, unknown if self.prior is None else self.prior * ASSUMED_GROWTH ** max(bucket - 1, 0)
+        nearest = min(self._lines, key=lambda other: abs(other - bucket))
+        scale = ASSUMED_GROWTH ** (bucket - nearest)
+        return self._lines[nearest].fixed * scale, self._lines[nearest].slope * scale
+
+    def catch_up(self, num_tokens: int) -> float:
+        """Seconds of computing tokens that the drafter has not seen."""
+        if self.seconds_per_token is not None:
+            return self.seconds_per_token * num_tokens
+        return (self.prior or 0.0) * ASSUMED_CATCH_UP_SHARE * num_tokens
+
+    def describe(self) -> dict[str, Any]:
+        """Lines by the largest number of sequences that they were seen with."""
+        lines = {
+            str(2**bucket - 1): {"fixed": line.fixed, "step": line.slope} for bucket, line in self._lines.items()
+        }
+        return {
+            "prior": self.prior, "num_observed": self.num_observed,
+            "seconds_per_token": self.seconds_per_token, "by_num_sequences": lines,
+        }  # fmt: skip
+
+    def observe(self, num_steps: int, num_sequences: int, num_caught_up: int, seconds: float) -> None:
+        """Learn from a draft. The first replaces the prior; one with nothing to catch up replaces a first that had."""
+        if not num_steps:
+            return
+        bucket = num_sequences.bit_length()
+        if not self._lines or (self._is_rough and not num_caught_up):
+            self._is_rough = num_caught_up > 0
+            slope = seconds / (num_steps + ASSUMED_CATCH_UP_SHARE * num_caught_up)
+            self._lines = {bucket: _Line(slope)}
+            if self.seconds_per_token is None:
+                self.seconds_per_token = ASSUMED_CATCH_UP_SHARE * slope
+            self.num_observed += 1
+            self._lines[bucket].add(num_steps, slope * num_steps)
+            return
+        self.num_observed += 1
+        fixed, slope = self.line(num_sequences, seconds)
+        expected = fixed + slope * num_steps
+        catching_up = self.catch_up(num_caught_up)
+        ratio = seconds / max(expected + catching_up, 1e-12)
+        if self.num_observed <= 3 and ratio < 0.6:  # the first was slow because it was the first
+            self._lines.clear()
+        elif bucket in self._lines:
+            ratio = min(max(ratio, 0.5), 2.0)
+        line = self._lines.setdefault(bucket, _Line(slope))
+        line.add(num_steps, expected * ratio)
+        if num_caught_up and self.seconds_per_token is not None:
+            gain = 0.5 * catching_up / max(expected + catching_up, 1e-12)
+            self.seconds_per_token *= 1 + gain * (ratio - 1)
+
+
+class StepCosts:
+    """What plans cost, in seconds at the usual speed.
+
+    Args:
+        profile: seconds of a forward of the target by rows computed, as measured; may be empty.
+        computed_rows: rows that the runtime computes for so many of each sequence.
+        priors: by source, seconds of a draft step; None or absent if nothing is known.
+        change_seconds: what a step takes longer if it computes another number of rows than the one before.
+
+    Attributes:
+        speed: by what factor steps take longer now than usually.
+
+    Example:
+        >>> costs = StepCosts([(1, 0.050), (5, 0.054)])
+        >>> round(costs.target(3), 3)
+        0.052
+    """
+
+    def __init__(
+        self,
+        profile: Sequences[tuple[int, float]] = (),
+        computed_rows: Callable[[Sequences[int]], int] = sum_of_rows,
+        priors: Mapping[str, float | None] | None = None,
+        change_seconds: float = 0.0,
+    ) -> None:
+        self.computed_rows = computed_rows
+        self.change_seconds = change_seconds
+        self.speed = 1.0
+        self._target = TargetCosts(profile)
+        self._drafts = {source: DraftCosts(prior) for source, prior in (priors or {}).items()}
+        self._last_rows: int | None = None
+        self._num_steps = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known of the target."""
+        return self._target.is_known
+
+    @property
+    def version(self) -> int:
+        """Changes whenever the target's costs at the usual speed do."""
+        return self._target.version
+
+    @property
+    def last_rows(self) -> int | None:
+        """Rows computed in the last step."""
+        return self._last_rows
+
+    def num_seen(self, rows: int) -> int:
+        """Steps of this number of rows that were learned from."""
+        return self._target.num_seen(rows)
+
+    def target(self, rows: int) -> float:
+        """Of a forward that computes so many rows."""
+        return self._target.seconds(rows)
+
+    def draft(self, source: str, num_sequences: int) -> tuple[float, float]:
+        """Fixed seconds of a draft and seconds of each of its steps."""
+        return self._draft(source).line(num_sequences, ASSUMED_DRAFT_SHARE * self.target(1))
+
+    def catch_up(self, source: str, num_tokens: int) -> float:
+        """Of a drafter computing tokens that it has not seen."""
+        return self._draft(source).catch_up(num_tokens)
+
+    def num_drafts(self, source: str) -> int:
+        """Drafts that were learned from."""
+        return self._draft(source).num_observed
+
+    def observe_target(self, rows: int, seconds: float) -> None:
+        """Learn from a step, the draft's seconds left out."""
+        is_change = self._last_rows is not None and rows != self._last_rows
+        self._last_rows = rows
+        if seconds <= 0:
+            return
+        if not self._target.is_known:
+            self._target.start(rows, seconds)
+            return
+        expected = self._target.seconds(rows) * self.speed
+        if is_change:
+            seconds = max(seconds - self.change_seconds * self.speed, 0.5 * seconds)
+        surprise = math.log(seconds / expected)
+        self._num_steps += 1
+        if self._num_steps > 3:  # a profile may be off by any factor, but not by a different one each time
+            surprise = min(max(surprise, -MAX_SURPRISE), MAX_SURPRISE)
+        if is_change:
+            surprise -= self._target.correct(rows, min(max(surprise, -MAX_SURPRISE), MAX_SURPRISE))
+        self.speed *= math.exp(max(SPEED_GAIN, 1 / (self._num_steps + 1)) * surprise)
+
+    def observe_draft(
+        self, source: str, *, num_steps: int, num_sequences: int, num_caught_up: int, seconds: float
+    ) -> None:
+        """Learn from a draft. Call after `observe_target` of the same step."""
+        self._draft(source).observe(num_steps, num_sequences, num_caught_up, seconds / self.speed)
+
+    def describe(self) -> dict[str, Any]:
+        """What was learned, for a result's provenance: seconds at the usual speed."""
+        return {
+            "speed": self.speed,
+            "target": self._target.describe(),
+            "drafts": {source: costs.describe() for source, costs in self._drafts.items()},
+        }
+
+    def _draft(self, source: str) -> DraftCosts:
+        found = self._drafts.get(source)
+        if found is None:
+            found = self._drafts[source] = DraftCosts(None)
+        return found
