@@ -11,6 +11,7 @@ from outrider import LLM, EngineConfig, RuntimeOptions
 from outrider.bench import compare as module
 from outrider.bench.compare import BenchPlan, Interruption, compare
 from outrider.bench.workloads import Loop, Prompt, Workload
+from outrider.errors import ContextError
 from tests.cli.tiny import make_tiny
 
 NAMES = ("one", "two", "three")
@@ -93,14 +94,14 @@ def test_only_the_speculative_side_gets_the_prediction(llm, monkeypatch):
     asked = []
     start = llm.start
 
-    def noting(prompts, params, *, depth, predictions):
+    def noting(prompts, params, *, depth="auto", predictions):
         asked.append((depth, predictions))
         return start(prompts, params, depth=depth, predictions=predictions)
 
     monkeypatch.setattr(llm, "start", noting)
     compare(llm, make_plan(), Interruption())
     assert {depth for depth, predictions in asked if predictions is None} == {0}
-    assert {depth for depth, predictions in asked if predictions is not None} == {3}
+    assert {depth for depth, predictions in asked if predictions is not None} == {3, "auto"}  # auto asks if it fits
     assert any(predictions and "return self" in predictions[0] for _, predictions in asked if predictions)
 
 
@@ -128,6 +129,13 @@ def test_texts_that_prove_nothing_are_not_measured(llm, monkeypatch):
     comparison = compare(llm, make_plan(), Interruption())
     assert not comparison.runs
     assert all(text.fault == "ends after 24 tokens" for text in comparison.texts)
+
+
+def test_a_prompt_that_does_not_fit_is_named_before_anything_is_written(llm):
+    long = Workload("mine.txt", (Prompt("long", "x" * 5000),), "0" * 64)
+    with pytest.raises(ContextError, match=r"^mine\.txt, long: the prompt has 5000 tokens"):
+        compare(llm, replace(make_plan(), workloads=(long,)), Interruption())
+    assert llm.engine.is_idle
 
 
 @pytest.mark.parametrize("num_steps", [0, 30, 130, 200])

@@ -42,7 +42,7 @@ def quiet(tmp_path_factory):
 @pytest.fixture(scope="module")
 def meter(tmp_path_factory):
     meter = AgreementMeter(SOURCE, num_threads=None)
-    meter.prompts = meter.prompts[:2]
+    meter.prompts = meter.prompts[3:4]
     meter.write_search_texts()
     return meter
 
@@ -84,10 +84,10 @@ def test_the_same_seed_and_epsilon_make_the_same_bytes(tmp_path):
 
 def test_agreement_falls_as_the_random_layers_grow_louder(meter, quiet, tmp_path):
     quietly, loudly = (
-        meter.of_search_texts(folder).rate for folder in (quiet, embed(tmp_path / "loud", 32.0, shape=SMALLEST))
+        meter.of_search_texts(folder).rate for folder in (quiet, embed(tmp_path / "loud", 256.0, shape=SMALLEST))
     )
     assert quietly > 0.98
-    assert loudly < quietly - 0.1
+    assert loudly < 0.8
 
 
 def test_agreement_falls_with_damping(meter, tmp_path):

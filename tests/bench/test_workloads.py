@@ -81,7 +81,7 @@ def test_files_are_workloads_too(tmp_path):
     mine, code, one = read_workloads([str(lines), "code", str(text)])
     assert mine.prompts == (Prompt("line 1", "import os\n"), Prompt("x", "x = ", "x = 1"))
     assert one.prompts == (Prompt("one", "grüße\n"),)
-    assert (mine.name, code.name) == (str(lines), "code")
+    assert (mine.name, code.name) == ("mine.jsonl", "code")
     assert len({mine.sha256, one.sha256, code.sha256}) == 3
 
 
@@ -125,6 +125,10 @@ def test_a_file_that_is_no_workload_is_refused(tmp_path, name, content, message)
         read_workloads([str(path)])
 
 
-def test_a_workload_is_not_named_twice():
-    with pytest.raises(UsageError, match="'code' is given twice"):
-        read_workloads(["code", "prose", "code"])
+def test_no_two_workloads_have_one_name(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.txt").write_text(folder)
+    for names in (["code", "prose", "code"], [str(tmp_path / "one/mine.txt"), str(tmp_path / "two/mine.txt")]):
+        with pytest.raises(UsageError, match="is given twice"):
+            read_workloads(names)

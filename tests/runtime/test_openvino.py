@@ -244,13 +244,16 @@ class TestTrees:
 
     def test_padding_a_tree_of_one_row_leaves_it_a_chain(self):
         layout = lay_out([SequenceRows([4], 9, [0], [0], [-1])], 2)
-        assert (layout.input_ids, layout.position_ids, layout.qq_bias) == ([4, 0], [9, 10], [])
+        assert (layout.input_ids, layout.attention_rows, layout.own_rows) == ([4], [0, 0], [0])
+        assert (layout.position_ids, layout.qq_bias) == ([9, 10], [])
 
 
 class TestLayout:
     def test_a_tree_is_padded_under_its_root_and_sees_its_ancestors_only(self):
         layout = lay_out([rows(0, 2, [7]), SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])], 4)
-        assert layout.input_ids == [*TOKEN_IDS[:2], 0, 0, 5, 6, 7, 0]
+        assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
+        assert layout.attention_rows == [0, 1, 0, 0, 2, 3, 4, 2]
+        assert layout.own_rows == [0, 1, 4, 5, 6]
         assert layout.position_ids == [0, 1, 2, 3, 40, 41, 41, 41]
         assert layout.qq_bias == [1, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1]
         assert layout.qq_bias_begins == [0, 0, 16]
@@ -335,9 +338,10 @@ class TestFilling:
 
     def test_filling_is_a_sequence_of_its_own_that_no_row_sees(self):
         layout = lay_out([rows(0, 2, [7])], 2)
-        fill(layout, 5, 11)
+        fill(layout, 5, 6, 11)
         assert layout.input_ids == [*TOKEN_IDS[:2], 0, 0, 0]
-        assert (layout.subsequence_begins, layout.past_lens) == ([0, 2, 5], [0, 0])
+        assert (layout.attention_rows, layout.own_rows) == ([0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4])
+        assert (layout.subsequence_begins, layout.past_lens) == ([0, 2, 6], [0, 0])
         assert (layout.block_indices, layout.block_indices_begins) == ([7, 11], [0, 1, 2])
         assert layout.output_rows == [0, 1]
 

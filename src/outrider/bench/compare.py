@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from outrider.bench.workloads import MIN_TOKENS, Loop, Prompt, Workload, find_loop, is_random
 from outrider.engine.llm import LLM, Generation
+from outrider.errors import UsageError
 from outrider.request import Depth, SamplingParams
 
 Side = Literal["plain", "speculative"]
@@ -139,6 +140,7 @@ def compare(
         UsageError: a prompt does not fit the model; nothing was measured.
     """
     bench = _Bench(llm, plan, interruption, clock)
+    bench.refuse_unfit()
     comparison = Comparison()
     try:
         comparison.texts = bench.write_texts()
@@ -157,6 +159,18 @@ class _Bench:
         self.interruption = interruption
         self.clock = clock
         self.random = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated
+
+    def refuse_unfit(self) -> None:
+        """Raise UsageError, naming it, for the first prompt that the model cannot take."""
+        params = SamplingParams(max_tokens=self.plan.max_tokens, seed=self.plan.seed)
+        for workload in self.plan.workloads:
+            for prompt in workload.prompts:
+                try:
+                    sequences = self.llm.start([prompt.text], params, predictions=[prompt.prediction])
+                except UsageError as error:
+                    raise type(error)(f"{workload.name}, {prompt.name}: {error}") from error
+                for sequence in sequences:
+                    self.llm.engine.cancel(sequence.request.request_id)
 
     def write_texts(self) -> list[BenchText]:
         """Every text, written plainly, with what of it is to be measured."""

@@ -36,6 +36,7 @@ SIZES = {
     "1.5b": Shape(hidden_size=2048, intermediate_size=6144, num_layers=30, num_heads=32, num_kv_heads=16),
 }
 MIN_AGREEMENT, MAX_AGREEMENT = 0.3, 0.99
+PAIR_FILE = "pair.json"
 NUM_TOKENS = 96  # of a text that agreement is measured on
 CHUNK = 256
 # Of the target's random layers: beside it the small model's own output is a thousand times as large.
@@ -146,7 +147,7 @@ def make_pair(source: BundledPair, out: Path, plan: PairPlan, report: Callable[[
                 if path.is_file()
             },
         }
-        write_json(folder / "pair.json", document)
+        write_json(folder / PAIR_FILE, document)
         folder.replace(out)
     return document
 

@@ -42,7 +42,7 @@ def page_of(document: Mapping[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"milliseconds": _milliseconds, "share": _share, "number": _number}
     template = environment.from_string((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
-    facts = {key: document.get(key) for key in ("provenance", "engine", "plan")}
+    facts = {key: document.get(key) for key in ("provenance", "models", "engine", "plan")}
     return template.render(
         document=document, plots=plots_of(document), facts=json.dumps(facts, indent=2, ensure_ascii=False, default=str)
     )

@@ -57,8 +57,8 @@ def document_of(plan: BenchPlan, comparison: Comparison) -> dict[str, Any]:
         parts = {name: [pair for pair in chosen if pair.text.workload == name] for name in names}
         rows += [{"workload": name, **facts, **_row([part])} for name, part in parts.items()]
         if len(names) > 1:
-            throughput = _throughput(comparison.runs, temperature, concurrency)
-            rows.append({"workload": ALL, **facts, **_row(list(parts.values())), **throughput})
+            rows.append({"workload": ALL, **facts, **_row(list(parts.values()))})
+        rows[-1] |= _throughput(comparison.runs, temperature, concurrency)
     return {
         "is_partial": comparison.is_partial,
         "plan": _plan(plan),

@@ -50,7 +50,7 @@ class Prompt(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """Prompts of one kind, and the sha256 of the file that they come from."""
+    """Prompts of one kind, named as the file that they come from, and the file's sha256."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -70,10 +70,12 @@ def read_workloads(names: Sequence[str]) -> list[Workload]:
     Raises:
         UsageError: there is no such workload, it is named twice, or a file cannot be read.
     """
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(f"workload {twice[0]!r} is given twice: keep one of them")
     bundled = _bundled()
-    return [bundled.get(name) or _read_file(name) for name in names]
+    workloads = [bundled.get(name) or _read_file(name) for name in names]
+    found = [workload.name for workload in workloads]
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise UsageError(f"workload {twice[0]!r} is given twice: keep one of them, or give it another name")
+    return workloads
 
 
 def find_loop(token_ids: Sequence[int]) -> Loop | None:
@@ -139,7 +141,7 @@ def _read_file(name: str) -> Workload:
     prompts = _read_lines(name, text) if path.suffix == ".jsonl" else [Prompt(path.stem, text)] if text else []
     if not prompts:
         raise UsageError(f"workload {name} holds no prompts: give one JSON object a line, such as {EXAMPLE}")
-    return Workload(name, tuple(prompts), hashlib.sha256(data).hexdigest())
+    return Workload(path.name, tuple(prompts), hashlib.sha256(data).hexdigest())
 
 
 def _read_lines(name: str, text: str) -> list[Prompt]:

@@ -35,7 +35,7 @@ def bench(
     target: Annotated[str | None, typer.Option(metavar="DIR", help="Whose text it is. [bundled]")] = None,
     draft: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix, and the bundled draft]"),
+        typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
     ] = None,
     workload: Annotated[
         list[str] | None,

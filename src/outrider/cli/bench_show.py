@@ -15,7 +15,7 @@ from rich.text import Text
 
 from outrider.bench.compare import BenchPlan, Interruption, compare
 from outrider.bench.machine import machine_to_ourselves
-from outrider.bench.pairs import PairPlan, make_pair
+from outrider.bench.pairs import PAIR_FILE, PairPlan, make_pair
 from outrider.bench.provenance import check_writable, provenance, to_json, write_json
 from outrider.bench.report import check_report, write_report
 from outrider.bench.results import ALL, document_of, num_faults
@@ -25,6 +25,9 @@ from outrider.cli.output import STDOUT, printable, tolerate_characters
 from outrider.demo import BundledPair
 from outrider.engine.config import EngineConfig
 from outrider.engine.llm import LLM
+from outrider.model.checkpoint import resolve_checkpoint
+from outrider.model.fields import Fields
+from outrider.model.weights import fingerprint
 from outrider.runtime.base import RuntimeOptions
 
 MAX_LISTED = 12
@@ -59,10 +62,12 @@ def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, ou
             options=RuntimeOptions(num_threads=outputs.num_threads),
         )
         llm = LLM(target, draft=drafts, config=config)
+        models = {"target": _identity(target), "drafts": list(map(_identity, drafts))}
         with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
             comparison = compare(llm, plan, Interruption(interrupted.is_set, status.update))
     document = {
         "provenance": began,
+        "models": models,
         "engine": llm.describe(),
         "memory_bytes": llm.memory(),
         **document_of(plan, comparison),
@@ -73,6 +78,17 @@ def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, ou
         raise typer.Exit(FAILED)
     if comparison.is_partial:
         raise typer.Exit(INTERRUPTED)
+
+
+def _identity(model: str | Path) -> dict[str, Any]:
+    """Which checkpoint that was, whatever its folder; a pair that was made says how."""
+    if model == "suffix":
+        return {"name": model}
+    folder = resolve_checkpoint(model)
+    pair = folder.parent / PAIR_FILE
+    made: Mapping[str, Any] = Fields.read(pair).values if pair.is_file() else {}
+    facts = {key: made[key] for key in ("agreement", "damping", "epsilon", "num_parameters") if key in made}
+    return {"name": folder.name, "fingerprint": fingerprint(folder)} | ({"pair": facts} if facts else {})
 
 
 def show_make_pair(source: BundledPair, out: Path, plan: PairPlan) -> None:
@@ -144,9 +160,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     speedup, plain, speculative = row["speedup"], row["plain"], row["speculative"]
-    rate = speculative["acceptance_rate"]
+    low, high, rate = speedup["low"], speedup["high"], speculative["acceptance_rate"]
     return [
-        f"{speedup['median']:.2f} [{speedup['low']:.2f}, {speedup['high']:.2f}]",
+        f"{speedup['median']:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low < high else ""),
         f"{speculative['acceptance_length']:.2f}",
         "" if rate is None else f"{100 * rate:.0f} %",
         *(

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 FIRST_MEAN = 0.7
 FIRST_WEIGHT = 3.0
 # What a sequence's own evidence is weighed against: its source's mean, with the weight of this many tokens.
-SOURCE_WEIGHT = 4.0
+SOURCE_WEIGHT = 5.0
 # Per token of the text, drafted for or not: texts change character, some of them often.
-FAST_MEMORY, SLOW_MEMORY = 0.94, 0.99
+FAST_MEMORY, SLOW_MEMORY = 0.93, 0.985
 TRUST_MEMORY = 0.99  # per guess, of which of the two has told the future better
 SOURCE_MEMORY = 0.997  # per guess
 MAX_SHIFT_DEPTH = 8

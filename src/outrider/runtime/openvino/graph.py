@@ -6,7 +6,8 @@
                            └─────────────────────────────────────────── + ──────────────────────── +      │      │
     output_rows ──────────────────────────────────────────────────────────────────────────────────────────┘   logits
 
-The rows of all sequences lie one after the other; only attention is told whose is whose. Between the nodes, values
+The rows of all sequences lie one after the other; only attention is told whose is whose, and gets some rows twice: its
+kernel for a single row of a sequence adds up in another order than that for several. Between the nodes, values
 have the precision that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
 """
 
@@ -25,7 +26,7 @@ from outrider.model.weights import RawTensor, Weights
 
 ELEMENT_TYPES = {"F32": Type.f32, "BF16": Type.bf16}
 
-ROW_INPUTS = ("input_ids", "position_ids", "output_rows")
+ROW_INPUTS = ("input_ids", "attention_rows", "own_rows", "position_ids", "output_rows")
 SEQUENCE_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "qq_bias_begins")
 
 
@@ -39,6 +40,8 @@ class Graph(NamedTuple):
 class AttentionInputs(NamedTuple):
     """What every layer's attention needs besides its own queries, keys and values."""
 
+    attention_rows: Node
+    own_rows: Node
     past_lens: Node
     subsequence_begins: Node
     block_indices: Node
@@ -71,7 +74,7 @@ class _GraphBuilder:
         rows = {name: self.parameter(name, [-1], Type.i32) for name in ROW_INPUTS}
         embedding = self.stored(self.weights["model.embed_tokens.weight"])
         hidden = ops.convert(ops.gather(embedding, rows["input_ids"], self.integers(0)), Type.f32)
-        inputs = self.attention_inputs(rows["position_ids"])
+        inputs = self.attention_inputs(rows)
         for layer in range(self.config.num_layers):
             hidden = ops.add(hidden, self.attention(hidden, layer, inputs))
             hidden = ops.add(hidden, self.feed_forward(hidden, f"model.layers.{layer}"))
@@ -110,13 +113,16 @@ class _GraphBuilder:
     def weight(self, name: str) -> Node:
         return _decompressed(self.stored(self.weights[name]))
 
-    def attention_inputs(self, position_ids: Node) -> AttentionInputs:
+    def attention_inputs(self, rows: dict[str, Node]) -> AttentionInputs:
+        positions = rows["position_ids"]
         vectors = {name: self.parameter(name, [-1], Type.i32) for name in SEQUENCE_INPUTS}
         tables = [
-            ops.gather(self.parameter(name, [-1, 1, 1, self.config.head_dim], Type.f32), position_ids, self.integers(0))
+            ops.gather(self.parameter(name, [-1, 1, 1, self.config.head_dim], Type.f32), positions, self.integers(0))
             for name in ("cosines", "sines")
         ]
         return AttentionInputs(
+            attention_rows=rows["attention_rows"],
+            own_rows=rows["own_rows"],
             **vectors,
             max_context_len=ops.squeeze(self.parameter("max_context_len", [1], Type.i32)),
             qq_bias=self.parameter("qq_bias", [-1], Type.u8),
@@ -139,12 +145,14 @@ class _GraphBuilder:
     def attention(self, hidden: Node, layer: int, inputs: AttentionInputs) -> Node:
         config, prefix = self.config, f"model.layers.{layer}.self_attn"
         hidden = self.norm(hidden, f"model.layers.{layer}.input_layernorm")
+        hidden = ops.gather(hidden, inputs.attention_rows, self.integers(0))
         query = self.rotated_heads(hidden, f"{prefix}.q", config.num_heads, inputs)
         key = self.rotated_heads(hidden, f"{prefix}.k", config.num_kv_heads, inputs)
         value = self.linear(hidden, f"{prefix}.v_proj")
         shape = [-1, config.num_kv_heads, -1, config.head_dim]
         caches = [self.parameter(name, shape, Type.dynamic) for name in cache_input_names(layer)]
         attended = self.paged_attention([query, key, value, *caches], inputs)
+        attended = ops.gather(attended, inputs.own_rows, self.integers(0))
         return self.linear(attended, f"{prefix}.o_proj")
 
     def rotated_heads(self, hidden: Node, prefix: str, num_heads: int, inputs: AttentionInputs) -> Node:

@@ -1,11 +1,14 @@
 """A batch's rows as the flat lists that OpenVINO's paged attention reads. Knows no OpenVINO and no model.
 
-Of two sequences, the second a tree of three rows on 40 slots:
+Of two sequences, the second a tree of three rows on 40 slots, and the first a single row of which attention gets two:
 
-    input_ids            a b | r 0 1       subsequence_begins    0 2 5
-    position_ids         0 1 | 40 41 41    past_lens             0 40
-    block_indices        7 | 3 9           block_indices_begins  0 1 3
+    input_ids            a | r 0 1         subsequence_begins    0 2 5
+    attention_rows       0 0 | 1 2 3       past_lens             9 40
+    own_rows             0 | 2 3 4         block_indices         7 | 3 9
+    position_ids         9 10 | 40 41 41   block_indices_begins  0 1 3
     qq_bias              100 110 101       qq_bias_begins        0 0 9      (who sees whom; empty: each sees all before)
+
+`attention_rows` says which row each row of attention is made from, `own_rows` which of attention's rows each row takes.
 
 A change of the number of rows makes OpenVINO prepare every layer anew, which takes longer than computing a few rows
 more: 4 ms for 14 layers, 10 ms for 32. So the rows of a decoding forward are filled up to one of a few numbers.
@@ -16,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from outrider.cache.table import num_blocks_for
+from outrider.cache.table import BLOCK_SIZE, num_blocks_for
 from outrider.runtime.base import SequenceRows
 
 # Numbers of rows that decoding forwards are filled up to. Beyond the last, computing costs more than preparing.
@@ -25,14 +28,16 @@ RUNGS = (2, 5, 9, 13, 17, 25, 33, 49, 65)
 PATIENCE = 3
 MAX_FILLING = 16
 
-# Any token does in a padding row: nobody reads its logits, and the next forward writes over its slot.
-PADDING_TOKEN = 0
+# Any token does in a filling row: nobody reads its logits.
+FILLING_TOKEN = 0
 
 
 class RowLayout(NamedTuple):
     """The values of the graph's inputs, by their names."""
 
     input_ids: list[int]
+    attention_rows: list[int]
+    own_rows: list[int]
     position_ids: list[int]
     output_rows: list[int]
     past_lens: list[int]
@@ -67,45 +72,54 @@ class Ladder:
 
 
 def lay_out(batch: Sequence[SequenceRows], min_rows: int) -> RowLayout:
-    """Flatten a batch, each sequence filled up to `min_rows` rows."""
-    layout = RowLayout([], [], [], [], [0], [], [0], [], [0], [0])
+    """Flatten a batch. Of each sequence attention gets `min_rows` rows at least, copies of its first."""
+    layout = RowLayout([], [], [], [], [], [], [0], [], [0], [], [0], [0])
     for rows in batch:
-        first_row, padded = len(layout.input_ids), _pad(rows, min_rows)
-        num_slots = rows.num_past + len(padded.token_ids)
+        num_rows, num_padding = len(rows.token_ids), max(min_rows - len(rows.token_ids), 0)
+        first_row, first_place = len(layout.input_ids), len(layout.attention_rows)
+        num_slots = rows.num_past + num_rows + num_padding
         assert num_blocks_for(num_slots) <= len(rows.blocks), "the blocks do not cover the rows"
-        layout.input_ids.extend(padded.token_ids)
+        layout.input_ids.extend(rows.token_ids)
         layout.output_rows.extend([first_row + row for row in rows.output_rows])
+        layout.own_rows.extend(range(first_place, first_place + num_rows))
+        layout.attention_rows.extend([*range(first_row, first_row + num_rows), *[first_row] * num_padding])
+        parents = _pad(rows, num_padding)
+        padded = rows._replace(token_ids=[FILLING_TOKEN] * (num_rows + num_padding), parents=parents)
         layout.position_ids.extend([rows.num_past + depth for depth in padded.depths()])
-        if padded.parents is not None:
+        if parents is not None:
             layout.qq_bias.extend(padded.lineage().ravel().tolist())
-        layout.past_lens.append(rows.num_past)
-        layout.subsequence_begins.append(len(layout.input_ids))
-        layout.block_indices.extend(rows.blocks[: num_blocks_for(num_slots)])
-        layout.block_indices_begins.append(len(layout.block_indices))
-        layout.qq_bias_begins.append(len(layout.qq_bias))
+        _close(layout, rows.num_past, rows.blocks[: num_blocks_for(num_slots)])
         layout.max_context_len[0] = max(layout.max_context_len[0], num_slots)
     return layout
 
 
-def fill(layout: RowLayout, num_rows: int, block: int) -> None:
-    """Add a sequence of rows that nobody reads, in a block of its own, so that there are `num_rows` in all."""
+def fill(layout: RowLayout, num_rows: int, num_attention_rows: int, block: int) -> None:
+    """Add a sequence of rows that nobody reads, so that there are so many in all, as far as its block has room."""
     num_filling = num_rows - len(layout.input_ids)
-    if num_filling <= 0:
+    first_row, first_place = len(layout.input_ids), len(layout.attention_rows)
+    if num_attention_rows <= first_place:
         return
-    layout.input_ids.extend([PADDING_TOKEN] * num_filling)
-    layout.position_ids.extend([0] * num_filling)
-    layout.past_lens.append(0)
-    layout.subsequence_begins.append(num_rows)
-    layout.block_indices.append(block)
+    num_places = min(num_attention_rows - first_place, BLOCK_SIZE)
+    assert num_places >= num_filling >= 0, "filling rows have no place in attention"
+    layout.input_ids.extend([FILLING_TOKEN] * num_filling)
+    layout.own_rows.extend(range(first_place, first_place + num_filling))
+    layout.attention_rows.extend([*range(first_row, first_row + num_filling), *[0] * (num_places - num_filling)])
+    layout.position_ids.extend([0] * num_places)
+    _close(layout, 0, [block])
+    layout.max_context_len[0] = max(layout.max_context_len[0], num_places)
+
+
+def _close(layout: RowLayout, num_past: int, blocks: Sequence[int]) -> None:
+    """End a sequence."""
+    layout.past_lens.append(num_past)
+    layout.subsequence_begins.append(len(layout.attention_rows))
+    layout.block_indices.extend(blocks)
     layout.block_indices_begins.append(len(layout.block_indices))
     layout.qq_bias_begins.append(len(layout.qq_bias))
-    layout.max_context_len[0] = max(layout.max_context_len[0], num_filling)
 
 
-def _pad(rows: SequenceRows, min_rows: int) -> SequenceRows:
-    """Fill up to `min_rows` rows: a chain's go on, a tree's hang under its root."""
-    num_padding = max(min_rows - len(rows.token_ids), 0)
-    return rows._replace(
-        token_ids=[*rows.token_ids, *[PADDING_TOKEN] * num_padding],
-        parents=None if rows.parents is None or rows.is_chain else [*rows.parents, *[0] * num_padding],
-    )
+def _pad(rows: SequenceRows, num_padding: int) -> list[int] | None:
+    """Parents with those of padding rows: a chain's go on, a tree's hang under its root."""
+    if rows.parents is None or rows.is_chain:
+        return None
+    return [*rows.parents, *[0] * num_padding]

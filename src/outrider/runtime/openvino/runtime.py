@@ -15,14 +15,14 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from outrider.cache.table import BLOCK_SIZE, num_blocks_for
+from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ParameterError
 from outrider.model.config import ModelConfig, read_config
 from outrider.model.weights import Weights
 from outrider.request import Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
 from outrider.runtime.openvino.graph import Graph, build_graph, cache_input_names
-from outrider.runtime.openvino.layout import MAX_FILLING, Ladder, RowLayout, fill, lay_out
+from outrider.runtime.openvino.layout import Ladder, RowLayout, fill, lay_out
 from outrider.runtime.rope import inverse_frequencies
 
 # Attention has a kernel of its own for a single row, which adds up in another order. With two rows at least, a row's
@@ -33,7 +33,7 @@ MIN_BITWISE_ROWS = 2
 # for five on AVX512. A draft model's layers fit the processor's cache, where every row counts.
 MIN_TARGET_ROWS, MIN_DRAFT_ROWS = 5, 2
 
-NUM_FILLING_BLOCKS = num_blocks_for(MAX_FILLING)
+NUM_FILLING_BLOCKS = 1
 
 # numpy has no bfloat16: the cache's bits are seen as uint16, which is all that copying them needs.
 _CACHE_TYPES: dict[str, tuple[type[np.generic], ov.Type]] = {
@@ -84,7 +84,9 @@ class OpenVinoRuntime(Runtime):
         self._check(layout)
         num_outputs = len(layout.output_rows)
         if num_outputs:  # not a prompt's chunks, whose lengths vary anyway
-            fill(layout, self._ladder.climb(len(layout.input_ids)), self.num_blocks)
+            num_rows = self._ladder.climb(len(layout.input_ids))
+            # As many in attention as all sequences' padding could need, so that their number does not vary either.
+            fill(layout, num_rows, num_rows + (self.min_rows - 1) * len(batch), self.num_blocks)
         if not num_outputs:
             layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
         for input_, values in zip(self._inputs, layout, strict=True):
@@ -99,7 +101,7 @@ class OpenVinoRuntime(Runtime):
         assert max(layout.position_ids) < self._num_positions, "a position is beyond the model's context"
 
     def computed_rows(self, num_rows: Sequence[int]) -> int:
-        return self._ladder.rung(super().computed_rows(num_rows))
+        return self._ladder.rung(sum(num_rows))
 
     def resize(self, num_blocks: int) -> None:
         config = self.config
