@@ -121,7 +121,8 @@ class DecodeStep(NamedTuple):
     Attributes:
         scores: what the drafter gave each node; None where it gave none.
         sources: who drafted.
-        num_rows: of each sequence in the target's forward, padding not counted.
+        num_rows: of every sequence in the target's forward, padding not counted: also of those that only computed again
+            what they had lost, which no other list names.
         num_draft_steps: draft steps taken one after the other.
         num_caught_up: tokens that the drafter had to compute before it could guess, of all sequences.
         draft_seconds: of proposing.

@@ -69,11 +69,11 @@ class TokenTree:
         return tuple(reversed(tokens))
 
     def is_valid(self, vocab_size: int) -> bool:
-        """Whether every node hangs under an earlier one, and every token is of the vocabulary."""
+        """Whether every node hangs under an earlier one, and every token is a plain number of the vocabulary."""
         return (
             len(self.tokens) == len(self.parents)
-            and all(ROOT <= parent < index for index, parent in enumerate(self.parents))
-            and all(0 <= token < vocab_size for token in self.tokens)
+            and all(type(parent) is int and ROOT <= parent < index for index, parent in enumerate(self.parents))
+            and all(type(token) is int and 0 <= token < vocab_size for token in self.tokens)
         )
 
 

@@ -73,7 +73,7 @@ def test_without_a_text_that_is_fit_there_is_no_number(bench):
     assert outcome.exit_code == 0, outcome
     assert "ends after 8 tokens" in outcome.stdout
     assert "No speedup" in outcome.stdout
-    assert "nothing valid" in outcome.stdout
+    assert "nothing measured" in outcome.stdout
 
 
 def test_an_interrupted_comparison_is_shown_as_far_as_it_came(bench, monkeypatch, tmp_path):

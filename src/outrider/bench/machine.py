@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from pathlib import Path
 @contextmanager
 def machine_to_ourselves(say_waiting: Callable[[], None] | None = None) -> Generator[None]:
     """Wait until no other timed run is on this machine; `say_waiting` is called first if there is one."""
-    with (Path(tempfile.gettempdir()) / "outrider-benchmark.lock").open("w") as lock:
+    path = Path(tempfile.gettempdir()) / f"outrider-benchmark-{os.getuid()}.lock"
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

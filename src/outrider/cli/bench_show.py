@@ -153,7 +153,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         name = [printable(row["workload"]), f"{row['temperature']:g}", str(row["concurrency"])]
         is_total = row["workload"] == ALL
-        cells = _cells(row) if row["speedup"] else ["nothing valid"]
+        cells = _cells(row) if row["speedup"] else ["nothing measured"]
         table.add_row(*map(Text, [*name, *cells]), style="bold" if is_total else "", end_section=is_total)
     return table
 

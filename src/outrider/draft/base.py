@@ -84,7 +84,7 @@ class Drafter(ABC):
         """Learn what became of a draft. Called before the accepted tokens are appended."""
 
     def release(self, sequence: Sequence) -> None:  # noqa: B027
-        """Forget a finished sequence."""
+        """Forget a sequence: it is finished, or it lost its cache and will be back."""
 
     def memory(self) -> int:
         """Bytes that this drafter adds to the target's."""

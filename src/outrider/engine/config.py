@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -56,6 +57,8 @@ class EngineConfig:
         for name, lowest in {**least, "max_prefix_tokens": 0}.items():
             if getattr(self, name) < lowest:
                 raise ParameterError(f"{name} is {getattr(self, name)}, but must be {lowest} or more")
+        if not 0 < self.draft_deadline < math.inf:
+            raise ParameterError(f"draft_deadline is {self.draft_deadline} s, but must be above 0")
         if self.memory_limit is not None and self.memory_limit < 1:
             raise ParameterError(f"memory_limit is {self.memory_limit} bytes, but must be 1 or more")
         if self.runtime not in get_args(RuntimeName):

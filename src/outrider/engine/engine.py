@@ -67,7 +67,7 @@ class Engine:
             max_prefix_tokens=config.max_prefix_tokens,
         )
         limits = Limits(config.max_sequences, config.max_prefill_tokens, parts.target.min_rows)
-        self.scheduler = Scheduler(parts.policy, self.books, limits, forget=self.drafter.release)
+        self.scheduler = Scheduler(parts.policy, self.books, limits, forget=self._forget)
         self._live: dict[int, _Live] = {}
 
     def add(self, request: Request) -> Sequence:
@@ -149,6 +149,7 @@ class Engine:
             rows = LogitRows(live.history, item.sequence, tree, logits)
             verdict = self.parts.verifier.verify(tree, rows)
             if item.sequence.request.params.log_probs is not None:
+                del live.sequence.log_probs[live.sequence.num_output_tokens :]  # of a step that failed
                 live.sequence.log_probs += rows.log_probs_along(verdict)
             verdicts.append(verdict)
         return verdicts
@@ -210,11 +211,15 @@ class Engine:
             log_probs=tuple(live.sequence.log_probs[-len(emitted) :]),
         )
 
+    def _forget(self, sequence: Sequence) -> None:
+        """A sequence lost its cache: a drafter's memory of it goes too, and a policy must not count on that."""
+        self.drafter.release(sequence)
+        self.parts.policy.release(sequence)
+
     def _finish(self, live: _Live, reason: FinishReason) -> None:
         live.sequence.finish_reason = reason
         self.scheduler.remove(live.sequence)
-        self.drafter.release(live.sequence)
-        self.parts.policy.release(live.sequence)
+        self._forget(live.sequence)
         del self._live[live.sequence.request.request_id]
 
 

@@ -18,6 +18,8 @@ from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
 FaultKind = Literal["raised", "malformed", "late"]
+MANY_CAUGHT_UP = 256
+MAX_MESSAGE = 300
 _LOG = logging.getLogger("outrider")
 
 
@@ -116,7 +118,7 @@ class GuardedDrafter(Drafter):
         nothing = Draft([TokenTree() for _ in sequences], num_steps=0)
         began = self._guard.clock()
         try:
-            draft = self.drafter.propose(sequences, budgets)
+            draft = Draft(*self.drafter.propose(sequences, budgets))
             faults = self._faults_of(draft, budgets)
         except Exception as error:  # noqa: BLE001 - as above
             self._note("raised", _words(error), sequences)
@@ -125,7 +127,8 @@ class GuardedDrafter(Drafter):
         if isinstance(faults, str):
             self._note("malformed", faults, sequences)
             return nothing
-        if seconds > self._guard.deadline:
+        # A drafter that catches up with long texts takes its time once; the policy has weighed that.
+        if seconds > self._guard.deadline and draft.num_caught_up < MANY_CAUGHT_UP:
             self._note("late", f"took {seconds:.3g} s, but may take {self._guard.deadline:g} s", sequences)
         for index, fault in enumerate(faults):
             if fault:
@@ -140,13 +143,16 @@ class GuardedDrafter(Drafter):
             values = getattr(draft, name)
             if values is not None and len(values) != len(budgets):
                 return f"made {len(values)} {name} for {len(budgets)} sequences"
+        for count in (draft.num_steps or 0, draft.num_caught_up):
+            if type(count) is not int or count < 0:
+                return f"counted {count!r} steps or tokens caught up, but must give a whole number of 0 or more"
         return [
             fault_of(tree, scores, budget, self._guard.vocab_size)
             for tree, scores, budget in zip(draft.trees, _scores(draft), budgets, strict=True)
         ]
 
     def _note(self, kind: FaultKind, what: str, sequences: Sequences[Sequence]) -> None:
-        self._guard.note(kind, f"drafter {self.name!r} {what}", sequences)
+        self._guard.note(kind, f"drafter {self.name!r} {what}"[:MAX_MESSAGE], sequences)
         self._failed.update(sequence.request.request_id for sequence in sequences)
 
 

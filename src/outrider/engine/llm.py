@@ -106,7 +106,7 @@ class LLM:
         self._requests = RequestMaker(self.target.config, self.tokenizer)
         self._unread: dict[int, deque[Delta]] = {}
         self._new_costs = loaded.new_costs
-        self.forget()
+        self.engine, self.policy = self._fresh()
 
     def generate(
         self,
@@ -184,17 +184,25 @@ class LLM:
         return sequences
 
     def forget(self) -> None:
-        """Have the policy forget what it learned of costs and agreement; only while nothing runs."""
-        assert not self._unread, "texts are being written"
-        self.policy = AutoPolicy(self._new_costs(), self.drafter.sources)
+        """Forget what was learned of costs and agreement, and the prompts that were kept.
+
+        Raises:
+            UsageError: texts are being written.
+        """
+        if not self.engine.is_idle:
+            raise UsageError("texts are being written: finish or cancel them before the engine forgets")
+        self.engine, self.policy = self._fresh()
+
+    def _fresh(self) -> tuple[Engine, AutoPolicy]:
+        policy = AutoPolicy(self._new_costs(), self.drafter.sources)
         parts = Parts(
             target=self.target,
             drafter=self.drafter,
             verifier=self.verifier,
-            policy=self.policy,
+            policy=policy,
             tokenizer=self.tokenizer,
         )
-        self.engine = Engine(parts, self.config)
+        return Engine(parts, self.config), policy
 
     def generation(self, sequence: Sequence, text: str) -> Generation:
         """The result of a finished sequence."""
@@ -225,7 +233,7 @@ class LLM:
         """What ran: for a result's provenance."""
         return {
             "target": self.target.describe(),
-            "drafter": self.drafter.describe(),
+            "drafter": {**self.drafter.describe(), "faults": dict(self.engine.guard.faults)},
             "verification": self.verifier.name,
             "policy": self.policy.name,
             "exactness": self.target.exactness,

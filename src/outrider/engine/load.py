@@ -98,6 +98,8 @@ def ledger_of(target: Any, draft: Any, config: EngineConfig) -> Ledger | None:
 
 def _plan(target: Any, drafts: list[Any], config: EngineConfig) -> tuple[Ledger | None, EngineConfig]:
     models = [target, *filter(_is_model, drafts)]
+    if len(models) > 2:
+        raise UsageError(f"{len(models) - 1} draft models are given, but one can draft: keep one of them")
     if not all(isinstance(model, str | Path) for model in models):
         if config.memory_limit is not None:
             raise UsageError(
@@ -128,7 +130,8 @@ def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Draft
 
 
 def _as_list(draft: Any) -> list[Any]:
-    return [*draft] if isinstance(draft, Sequence) and not isinstance(draft, str) else [draft]
+    is_several = isinstance(draft, list | tuple) and not isinstance(draft, LoadedModel)
+    return [*draft] if is_several else [draft]  # pyright: ignore[reportUnknownVariableType]
 
 
 def make_member(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:

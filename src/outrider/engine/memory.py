@@ -142,7 +142,7 @@ def parse_memory(text: str) -> int:
     Raises:
         ParameterError: it says nothing of the kind.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text, re.ASCII)
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
     if found is None or found[2].upper() not in _UNITS:
         raise ParameterError(
             f"the memory limit is {text!r}, but must be a number of bytes, alone or with a unit out of "

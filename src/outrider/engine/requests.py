@@ -59,7 +59,8 @@ class RequestMaker:
         )
         self._num_requests += params.n
         return [
-            dataclasses.replace(first, request_id=first.request_id + stream, stream=stream) for stream in range(params.n)
+            dataclasses.replace(first, request_id=first.request_id + stream, stream=stream)
+            for stream in range(params.n)
         ]
 
     def _token_ids(self, prompt: Prompt) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected cou
 MIN_SHAPE_GAIN = 0.01
 NUM_TRUSTED_PROFILE = 24  # observations that a profile counts for
 MEMORY = 0.97  # of a draft's costs, per observation
-RIDGE = 0.5
+RIDGE = 10.0  # drafts are often all of one depth, which does not tell the two parts apart
 
 
 def sum_of_rows(num_rows: Sequences[int]) -> int:
@@ -105,7 +105,7 @@ class TargetCosts:
 class _Line:
     """Seconds of a draft by its steps: a fixed part and a part per step, old observations fading."""
 
-    __slots__ = ("fixed", "slope", "_num", "_steps", "_squares", "_seconds", "_products")
+    __slots__ = ("_num", "_products", "_seconds", "_squares", "_steps", "fixed", "slope")
 
     def __init__(self, slope: float) -> None:
         self.fixed, self.slope = 0.0, slope
@@ -118,7 +118,7 @@ class _Line:
         self._seconds = MEMORY * self._seconds + seconds
         self._products = MEMORY * self._products + steps * seconds
         if not self._steps:
-            self.fixed = self._seconds / self._num
+            self.fixed, self.slope = self._seconds / self._num, 0.0
             return
         mean_steps, mean_seconds = self._steps / self._num, self._seconds / self._num
         ratio = mean_seconds / mean_steps
@@ -161,9 +161,7 @@ class DraftCosts:
 
     def describe(self) -> dict[str, Any]:
         """Lines by the largest number of sequences that they were seen with."""
-        lines = {
-            str(2**bucket - 1): {"fixed": line.fixed, "step": line.slope} for bucket, line in self._lines.items()
-        }
+        lines = {str(2**bucket - 1): {"fixed": line.fixed, "step": line.slope} for bucket, line in self._lines.items()}
         return {
             "prior": self.prior, "num_observed": self.num_observed,
             "seconds_per_token": self.seconds_per_token, "by_num_sequences": lines,
@@ -171,17 +169,15 @@ class DraftCosts:
 
     def observe(self, num_steps: int, num_sequences: int, num_caught_up: int, seconds: float) -> None:
         """Learn from a draft. The first replaces the prior; one with nothing to catch up replaces a first that had."""
-        if not num_steps:
-            return
         bucket = num_sequences.bit_length()
         if not self._lines or (self._is_rough and not num_caught_up):
             self._is_rough = num_caught_up > 0
-            slope = seconds / (num_steps + ASSUMED_CATCH_UP_SHARE * num_caught_up)
+            slope = seconds / max(num_steps + ASSUMED_CATCH_UP_SHARE * num_caught_up, 1.0)
             self._lines = {bucket: _Line(slope)}
             if self.seconds_per_token is None:
                 self.seconds_per_token = ASSUMED_CATCH_UP_SHARE * slope
             self.num_observed += 1
-            self._lines[bucket].add(num_steps, slope * num_steps)
+            self._lines[bucket].add(num_steps, slope * max(num_steps, 1))
             return
         self.num_observed += 1
         fixed, slope = self.line(num_sequences, seconds)

@@ -2,17 +2,18 @@
 
 A plan's rate is the tokens that a step is expected to add over the seconds that it is expected to take. The best one
 need not be found node by node: target costs are a staircase, so that whole plans are compared, one for each limit on
-depth. What the rate of the best plan makes a second worth, in tokens, is the price at which drafters stop by themselves.
+depth. What a second is worth in tokens at the rate of the best plan is the price at which drafters stop by themselves.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from outrider.policy.cost import StepCosts
-from outrider.policy.survival import Curve, Prices
+from outrider.policy.curve import Curve, Prices
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 NUM_WORSE = 4  # plans in a row, after which deeper ones are not looked at
@@ -21,6 +22,8 @@ DEPTH_ADVANTAGE = 1.01
 START_ADVANTAGE = 1.02
 # Steps after which a plan is taken to be replaced, by which the cost of changing to it is divided.
 USUAL_NUM_STEPS = 16
+# A source that seldom has a guess costs as seldom: it is judged as if it had one at least so often.
+LEAST_OFFERED = 0.25
 
 
 class Candidate(NamedTuple):
@@ -46,7 +49,7 @@ class Base(NamedTuple):
 
     Attributes:
         num_rows: of each sequence.
-        seconds: that the step takes; `draft_seconds` of them are drafts that the policy does not decide about.
+        seconds: that the step takes, drafts of a fixed depth included.
         computed: rows that the target computes.
     """
 
@@ -68,25 +71,28 @@ class Plan:
         cap: the limit on depth that was best; 0 is no draft.
         depths: of each candidate.
         rate: tokens per second that are expected.
-        node_seconds, step_seconds: of a row, and of a draft step for each sequence that it serves.
+        node_seconds: of a row.
         saved_seconds: of a row that is saved by stopping early.
+        step_seconds: of a draft step that is taken for one sequence more.
+        shared_seconds: of a draft step, divided among the sequences that share it.
     """
 
     cap: int
     depths: list[int]
     rate: float
     node_seconds: float = 0.0
-    step_seconds: float = 0.0
     saved_seconds: float = 0.0
+    step_seconds: float = 0.0
+    shared_seconds: float = 0.0
 
     def prices(self, rate: float) -> Prices:
         """What a row and a draft step must earn where a second earns so many tokens."""
         return Prices(rate * self.node_seconds, rate * (self.step_seconds + self.saved_seconds))
 
-    def gain(self, place: int, curve: Curve, rate: float) -> float:
+    def gain(self, number: int, curve: Curve, rate: float) -> float:
         """Tokens that drafting for a candidate is expected to earn, its price taken off."""
-        depth = self.depths[place]
-        seconds = self.node_seconds * curve.rows[depth] + self.step_seconds * sum(curve.reaches[1 : depth + 1])
+        depth = self.depths[number]
+        seconds = self.node_seconds * curve.rows[depth] + self.shared_seconds * sum(curve.reaches[1 : depth + 1])
         return curve.tokens[depth] - rate * seconds
 
 
@@ -94,7 +100,7 @@ class Search:
     """Compares plans of one source for one batch.
 
     Args:
-        offered: share of the steps in which the source has a guess at all.
+        offered: share of the sequences and steps in which the source's drafts are taken, others being better.
     """
 
     def __init__(
@@ -102,13 +108,16 @@ class Search:
     ) -> None:
         self.costs = costs
         self.base = base
-        self.offered = offered
         self.candidates = candidates
-        self.fixed, self.step = costs.draft(source, max(1, len(candidates)))
+        self.fixed, self.step = costs.draft(source, len(candidates))
+        self._offered = offered
+        # A step is paid for if one sequence needs it, however many do without.
+        self._payers = (1 - (1 - offered) ** len(candidates)) / offered
         self._reaches = self._any_reaches()
+        self._seconds: dict[tuple[int, ...], float] = {}
 
-    def best(self, last_cap: int, max_cap: int) -> Plan:
-        """The fastest plan."""
+    def best(self, last_cap: int, max_cap: int, max_loss: float) -> Plan:
+        """The fastest plan in which no more than `max_loss` seconds are lost if nothing is accepted."""
         best = Plan(0, [0] * len(self.candidates), self.base.rate)
         best_rate = best.rate * (1.0 if last_cap else START_ADVANTAGE)
         num_worse = 0
@@ -117,31 +126,35 @@ class Search:
                 break
             num_worse += 1
             for depths in self._depths(cap):
-                rate = self._rate(depths)
+                loss = self._target(depths) - self.base.seconds + self.fixed + self.step * cap
+                if cap > 1 and loss > max_loss:
+                    continue
+                rate = self._rate(depths, max(self._offered, LEAST_OFFERED))
                 worth = rate * (DEPTH_ADVANTAGE if cap == last_cap else 1.0)
                 if worth > best_rate:
                     best, best_rate, num_worse = Plan(cap, depths, rate), worth, 0
         if best.cap:
-            self._cost(best)
+            best.rate = self._rate(best.depths, self._offered)
+            self._price(best)
         return best
 
     def _depths(self, cap: int) -> list[list[int]]:
-        """Depths worth trying within a cap: all as deep as it, and each as deep as its survivals justify."""
-        even = [min(cap, candidate.limit, len(candidate.curve.tokens) - 1) for candidate in self.candidates]
+        """Depths worth trying within a cap: as deep as it, as survivals justify, or as it where any depth pays."""
+        even = [min(cap, candidate.limit, candidate.curve.depth) for candidate in self.candidates]
         if not any(even):
             return []
         if len(even) == 1:
             return [even]
-        full = self._target(even)
-        price = self.base.rate * (full - self.base.seconds) / sum(even)
-        justified = [_justified(candidate, depth, price) for candidate, depth in zip(self.candidates, even, strict=True)]
-        plans = [even] if justified == even or not any(justified) else [justified, even]
-        leaving_out = [depth if own else 0 for depth, own in zip(even, justified, strict=True)]
-        return plans if leaving_out in plans or not any(leaving_out) else [*plans, leaving_out]
+        price = self.base.rate * (self._target(even) - self.base.seconds) / sum(even)
+        own = [_justified(candidate, depth, price) for candidate, depth in zip(self.candidates, even, strict=True)]
+        if own == even or not any(own):
+            return [even]
+        some = [depth if justified else 0 for depth, justified in zip(even, own, strict=True)]
+        return [own, even] if some in (own, even) else [own, even, some]
 
-    def _rate(self, depths: list[int]) -> float:
+    def _rate(self, depths: list[int], offered: float) -> float:
         """Tokens per second that are expected."""
-        tokens, expected_rows, entry, num_rows = float(len(self.base.num_rows)), 0.0, 0.0, 0
+        tokens, expected_rows, entry, num_rows = 0.0, 0.0, 0.0, 0
         for candidate, depth in zip(self.candidates, depths, strict=True):
             if depth:
                 tokens += candidate.curve.tokens[depth]
@@ -152,76 +165,80 @@ class Search:
         share = expected_rows / num_rows
         if share < 0.999:
             seconds = self._expected_target(depths, seconds, share)
-        seconds += entry + self.fixed + self.step * sum(self._reaches[: max(depths)])
+        seconds += entry + self._payers * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
         if self.costs.change_seconds:
             seconds += self.costs.change_seconds * self._chance_of_change(depths, share)
         plain_tokens, plain_seconds = len(self.base.num_rows), self.base.seconds
-        tokens = plain_tokens + self.offered * (tokens - plain_tokens)
-        return tokens / (plain_seconds + self.offered * (seconds - plain_seconds))
+        return (plain_tokens + offered * tokens) / (plain_seconds + offered * (seconds - plain_seconds))
 
-    def _target(self, depths: list[int]) -> float:
+    def _target(self, depths: Sequences[int]) -> float:
+        key = tuple(depths)
+        found = self._seconds.get(key)
+        if found is None:
+            found = (
+                self.base.seconds + self.costs.target(self._computed(depths)) - self.costs.target(self.base.computed)
+            )
+            self._seconds[key] = found
+        return found
+
+    def _computed(self, depths: Sequences[int]) -> int:
         num_rows = list(self.base.num_rows)
         for candidate, depth in zip(self.candidates, depths, strict=True):
             num_rows[candidate.place] += depth
-        computed = self.costs.computed_rows(num_rows)
-        return self.base.seconds + self.costs.target(computed) - self.costs.target(self.base.computed)
+        return self.costs.computed_rows(num_rows)
 
     def _expected_target(self, depths: list[int], full: float, share: float) -> float:
-        """Where drafts stop early: exact for a single sequence, in between for several."""
+        """Where drafts stop early: exact for a single sequence, about right for several."""
         if len(depths) > 1:
             usual, least = _shortened(depths, share), _shortened(depths, max(0.0, 2 * share - 1))
             return (self._target(least) + 2 * self._target(usual) + full) / 4
         rows = self.candidates[0].curve.rows
-        seconds, before = 0.0, self.base.seconds
+        seconds = before = self.base.seconds
         for depth in range(1, depths[0] + 1):
-            after = self._target([depth])
+            after = self._target((depth,))
             seconds += (rows[depth] - rows[depth - 1]) * (after - before)
             before = after
-        return self.base.seconds + seconds
+        return seconds
 
     def _chance_of_change(self, depths: list[int], share: float) -> float:
-        """How often the number of rows computed would change, from step to step and now."""
-        num_rows = list(self.base.num_rows)
-        for candidate, depth in zip(self.candidates, depths, strict=True):
-            num_rows[candidate.place] += depth
-        computed = self.costs.computed_rows(num_rows)
+        """How often the number of rows computed would change: now, and from step to step."""
+        computed = self._computed(depths)
         now = 1 / USUAL_NUM_STEPS if computed != self.costs.last_rows else 0.0
-        is_flat = self.costs.computed_rows([1 + int(share * (rows - 1)) for rows in num_rows]) == computed
-        return now + (0.0 if is_flat else 2 * share * (1 - share))
+        is_even = share >= 0.999 or self._computed(_shortened(depths, share)) == computed
+        return now + (0.0 if is_even else 2 * share * (1 - share))
 
     def _any_reaches(self) -> list[float]:
         """For each depth the chance that some candidate's draft takes its step."""
         if len(self.candidates) == 1:
             return list(self.candidates[0].curve.reaches[1:])
-        none: list[float] = []
-        for candidate in self.candidates:
-            for depth, reach in enumerate(candidate.curve.reaches[1:]):
-                if depth == len(none):
-                    none.append(1.0)
-                none[depth] *= 1 - reach
+        counts = Counter(id(candidate.curve) for candidate in self.candidates)
+        curves = {id(candidate.curve): candidate.curve for candidate in self.candidates}
+        none = [1.0] * max(curve.depth for curve in curves.values())
+        for key, curve in curves.items():
+            for depth in range(curve.depth):
+                none[depth] *= (1 - curve.reaches[depth + 1]) ** counts[key]
         return [1 - chance for chance in none]
 
-    def _cost(self, plan: Plan) -> None:
+    def _price(self, plan: Plan) -> None:
         """Note what rows and steps of a plan take."""
         full = self._target(plan.depths)
+        num_drafting = sum(depth > 0 for depth in plan.depths)
         plan.node_seconds = max(0.0, full - self.base.seconds) / sum(plan.depths)
-        # Where several draft, a step is taken for others anyway: whether to go so deep is the cap's to say.
-        plan.step_seconds = self.step / sum(depth > 0 for depth in plan.depths) ** 2
         plan.saved_seconds = self._saved(plan, full)
+        plan.shared_seconds = self.step * self._payers / num_drafting
+        # Where several draft, a step is likely to be taken for another: how deep to go is for the cap to say.
+        plan.step_seconds = self.step / num_drafting**2
 
     def _saved(self, plan: Plan, full: float) -> float:
         """Seconds that stopping early saves for a row less: none within a stair."""
         if len(plan.depths) == 1:
-            return plan.node_seconds if self._target([1]) < full else 0.0
-        share = self._share(plan.depths)
-        usual = _shortened(plan.depths, share)
+            return plan.node_seconds if self._target((1,)) < full else 0.0
+        expected = sum(
+            candidate.curve.rows[depth] for candidate, depth in zip(self.candidates, plan.depths, strict=True)
+        )
+        usual = _shortened(plan.depths, expected / sum(plan.depths))
         num_saved = sum(plan.depths) - sum(usual)
         return min(max(0.0, full - self._target(usual)) / num_saved, plan.node_seconds) if num_saved else 0.0
-
-    def _share(self, depths: list[int]) -> float:
-        """Of the nodes allowed, those that are expected."""
-        drafted = [(candidate, depth) for candidate, depth in zip(self.candidates, depths, strict=True) if depth]
-        return sum(candidate.curve.rows[depth] for candidate, depth in drafted) / sum(depths)
 
 
 def _shortened(depths: list[int], share: float) -> list[int]:

@@ -6,39 +6,29 @@ Only what verification reached is learned from: what stands after the first mism
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
+
+from outrider.policy.curve import MAX_CHANCE, MIN_CHANCE, logit, sigmoid
 
 # A source that was never seen is given this much agreement, with the weight of this many tokens: enough for a try.
-FIRST_MEAN = 0.7
-FIRST_WEIGHT = 3.0
-# What a sequence's own evidence is weighed against: its source's mean, with the weight of this many tokens.
+FIRST_MEAN, FIRST_WEIGHT = 0.7, 3.0
+# What a text's own evidence is weighed against: its source's mean, with the weight of this many tokens.
 SOURCE_WEIGHT = 5.0
 # Per token of the text, drafted for or not: texts change character, some of them often.
 FAST_MEMORY, SLOW_MEMORY = 0.93, 0.985
 TRUST_MEMORY = 0.99  # per guess, of which of the two has told the future better
 SOURCE_MEMORY = 0.997  # per guess
-MAX_SHIFT_DEPTH = 8
-SHIFT_WEIGHT = 30.0
-MAX_CHANCE = 0.995
-MIN_CHANCE = 0.005
+
+NUM_DEPTHS = 8  # told apart; deeper guesses count as the last
+DEPTH_WEIGHT = 30.0
+MAX_AT_DEPTH = 400.0
+SHIFT_GUESSES = 96  # after so many guesses, depths are compared anew
 
 FIT_MEMORY = 0.995
-PRIOR_PRECISION = (4.0, 4.0, 12.0)
-PRIOR_WEIGHTS = (0.0, 0.0, 1.0)
-MAX_STEP = 0.5
-RESOLUTION_WEIGHT = 40.0
-
-
-def logit(chance: float) -> float:
-    """The inverse of `sigmoid`, away from its ends."""
-    chance = min(max(chance, MIN_CHANCE), MAX_CHANCE)
-    return math.log(chance / (1.0 - chance))
-
-
-def sigmoid(exponent: float) -> float:
-    """Between 0 and 1."""
-    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, exponent))))
+FIT_WEIGHTS, FIT_PRECISION = (0.0, 0.0, 1.0), (4.0, 4.0, 12.0)
+MAX_FIT_STEP = 0.5
+MAX_FIT_GUESSES = 16  # per step: more would take longer than they tell
+RESOLUTION_WEIGHT, MAX_RESOLUTION = 40.0, 0.9
 
 
 class Evidence:
@@ -51,37 +41,44 @@ class Evidence:
         self.at_token = at_token
 
     def fade(self, at_token: int) -> None:
-        if at_token > self.at_token:
-            kept = FAST_MEMORY ** (at_token - self.at_token)
+        num_passed = at_token - self.at_token
+        if num_passed > 0 and self.slow_num:
+            kept = FAST_MEMORY**num_passed
             self.hits *= kept
             self.num *= kept
-            kept = SLOW_MEMORY ** (at_token - self.at_token)
+            kept = SLOW_MEMORY**num_passed
             self.slow_hits *= kept
             self.slow_num *= kept
-            self.at_token = at_token
+        self.at_token = at_token
+
+    def add(self, num_hits: int, expected: float) -> None:
+        """So many were right of as many as `expected` counts for."""
+        self.hits += num_hits
+        self.slow_hits += num_hits
+        self.num += expected
+        self.slow_num += expected
 
     def means(self, usual: float) -> tuple[float, float]:
         """The fast estimate and the slow one, each leaning on what is usual."""
         lean = SOURCE_WEIGHT * usual
-        return (
-            min(max((self.hits + lean) / (self.num + SOURCE_WEIGHT), MIN_CHANCE), MAX_CHANCE),
-            min(max((self.slow_hits + lean) / (self.slow_num + SOURCE_WEIGHT), MIN_CHANCE), MAX_CHANCE),
-        )
+        fast = (self.hits + lean) / (self.num + SOURCE_WEIGHT)
+        slow = (self.slow_hits + lean) / (self.slow_num + SOURCE_WEIGHT)
+        return min(max(fast, MIN_CHANCE), MAX_CHANCE), min(max(slow, MIN_CHANCE), MAX_CHANCE)
 
 
 class ScoreFit:
-    """A logistic curve over [1, standardised score, logit of the sequence's mean], fitted by small Newton steps."""
+    """A logistic curve over [1, standardised score, logit of the text's mean], fitted by small Newton steps."""
 
     def __init__(self) -> None:
-        self.weights = list(PRIOR_WEIGHTS)
-        self._gradient = [0.0, 0.0, 0.0]
-        self._curvature = [0.0] * 6  # 00, 01, 02, 11, 12, 22
-        self._num = self._sum = self._squares = 0.0
+        self.weights = list(FIT_WEIGHTS)
         self.score_mean, self.score_scale = 0.0, 1.0
+        self._gradient = [0.0, 0.0, 0.0]
+        self._curvature = [0.0] * 6  # of the pairs 00, 01, 02, 11, 12, 22
+        self._num = self._sum = self._squares = 0.0
         self._difference = self._spread = self._most = 0.0
         self._num_pending = 0
 
-    def add(self, score: float, mean_logit: float, outcome: bool) -> None:  # noqa: FBT001
+    def add(self, score: float, mean_logit: float, mean: float, outcome: bool) -> None:
         """One guess that was verified."""
         self._num = SOURCE_MEMORY * self._num + 1
         self._sum = SOURCE_MEMORY * self._sum + score
@@ -96,14 +93,13 @@ class ScoreFit:
         gradient[0] += error
         gradient[1] += error * place
         gradient[2] += error * mean_logit
+        weight_place, weight_mean = weight * place, weight * mean_logit
         curvature[0] += weight
-        curvature[1] += weight * place
-        curvature[2] += weight * mean_logit
-        weight_place = weight * place
+        curvature[1] += weight_place
+        curvature[2] += weight_mean
         curvature[3] += weight_place * place
         curvature[4] += weight_place * mean_logit
-        curvature[5] += weight * mean_logit * mean_logit
-        mean = sigmoid(mean_logit)
+        curvature[5] += weight_mean * mean_logit
         difference = chance - mean
         self._difference = SOURCE_MEMORY * self._difference + difference
         self._spread = SOURCE_MEMORY * self._spread + difference * difference
@@ -114,18 +110,16 @@ class ScoreFit:
         """Take one Newton step with all that was added since the last."""
         if not self._num_pending:
             return
-        weights, curvature = self.weights, self._curvature
-        prior = PRIOR_PRECISION
-        gradient = [
-            slope + precision * (usual - weight) * (1 - FIT_MEMORY**self._num_pending)
-            for slope, precision, usual, weight in zip(self._gradient, prior, PRIOR_WEIGHTS, weights, strict=True)
-        ]
-        steps = _solve(curvature, prior, gradient)
-        for index, step in enumerate(steps):
-            weights[index] += min(max(step, -MAX_STEP), MAX_STEP)
-        weights[1] = max(weights[1], 0.0)  # a higher score never speaks against a guess
+        weights = self.weights
         kept = FIT_MEMORY**self._num_pending
-        self._curvature = [kept * value for value in curvature]
+        gradient = [
+            slope + (1 - kept) * precision * (usual - weight)
+            for slope, precision, usual, weight in zip(self._gradient, FIT_PRECISION, FIT_WEIGHTS, weights, strict=True)
+        ]
+        for index, step in enumerate(_solve(self._curvature, FIT_PRECISION, gradient)):
+            weights[index] += min(max(step, -MAX_FIT_STEP), MAX_FIT_STEP)
+        weights[1] = max(weights[1], 0.0)  # a higher score never speaks against a guess
+        self._curvature = [kept * value for value in self._curvature]
         self._gradient = [0.0, 0.0, 0.0]
         self._num_pending = 0
         self.score_mean = self._sum / self._num
@@ -138,32 +132,33 @@ class ScoreFit:
         if not self._num:
             return 0.0
         share = (self._spread - self._difference * self._difference / self._num) / max(self._most, 1e-9)
-        return min(0.9, max(0.0, share) * self._num / (self._num + RESOLUTION_WEIGHT))
+        return min(MAX_RESOLUTION, max(0.0, share) * self._num / (self._num + RESOLUTION_WEIGHT))
 
     def line(self, mean: float) -> tuple[float, float]:
-        """Intercept and slope over raw scores, for a sequence of this mean."""
+        """Intercept and slope over raw scores, for a text of this mean."""
         first, second, third = self.weights
         slope = second / self.score_scale
         return first + third * logit(mean) - slope * self.score_mean, slope
 
 
 class SourceSurvival:
-    """What was seen of one source on all texts."""
+    """What was seen of one source on all texts.
+
+    Attributes:
+        num_verified, num_accepted: guesses, ever.
+        shifts: of a mean's logit, by depth.
+        trust: in the slow estimates against the fast ones, between 0 and 1.
+    """
 
     def __init__(self) -> None:
         self.fit = ScoreFit()
-        self.has_scores = False
-        self.num_accepted = 0
-        self.num_verified = 0
-        self.trust = 0.5  # in the slow estimate
-        self._better = 0.0
-        self._hits = self._num = 0.0
-        self._hits_at = [0.0] * MAX_SHIFT_DEPTH
-        self._num_at = [0.0] * MAX_SHIFT_DEPTH
-        # Of the mean's logit, by depth; evidence is weighed by what is usual at its depth.
-        self.shifts: tuple[float, ...] = (0.0,) * MAX_SHIFT_DEPTH
-        self._factors: tuple[float, ...] = (1.0,) * MAX_SHIFT_DEPTH
-        self._num_since_factors = 0
+        self.num_verified = self.num_accepted = 0
+        self.trust = 0.5
+        self.shifts = (0.0,) * NUM_DEPTHS
+        self._expected = tuple(range(NUM_DEPTHS + 1))  # hits of an average text, by guesses, in units of its mean
+        self._better = self._hits = self._num = 0.0
+        self._hits_at, self._num_at = [0.0] * NUM_DEPTHS, [0.0] * NUM_DEPTHS
+        self._num_unshifted = self._num_seen = self._num_last = 0
 
     @property
     def agreement(self) -> float:
@@ -186,130 +181,74 @@ class SourceSurvival:
     ) -> None:
         """Learn from a chain: `num_accepted` guesses were right, and the next was wrong if the chain `is_cut` there."""
         num_verified = num_accepted + is_cut
+        if not num_verified:
+            return
         fast, slow = evidence.means(self.agreement)
-        kept = TRUST_MEMORY**num_verified
-        self._better = kept * self._better + num_accepted * math.log(slow / fast)
-        if is_cut:
-            self._better += math.log((1 - slow) / (1 - fast))
+        self._better *= TRUST_MEMORY**num_verified
+        self._better += num_accepted * math.log(slow / fast) + is_cut * math.log((1 - slow) / (1 - fast))
         if scores is not None:
-            self.has_scores = True
-            mean_logit = logit(fast + self.trust * (slow - fast))
-            for depth in range(num_verified):
-                self.fit.add(scores[depth], mean_logit, depth < num_accepted)
+            self._fit(fast + self.trust * (slow - fast), scores, num_accepted, num_verified)
         self.trust = sigmoid(self._better)
         kept = SOURCE_MEMORY**num_verified
         self._hits = kept * self._hits + num_accepted
         self._num = kept * self._num + num_verified
+        self._count_depths(num_accepted, num_verified)
         evidence.fade(at_token)
-        factors, last = self._factors, MAX_SHIFT_DEPTH - 1
-        expected = 0.0
-        for depth in range(num_verified):
-            place = min(depth, last)
-            self._num_at[place] = SOURCE_MEMORY * self._num_at[place] + 1
-            self._hits_at[place] = SOURCE_MEMORY * self._hits_at[place] + (depth < num_accepted)
-            expected += factors[place]
-        evidence.num += expected
-        evidence.slow_num += expected
-        evidence.hits += num_accepted
-        evidence.slow_hits += num_accepted
+        num_told = min(num_verified, NUM_DEPTHS)
+        evidence.add(num_accepted, self._expected[num_told] + (num_verified - num_told) * self._deepest)
         self.num_accepted += num_accepted
         self.num_verified += num_verified
-        self._num_since_factors += num_verified
-
-    def describe(self) -> dict[str, Any]:
-        """Agreement over all texts, and how it changes with depth."""
-        return {
-            "agreement": self.agreement,
-            "num_verified": self.num_verified,
-            "num_accepted": self.num_accepted,
-            "by_depth": [sigmoid(logit(self.agreement) + shift) for shift in self.shifts],
-            "resolution": self.fit.resolution,
-        }
+        self._num_seen += num_verified
 
     def update(self) -> None:
         """Take in what was observed in a step."""
         self.fit.update()
-        if self._num_since_factors >= 32:
-            self._num_since_factors = 0
-            mean = self._hits / max(self._num, 1e-9)
-            if mean > MIN_CHANCE:
-                by_depth = [
-                    (hits + SHIFT_WEIGHT * mean) / (num + SHIFT_WEIGHT)
-                    for hits, num in zip(self._hits_at, self._num_at, strict=True)
-                ]
-                self.shifts = tuple(round(logit(chance) - logit(mean), 1) for chance in by_depth)
-                self._factors = tuple(chance / mean for chance in by_depth)
+        self._num_last, self._num_seen = self._num_seen, 0
+        self._num_unshifted += self._num_last
+        if self._num_unshifted < SHIFT_GUESSES:
+            return
+        self._num_unshifted = 0
+        mean = max(self._hits / max(self._num, 1e-9), MIN_CHANCE)
+        chances = [
+            (hits + DEPTH_WEIGHT * mean) / (num + DEPTH_WEIGHT)
+            for hits, num in zip(self._hits_at, self._num_at, strict=True)
+        ]
+        self.shifts = tuple(round(logit(chance) - logit(mean), 1) for chance in chances)
+        self._expected = tuple(sum(chances[:depth]) / mean for depth in range(NUM_DEPTHS + 1))
+        if max(self._num_at) > MAX_AT_DEPTH:
+            self._hits_at = [0.5 * hits for hits in self._hits_at]
+            self._num_at = [0.5 * num for num in self._num_at]
 
+    def describe(self) -> dict[str, Any]:
+        """Agreement over all texts, and by depth."""
+        usual = logit(self.agreement)
+        return {
+            "agreement": self.agreement,
+            "num_verified": self.num_verified,
+            "num_accepted": self.num_accepted,
+            "by_depth": [sigmoid(usual + shift) for shift in self.shifts],
+            "resolution": self.fit.resolution,
+        }
 
-class Curve(NamedTuple):
-    """What a draft on one text is expected to come to, by its largest depth; place 0 is no draft.
+    @property
+    def _deepest(self) -> float:
+        return self._expected[-1] - self._expected[-2]
 
-    Attributes:
-        tokens, rows: accepted tokens, and nodes that are verified.
-        reaches: chance that the draft step of this depth is taken.
-    """
+    def _fit(self, mean: float, scores: tuple[float, ...], num_accepted: int, num_verified: int) -> None:
+        """Every so manieth guess of a step, whatever became of it."""
+        stride = 1 + self._num_last // MAX_FIT_GUESSES
+        mean_logit = logit(mean)
+        for depth in range(-self._num_seen % stride, num_verified, stride):
+            self.fit.add(scores[depth], mean_logit, mean, depth < num_accepted)
 
-    tokens: tuple[float, ...]
-    rows: tuple[float, ...]
-    reaches: tuple[float, ...]
-
-
-class Prices(NamedTuple):
-    """Tokens that one row more, and one draft step more with its row, must earn."""
-
-    node: float
-    step: float
-
-    def rounded(self) -> Prices:
-        """Prices a tenth apart are as good as equal."""
-        return Prices(_rounded(self.node), _rounded(self.step))
-
-
-@lru_cache(maxsize=4096)
-def curve_of(
-    mean: float, resolution: float, prices: Prices, shifts: tuple[float, ...], max_depth: int, least: float
-) -> Curve:
-    """Of a drafter that stops by its scores, up to where a depth more is expected to add less than `least` tokens.
-
-    The survival of a path is taken to be log-normal: its mean is the product of the means, its second moment that of
-    guesses whose scores settle the share `resolution` of what is uncertain.
-    """
-    tokens, rows, reaches = [0.0], [0.0], [1.0]
-    variance = math.log(1 + resolution * (1 - mean) / mean)
-    log_survival, mean_logit = 0.0, logit(mean)
-    for depth in range(1, max_depth + 1):
-        chance = sigmoid(mean_logit + shifts[min(depth, len(shifts)) - 1])
-        if depth == 1:
-            reach, kept, gained = 1.0, 1.0, chance
-        elif variance < 1e-4:
-            reach, kept, gained = 1.0, 1.0, math.exp(log_survival) * chance
-        else:
-            least_before = max(prices.step / mean, 1e-9)
-            earned, reach = _above(log_survival, (depth - 1) * variance, least_before)
-            earned_kept, kept = _above(log_survival + math.log(chance), depth * variance, max(prices.node, 1e-9))
-            reach = min(reach, reaches[-1])
-            kept, gained = min(reach, kept), min(chance * earned, earned_kept)
-        log_survival += math.log(chance)
-        if gained < least:
-            break
-        tokens.append(tokens[-1] + gained)
-        rows.append(rows[-1] + kept)
-        reaches.append(reach)
-    return Curve(tuple(tokens), tuple(rows), tuple(reaches))
-
-
-def _above(log_mean: float, variance: float, least: float) -> tuple[float, float]:
-    """Of a log-normal number: its expectation where it is at least `least`, and the chance of that."""
-    width = math.sqrt(2 * variance)
-    distance = (log_mean - 0.5 * variance - math.log(least)) / width
-    return (
-        math.exp(log_mean) * 0.5 * math.erfc(-(distance + variance / width)),
-        0.5 * math.erfc(-distance),
-    )
-
-
-def _rounded(price: float) -> float:
-    return 0.0 if price < 1e-4 else math.exp(round(math.log(price) * 10) / 10)
+    def _count_depths(self, num_accepted: int, num_verified: int) -> None:
+        hits_at, num_at = self._hits_at, self._num_at
+        for depth in range(min(num_verified, NUM_DEPTHS)):
+            num_at[depth] += 1
+        for depth in range(min(num_accepted, NUM_DEPTHS)):
+            hits_at[depth] += 1
+        num_at[-1] += max(0, num_verified - NUM_DEPTHS)
+        hits_at[-1] += max(0, num_accepted - NUM_DEPTHS)
 
 
 def _solve(curvature: list[float], precision: tuple[float, ...], gradient: list[float]) -> tuple[float, float, float]:
@@ -319,8 +258,9 @@ def _solve(curvature: list[float], precision: tuple[float, ...], gradient: list[
     left, middle, right = bb * cc - bc * bc, ac * bc - ab * cc, ab * bc - ac * bb
     scale = 1 / (aa * left + ab * middle + ac * right)
     first, second, third = gradient
+    lower = ab * ac - aa * bc
     return (
         scale * (left * first + middle * second + right * third),
-        scale * (middle * first + (aa * cc - ac * ac) * second + (ab * ac - aa * bc) * third),
-        scale * (right * first + (ab * ac - aa * bc) * second + (aa * bb - ab * ab) * third),
+        scale * (middle * first + (aa * cc - ac * ac) * second + lower * third),
+        scale * (right * first + lower * second + (aa * bb - ab * ab) * third),
     )

@@ -25,7 +25,7 @@ Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
 
 # Raised when the probes change, so that what older ones said is asked again.
-PROBE_VERSION = 2
+PROBE_VERSION = 3
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 

@@ -5,10 +5,11 @@ A policy starts from these and goes on learning, so they need to have the right 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outrider.cache.table import num_blocks_for
 from outrider.runtime.base import Runtime, SequenceRows
@@ -56,12 +57,23 @@ def recalled_profile(runtime: Runtime, fingerprint: str | None, widths: Sequence
     if fingerprint is None:
         return measure_profile(runtime, widths)
     name = f"profile/{machine_key(runtime, [fingerprint, list(widths)])}"
-    if found := recall(name):
-        points, change_seconds = found
-        return Profile([(int(rows), float(seconds)) for rows, seconds in points], float(change_seconds))
-    profile = measure_profile(runtime, widths)
-    remember(name, profile)
+    profile = _as_profile(recall(name))
+    if profile is None:
+        profile = measure_profile(runtime, widths)
+        remember(name, profile)
     return profile
+
+
+def _as_profile(found: Any) -> Profile | None:
+    """What a file says; a damaged one says nothing."""
+    try:
+        points, change_seconds = found
+        profile = Profile([(int(rows), float(seconds)) for rows, seconds in points], float(change_seconds))
+    except (TypeError, ValueError):
+        return None
+    seconds = [each for _, each in profile.points]
+    is_sound = seconds and all(math.isfinite(each) and each > 0 for each in seconds)
+    return profile if is_sound and 0 <= profile.change_seconds < math.inf else None
 
 
 def _time(forwards: list[SequenceRows], runtime: Runtime) -> Profile:

@@ -53,6 +53,7 @@ class Ladder:
     """Chooses to what number of rows a forward is filled up, and is slow to go down."""
 
     def __init__(self, first: int) -> None:
+        self.first = first
         self._rungs = tuple(rung for rung in RUNGS if rung >= first)
         self._last = 0
         self._num_idle = 0

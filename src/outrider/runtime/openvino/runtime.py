@@ -83,10 +83,11 @@ class OpenVinoRuntime(Runtime):
         layout = lay_out(batch, self.min_rows)
         self._check(layout)
         num_outputs = len(layout.output_rows)
-        if num_outputs:  # not a prompt's chunks, whose lengths vary anyway
-            num_rows = self._ladder.climb(len(layout.input_ids))
-            # As many in attention as all sequences' padding could need, so that their number does not vary either.
-            fill(layout, num_rows, num_rows + (self.min_rows - 1) * len(batch), self.num_blocks)
+        num_rows = len(layout.input_ids)
+        # A prompt's chunks vary in length anyway; but a single row has kernels of its own, so none is ever alone.
+        num_rows = self._ladder.climb(num_rows) if num_outputs else max(num_rows, self._ladder.first)
+        # As many in attention as all sequences' padding could need, so that their number does not vary either.
+        fill(layout, num_rows, num_rows + (self.min_rows - 1) * len(batch), self.num_blocks)
         if not num_outputs:
             layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
         for input_, values in zip(self._inputs, layout, strict=True):

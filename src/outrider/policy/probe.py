@@ -1,0 +1,149 @@
+"""Asks again where drafting does not pay, as often as may be afforded. Knows costs and texts; no drafters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Sequences
+from typing import NamedTuple
+
+from outrider.policy.account import Account
+from outrider.policy.cost import StepCosts
+from outrider.policy.search import Base, break_even
+from outrider.policy.track import FIRST_PROBE_TOKENS, Source, Text, Track
+from outrider.sequence import Sequence
+from outrider.tree import NO_DRAFT, DraftBudget, Worth
+
+MAX_PROBE_TOKENS = 192
+MAX_NEW_TEXT_TOKENS = 48
+# Guesses verified, up to which a source is asked again at once while it may well turn out to pay.
+YOUNG = 48
+PATIENCE = 4  # steps between looks at probes that could not be afforded
+# Share of a plain step that is next to nothing.
+NEXT_TO_NOTHING = 0.02
+# Whoever is right more often than this may as well be always right.
+ALWAYS = 0.97
+NUM_SURE = 3  # drafts, after which a cost is believed
+
+
+class Round(NamedTuple):
+    """Who decodes now; a policy decides about those at `places`."""
+
+    sequences: Sequences[Sequence]
+    texts: list[Text]
+    base: Base
+    places: list[int]
+
+
+class Prober:
+    """Plans drafts whose purpose is to learn.
+
+    Attributes:
+        is_probing: whether the step planned last has any.
+    """
+
+    def __init__(self, costs: StepCosts, account: Account) -> None:
+        self.costs = costs
+        self.account = account
+        self.is_probing = False
+        self._wait = 0
+
+    def start(self, sources: list[Source], step: Round) -> None:
+        """Set budgets for the probes that are due and can be afforded."""
+        self.is_probing = False
+        if self._wait:
+            self._wait -= 1
+            return
+        for index, source in enumerate(sources):
+            due: list[int] = []
+            nearly: list[int] = []
+            for place in step.places:
+                track = step.texts[place].tracks[index]
+                if not track.depth:
+                    num_late = len(step.sequences[place].token_ids) - track.probe_at
+                    if num_late >= 0:
+                        due.append(place)
+                    elif num_late >= -track.probe_tokens // 2:
+                        nearly.append(place)
+            if due:
+                self._probe(index, source, due, nearly, step)
+
+    def end(self, source: Source, track: Track, at_token: int, num_accepted: int | None, step: Round) -> None:
+        """A probe was verified; `num_accepted` is None where there was no guess."""
+        track.is_probing = False
+        track.budget = NO_DRAFT
+        if num_accepted is None:
+            track.probe_at = at_token + 1
+        elif num_accepted:
+            track.probe_tokens = source.probe_tokens = FIRST_PROBE_TOKENS
+            track.probe_at = at_token
+        elif source.survival.num_verified < YOUNG and self._may_be_good(source, track, at_token, step):
+            track.probe_at = at_token
+        else:
+            track.probe_tokens = min(2 * track.probe_tokens, MAX_PROBE_TOKENS)
+            track.probe_at = at_token + track.probe_tokens
+            source.probe_tokens = min(2 * source.probe_tokens, MAX_NEW_TEXT_TOKENS)
+
+    def stop(self, source: Source, track: Track, at_token: int) -> None:
+        """Drafting was given up on a text."""
+        track.probe_tokens = FIRST_PROBE_TOKENS
+        track.probe_at = at_token + (0 if source.survival.num_verified < YOUNG else FIRST_PROBE_TOKENS)
+
+    def entry_seconds(self, source: Source, sequence: Sequence, track: Track) -> float:
+        """Of the drafter catching up with a text, beyond the last few tokens."""
+        num_behind = len(sequence.token_ids) - track.num_seen - 2
+        return self.costs.catch_up(source.name, num_behind) if num_behind > 0 else 0.0
+
+    def _probe(self, index: int, source: Source, due: list[int], nearly: list[int], step: Round) -> None:
+        if not self._may_pay(source, step):
+            for place in due:
+                step.texts[place].tracks[index].probe_at = len(step.sequences[place].token_ids) + MAX_PROBE_TOKENS
+            return
+        entry = {
+            place: self.entry_seconds(source, step.sequences[place], step.texts[place].tracks[index])
+            for place in (*due, *nearly)
+        }
+        places = [*sorted(due, key=entry.__getitem__), *nearly]
+        if not self.costs.num_drafts(source.name):  # one shows what it costs
+            if any(step.texts[place].tracks[index].depth for place in step.places):
+                return
+            places = places[:1]
+        while True:
+            depth, seconds = self._cost(source, places, step.base)
+            if self.account.affords((seconds + sum(entry[place] for place in places)) / step.base.seconds):
+                break
+            if len(places) == 1:
+                self._wait = PATIENCE
+                return
+            places = places[: (len(places) + 1) // 2]
+        self.is_probing = True
+        for place in places:
+            text = step.texts[place]
+            track = text.tracks[index]
+            mean = source.survival.mean(track.evidence, len(step.sequences[place].token_ids))
+            track.is_probing = True
+            track.budget = DraftBudget(depth, depth, Worth(mean=mean), mean)
+            text.compose()
+
+    def _cost(self, source: Source, places: list[int], base: Base) -> tuple[int, float]:
+        """Depth and seconds of a probe; it goes one deeper where that is next to free."""
+        fixed, step = self.costs.draft(source.name, len(places))
+        plain = self.costs.target(base.computed)
+        seconds = [0.0, 0.0]
+        for depth in (1, 2):
+            rows = list(base.num_rows)
+            for place in places:
+                rows[place] += depth
+            computed = self.costs.computed_rows(rows)
+            change = self.costs.change_seconds if computed != base.computed else 0.0
+            seconds[depth - 1] = fixed + depth * step + self.costs.target(computed) - plain + 2 * change
+        depth = 2 if seconds[1] <= NEXT_TO_NOTHING * plain else 1
+        return depth, max(0.0, seconds[depth - 1])
+
+    def _may_pay(self, source: Source, step: Round) -> bool:
+        if self.costs.num_drafts(source.name) < NUM_SURE:
+            return True
+        least = break_even(self.costs, source.name, step.base, step.places)
+        return least is not None and least < ALWAYS
+
+    def _may_be_good(self, source: Source, track: Track, at_token: int, step: Round) -> bool:
+        least = break_even(self.costs, source.name, step.base, step.places)
+        return least is not None and source.survival.hope(track.evidence, at_token) > least

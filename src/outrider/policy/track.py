@@ -1,0 +1,121 @@
+"""What a policy remembers of sources and texts between steps, and what it puts on record. Knows no costs."""
+
+from __future__ import annotations
+
+from outrider.policy.curve import Prices
+from outrider.policy.survival import Evidence, SourceSurvival
+from outrider.sequence import Decision, Sequence
+from outrider.tree import NO_DRAFT, DraftBudget
+
+FIRST_PROBE_TOKENS = 6
+# A change of mind that does not last so many tokens is not put on record.
+MIN_DECIDED_TOKENS = 12
+MAX_DECISIONS = 32
+OFFER_GAIN = 0.05
+
+
+class Source:
+    """One source, over all texts.
+
+    Attributes:
+        offered: share of the drafts asked for that were made and taken, of late.
+        cap: depth of the plan in force; 0 is none.
+        prices: of the last plan that drafted.
+        probe_tokens: that a new text waits for its first probe, if the source does not pay.
+    """
+
+    __slots__ = ("cap", "name", "num_asked", "offered", "prices", "probe_tokens", "survival")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.survival = SourceSurvival()
+        self.offered = 1.0
+        self.num_asked = 0
+        self.cap = 0
+        self.prices = Prices(0.0, 0.0)
+        self.probe_tokens = FIRST_PROBE_TOKENS
+
+    def note_offer(self, is_made: bool) -> None:
+        """A draft was asked for, and made or not."""
+        self.num_asked += 1
+        self.offered += OFFER_GAIN * (is_made - self.offered)
+
+
+class Track:
+    """One source on one text.
+
+    Attributes:
+        depth: planned; 0 is no draft.
+        budget: that follows from the plan, or from a probe.
+        num_seen: tokens of the text that the drafter has computed.
+        has_offered: whether it ever made a draft here.
+        probe_at, probe_tokens: length of the text at which a probe is due; tokens to the next one if that is in vain.
+    """
+
+    __slots__ = (
+        "_decided", "_pending", "budget", "depth", "evidence", "has_offered", "is_probing", "num_seen", "probe_at",
+        "probe_tokens",
+    )  # fmt: skip
+
+    def __init__(self, at_token: int, wait: int) -> None:
+        self.evidence = Evidence(at_token)
+        self.depth = 0
+        self.budget = NO_DRAFT
+        self.num_seen = 0
+        self.has_offered = False
+        self.is_probing = False
+        self.probe_at, self.probe_tokens = at_token + wait, FIRST_PROBE_TOKENS
+        self._decided: int | None = None
+        self._pending: Decision | None = None
+
+    def is_news(self) -> bool:
+        """Whether the plan differs from what is on record or about to be."""
+        known = self._decided if self._pending is None else self._pending.depth
+        return known is None or (known > 0) != (self.depth > 0)
+
+    def consider(self, decision: Decision) -> None:
+        """Have a change of mind put on record, as of now, if it lasts."""
+        is_back = self._decided is not None and (self._decided > 0) == (decision.depth > 0)
+        self._pending = None if is_back else decision
+
+    def record(self, sequence: Sequence) -> None:
+        """Put on record what has lasted, or is the first that drafts; nothing of a source that has no guesses here."""
+        pending = self._pending
+        if pending is None or (pending.depth and not self.has_offered):
+            return
+        has_lasted = sequence.num_output_tokens - pending.at_token >= MIN_DECIDED_TOKENS
+        if not has_lasted and (self._decided is not None or not pending.depth):
+            return
+        if len(sequence.decisions) == MAX_DECISIONS:
+            sequence.decisions.pop()
+        sequence.decisions.append(pending)
+        self._decided, self._pending = pending.depth, None
+
+
+class Text:
+    """All sources on one text, and the budget that comes of it."""
+
+    __slots__ = ("budget", "tracks")
+
+    def __init__(self, tracks: list[Track]) -> None:
+        self.tracks = tracks
+        self.budget = NO_DRAFT
+
+    def compose(self) -> None:
+        """Set the budget: a cascade's limits are the most that a member may do."""
+        budgets = [track.budget for track in self.tracks]
+        if len(budgets) == 1:
+            self.budget = budgets[0]
+            return
+        best = max(budgets, key=lambda budget: budget.gain)
+        depth = max(budget.max_depth for budget in budgets)
+        self.budget = DraftBudget(depth, depth, best.worth, best.gain, tuple(budgets))
+
+
+def within(budget: DraftBudget, limit: int) -> DraftBudget:
+    """The budget, and its members', cut to a depth."""
+    if budget.max_depth <= limit:
+        return budget
+    limit = max(0, limit)
+    members = tuple(within(member, limit) for member in budget.members)
+    return budget._replace(max_depth=limit, max_nodes=min(limit, budget.max_nodes), members=members)
