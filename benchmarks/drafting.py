@@ -28,7 +28,7 @@ from outrider.bench.workloads import WORKLOADS, read_workloads
 FIXED = (1, 2, 3, 4, 6, 8)
 SETTINGS: tuple[int | str, ...] = (0, *FIXED, "auto")
 FULL_PRICE = ("0.4", "0.6", "0.8", "0.95")
-MAX_PROMPTS = 18
+MAX_PROMPTS = 12
 
 
 class Case(NamedTuple):
@@ -116,10 +116,10 @@ def ratio_interval(plain: dict[str, list[GroupRun]], chosen: dict[str, list[Grou
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--full-price-rounds", type=int, default=1)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--full-price-max-tokens", type=int, default=48)
+    parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--full-price-max-tokens", type=int, default=40)
     parser.add_argument("--pairs", type=Path, default=Path("build/pairs"))
     arguments = parser.parse_args()
     began = provenance()

@@ -62,6 +62,7 @@ class Guesser:
     spread: float = 0.0
     offers: Callable[[int, int], bool] | None = None
     first_extra: float = 0.0
+    is_stepless: bool = False
 
 
 @dataclass
@@ -193,7 +194,7 @@ class Simulation:
         scores: list[tuple[float, ...] | None] = [None] * len(sequences)
         sources = [self.world.guessers[0].name] * len(sequences)
         left = [place for place, budget in enumerate(budgets) if budget.limit > 0]
-        total, most_steps, caught_up = 0.0, 0, 0
+        total, num_steps, caught_up = 0.0, 0, 0
         for number, guesser in enumerate(self.world.guessers):
             is_last = number == len(self.world.guessers) - 1
             asked = []
@@ -202,7 +203,7 @@ class Simulation:
                 if budget.limit > 0:
                     asked.append((place, budget))
             found, steps, seconds, caught = self.grow(guesser, sequences, asked)
-            total, most_steps, caught_up = total + seconds, max(most_steps, steps), caught_up + caught
+            total, num_steps, caught_up = total + seconds, num_steps + steps, caught_up + caught
             for place, budget in asked:
                 tree, tree_scores = found[place]
                 if not len(tree):
@@ -211,7 +212,7 @@ class Simulation:
                 if is_last or gain_of(len(tree), tree_scores, budget.worth) > rival:
                     trees[place], scores[place], sources[place] = tree, tree_scores, guesser.name
                     left.remove(place)
-        return trees, scores, sources, most_steps, caught_up, total
+        return trees, scores, sources, num_steps, caught_up, total
 
     def grow(self, guesser: Guesser, sequences: list[Sequence], asked: list[tuple[int, DraftBudget]]):
         """Chains as `ModelDrafter` makes them: the first guess always stays, a later one must pay."""
@@ -247,7 +248,7 @@ class Simulation:
                     chain.pop()
                 found[place] = TokenTree.chain((1,) * len(chain)), tuple(chain) if guesser.is_scored else None
             growing = still
-        return found, steps, seconds, caught
+        return found, 0 if guesser.is_stepless else steps, seconds, caught
 
 
 def gain_of(num_nodes: int, scores: tuple[float, ...] | None, worth: Worth) -> float:

@@ -45,7 +45,6 @@ class TargetCosts:
         self._corrections: dict[int, float] = {}
         self._counts: dict[int, int] = {}
         self._seconds: dict[int, float] = {}
-        self.version = 0
 
     @property
     def is_known(self) -> bool:
@@ -58,7 +57,9 @@ class TargetCosts:
     def seconds(self, rows: int) -> float:
         found = self._seconds.get(rows)
         if found is None:
-            found = self._seconds[rows] = self._profiled(rows) * math.exp(self._correction(rows))
+            # More rows never take less time: where it looks so, it is noise.
+            fewer = [self._estimate(other) for other in self._corrections if other < rows]
+            found = self._seconds[rows] = max(self._estimate(rows), *fewer, 0.0)
         return found
 
     def start(self, rows: int, seconds: float) -> None:
@@ -74,8 +75,10 @@ class TargetCosts:
         self._corrections[rows] = self._correction(rows) + gain * surprise
         self._counts[rows] = self._counts.get(rows, 0) + 1
         self._seconds.clear()
-        self.version += 1
         return gain * surprise
+
+    def _estimate(self, rows: int) -> float:
+        return self._profiled(rows) * math.exp(self._correction(rows))
 
     def describe(self) -> dict[str, float]:
         """Seconds by rows, where any were seen or measured."""
@@ -232,11 +235,6 @@ class StepCosts:
     def is_known(self) -> bool:
         """Whether anything is known of the target."""
         return self._target.is_known
-
-    @property
-    def version(self) -> int:
-        """Changes whenever the target's costs at the usual speed do."""
-        return self._target.version
 
     @property
     def last_rows(self) -> int | None:

@@ -7,6 +7,7 @@ seconds). A source that does not pay is asked again now and then, for a bounded 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Sequences
 from typing import Any
 
@@ -16,7 +17,7 @@ from outrider.policy.cost import StepCosts
 from outrider.policy.curve import Curve, Prices, curve_of, logit
 from outrider.policy.fixed import fixed_budget
 from outrider.policy.probe import Prober, Round
-from outrider.policy.search import Base, Candidate, Plan, Search, break_even
+from outrider.policy.search import Base, Candidate, Plan, Search
 from outrider.policy.track import Source, Text, Track, within
 from outrider.request import MAX_DEPTH
 from outrider.sequence import Decision, DecodeStep, Sequence
@@ -34,7 +35,11 @@ LEAST_RESOLUTION = 0.02
 # Share of what drafting gains that plain steps may cost, which are made to compare with.
 REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 300
-NOBODY = Round([], [], Base([], 0.0, 0), [])
+# Once so many drafts were timed, one that takes so many times as long says nothing of the drafter.
+NUM_BELIEVED, SURPRISE = 8, 3.0
+NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
+# Plans after which what the target takes is looked up anew.
+NUM_KNOWN_PLANS = 12
 
 
 class AutoPolicy(Policy):
@@ -61,6 +66,7 @@ class AutoPolicy(Policy):
         self._round = NOBODY
         self._countdown = 0
         self._num_since_plain = 0
+        self._num_known_plans = 0
         self._reference_steps: float = MAX_REFERENCE_STEPS
 
     def plan(self, sequences: Sequences[Sequence]) -> list[DraftBudget]:
@@ -141,9 +147,12 @@ class AutoPolicy(Policy):
         if self._sources and any(depths):
             fixed, step = self.costs.draft(self._sources[-1].name, sum(depth > 0 for depth in depths))
             seconds += fixed + step * max(depths)
-        return Round(
-            sequences, [self._text(sequence) for sequence in sequences], Base(num_rows, seconds, computed), places
-        )
+        known = self._round.base.known
+        self._num_known_plans -= 1
+        if num_rows != self._round.base.num_rows or self._num_known_plans < 0:
+            self._num_known_plans, known = NUM_KNOWN_PLANS, {}
+        texts = [self._text(sequence) for sequence in sequences]
+        return Round(sequences, texts, Base(num_rows, seconds, computed, known), places, {})
 
     def _text(self, sequence: Sequence) -> Text:
         text = self._texts.get(sequence.request.request_id)
@@ -228,7 +237,7 @@ class AutoPolicy(Policy):
                 track.budget = DraftBudget(depth, depth, worth, plan.gain(number, curve, rate))
             if track.is_news():
                 mean = source.survival.mean(track.evidence, len(sequence.token_ids))
-                least = break_even(self.costs, source.name, step.base, step.places)
+                least = step.break_even(self.costs, source.name)
                 track.consider(Decision(sequence.num_output_tokens, depth, source.name, mean, least))
             track.record(sequence)
 
@@ -244,13 +253,22 @@ class AutoPolicy(Policy):
             self.account.enter(0.0)
             return
         is_probe = self._prober.is_probing
-        draft = step.draft_seconds / self.costs.speed
+        draft = min(step.draft_seconds / self.costs.speed, self._believable(step))
         if step.num_caught_up and not is_probe and self._sources[-1].survival.num_accepted >= PROVEN:
             draft = max(0.0, draft - self.costs.catch_up(self._sources[-1].name, step.num_caught_up))  # an investment
         change = self.costs.change_seconds if computed != self.costs.last_rows else 0.0
         lost = draft + change + self.costs.target(computed) - self.costs.target(base.computed)
         lost /= base.seconds
         self.account.enter(sum(decided) / len(step.sequences) - lost, lost, is_probe=is_probe)
+
+    def _believable(self, step: DecodeStep) -> float:
+        """Seconds that the step's draft may have taken, by what is known: more is the machine's doing."""
+        last = max((self._index.get(name, 0) for name in step.sources), default=0)
+        name = self._sources[last].name
+        if self.costs.num_drafts(name) < NUM_BELIEVED:
+            return math.inf
+        fixed, seconds = self.costs.draft(name, len(step.sequences))
+        return SURPRISE * (fixed + seconds * step.num_draft_steps) + self.costs.catch_up(name, step.num_caught_up)
 
     def _learn_costs(self, step: DecodeStep, computed: int) -> None:
         is_plain = computed == self._round.base.computed

@@ -31,6 +31,13 @@ class Round(NamedTuple):
     texts: list[Text]
     base: Base
     places: list[int]
+    least: dict[str, float | None]
+
+    def break_even(self, costs: StepCosts, source: str) -> float | None:
+        """The agreement that a source needs to pay in this batch; see `search.break_even`."""
+        if source not in self.least:
+            self.least[source] = break_even(costs, source, self.base, self.places)
+        return self.least[source]
 
 
 class Prober:
@@ -141,9 +148,9 @@ class Prober:
     def _may_pay(self, source: Source, step: Round) -> bool:
         if self.costs.num_drafts(source.name) < NUM_SURE:
             return True
-        least = break_even(self.costs, source.name, step.base, step.places)
+        least = step.break_even(self.costs, source.name)
         return least is not None and least < ALWAYS
 
     def _may_be_good(self, source: Source, track: Track, at_token: int, step: Round) -> bool:
-        least = break_even(self.costs, source.name, step.base, step.places)
+        least = step.break_even(self.costs, source.name)
         return least is not None and source.survival.hope(track.evidence, at_token) > least

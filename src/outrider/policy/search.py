@@ -15,8 +15,9 @@ from typing import NamedTuple
 from outrider.policy.cost import StepCosts
 from outrider.policy.curve import Curve, Prices
 
-DEPTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
-NUM_WORSE = 4  # plans in a row, after which deeper ones are not looked at
+DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
+NUM_WORSE = 3  # plans in a row, after which deeper ones are not looked at
+NUM_SHALLOWER = 3  # than the plan in force, that are looked at
 # A plan must be this much better than the one in force, so that noise does not make decisions flap.
 DEPTH_ADVANTAGE = 1.01
 START_ADVANTAGE = 1.02
@@ -51,11 +52,13 @@ class Base(NamedTuple):
         num_rows: of each sequence.
         seconds: that the step takes, drafts of a fixed depth included.
         computed: rows that the target computes.
+        known: seconds of the target by depths and their places, as far as asked for lately.
     """
 
     num_rows: list[int]
     seconds: float
     computed: int
+    known: dict[tuple[int, ...], float]
 
     @property
     def rate(self) -> float:
@@ -110,18 +113,20 @@ class Search:
         self.base = base
         self.candidates = candidates
         self.fixed, self.step = costs.draft(source, len(candidates))
+        self._plain = costs.target(base.computed)
         self._offered = offered
         # A step is paid for if one sequence needs it, however many do without.
         self._payers = (1 - (1 - offered) ** len(candidates)) / offered
         self._reaches = self._any_reaches()
-        self._seconds: dict[tuple[int, ...], float] = {}
+        self._places = tuple(candidate.place for candidate in candidates)
 
     def best(self, last_cap: int, max_cap: int, max_loss: float) -> Plan:
         """The fastest plan in which no more than `max_loss` seconds are lost if nothing is accepted."""
         best = Plan(0, [0] * len(self.candidates), self.base.rate)
         best_rate = best.rate * (1.0 if last_cap else START_ADVANTAGE)
         num_worse = 0
-        for cap in DEPTHS:
+        first = DEPTHS.index(last_cap) - NUM_SHALLOWER if last_cap else 0
+        for cap in DEPTHS[max(0, first) :]:
             if cap > max_cap or num_worse == NUM_WORSE:
                 break
             num_worse += 1
@@ -172,14 +177,11 @@ class Search:
         return (plain_tokens + offered * tokens) / (plain_seconds + offered * (seconds - plain_seconds))
 
     def _target(self, depths: Sequences[int]) -> float:
-        key = tuple(depths)
-        found = self._seconds.get(key)
+        key = (*self._places, *depths)
+        found = self.base.known.get(key)
         if found is None:
-            found = (
-                self.base.seconds + self.costs.target(self._computed(depths)) - self.costs.target(self.base.computed)
-            )
-            self._seconds[key] = found
-        return found
+            found = self.base.known[key] = self.costs.target(self._computed(depths))
+        return self.base.seconds + found - self._plain
 
     def _computed(self, depths: Sequences[int]) -> int:
         num_rows = list(self.base.num_rows)

@@ -27,7 +27,7 @@ SHIFT_GUESSES = 96  # after so many guesses, depths are compared anew
 FIT_MEMORY = 0.995
 FIT_WEIGHTS, FIT_PRECISION = (0.0, 0.0, 1.0), (4.0, 4.0, 12.0)
 MAX_FIT_STEP = 0.5
-MAX_FIT_GUESSES = 16  # per step: more would take longer than they tell
+MIN_FIT_GUESSES, MAX_FIT_GUESSES = 4, 16  # per step: more would take longer than they tell
 RESOLUTION_WEIGHT, MAX_RESOLUTION = 40.0, 0.9
 
 
@@ -107,8 +107,8 @@ class ScoreFit:
         self._num_pending += 1
 
     def update(self) -> None:
-        """Take one Newton step with all that was added since the last."""
-        if not self._num_pending:
+        """Take one Newton step with all that was added since the last, once that is worth it."""
+        if self._num_pending < MIN_FIT_GUESSES:
             return
         weights = self.weights
         kept = FIT_MEMORY**self._num_pending
