@@ -20,6 +20,8 @@ MAX_DEPTH = 64
 MIN_TEMPERATURE = 1e-6
 MAX_N = 128
 MAX_TOP_LOG_PROBS = 20
+# Of a stop text or a bad word: each token compares with all of it.
+MAX_TEXT_LENGTH = 1024
 MAX_STOP_TEXTS = 64
 MAX_STOP_TOKEN_IDS = 1024
 MAX_BIASES = 1024
@@ -203,9 +205,9 @@ def _require_whole(name: str, value: object, least: int, most: int | None = None
 
 def _require_texts(name: str, texts: object, most: int) -> None:
     is_texts = _is_collection(texts) and all(
-        isinstance(text, str) and text for text in cast("Collection[object]", texts)
+        isinstance(text, str) and 0 < len(text) <= MAX_TEXT_LENGTH for text in cast("Collection[object]", texts)
     )
-    _require(name, texts, is_texts, "a tuple of texts of at least one character")
+    _require(name, texts, is_texts, f"a tuple of texts of 1 to {MAX_TEXT_LENGTH} characters")
     _require_size(name, cast("Collection[object]", texts), most)
 
 

@@ -35,7 +35,7 @@ BAD = [
     ("n", 0, "n is 0, but must be a whole number between 1 and 128"),
     ("n", 129, "n is 129"),
     ("n", 2.0, "n is 2.0"),
-    ("bad_words", "dog", "bad_words is 'dog', but must be a tuple of texts of at least one character"),
+    ("bad_words", "dog", "bad_words is 'dog', but must be a tuple of texts of 1 to 1024 characters"),
     ("bad_words", ("",), "bad_words is ('',)"),
     ("bad_words", (3,), "bad_words is (3,)"),
     ("bad_words", ("dog",) * 1025, "bad_words has 1025 entries, but may have at most 1024"),

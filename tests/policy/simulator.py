@@ -236,11 +236,11 @@ class Simulation:
             steps += 1
             seconds += guesser.step * guesser.growth ** math.log2(len(growing))
             still = []
-            for place, budget, chain, survival in growing:
+            for place, budget, chain, before in growing:
                 sequence = sequences[place]
                 luck = self.luck(guesser.name, sequence)
                 chain.append(luck.scores[sequence.num_output_tokens + len(chain)])
-                survival *= budget.worth.chance(chain[-1]) if guesser.is_scored else 1.0
+                survival = before * (budget.worth.chance(chain[-1]) if guesser.is_scored else 1.0)
                 if len(chain) < budget.limit and (not guesser.is_scored or budget.worth.pays_to_go_on(survival)):
                     still.append((place, budget, chain, survival))
                     continue

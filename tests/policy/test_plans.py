@@ -48,7 +48,7 @@ def check_budget(budget: DraftBudget, num_left: int, num_sources: int) -> None:
             check_budget(member, num_left, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.lists(st.one_of(st.just("auto"), st.integers(0, MAX_DEPTH)), min_size=1, max_size=6),

@@ -191,9 +191,9 @@ def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
 def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
     """What a step costs, as far as that is known before the first."""
     profile = _profile(target)
-    steps = [_profile(each, DRAFT_WIDTHS)[0][1] for each in drafts if isinstance(each, LoadedModel)]
+    steps = [_profile(each, DRAFT_WIDTHS).points[0][1] for each in drafts if isinstance(each, LoadedModel)]
     priors = {ModelDrafter.name: steps[0]} if steps else {}
-    return lambda: StepCosts(profile, target.runtime.computed_rows, priors)
+    return lambda: StepCosts(profile.points, target.runtime.computed_rows, priors, profile.change_seconds)
 
 
 def _profile(model: LoadedModel, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:

@@ -10,7 +10,7 @@ from __future__ import annotations
 ALLOWANCE, GROWTH = 3.0, 0.01
 PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
 # Gains are kept up to so many steps' possible losses: deep drafts lose much at once when they fail.
-NUM_STAKES = 4.0
+NUM_STAKES = 8.0
 LOWEST = -1.0
 # Drafting that has overdrawn the account starts again only once there is a little to lose.
 RESTART = 0.3

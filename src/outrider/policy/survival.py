@@ -12,8 +12,9 @@ from outrider.policy.curve import MAX_CHANCE, MIN_CHANCE, logit, sigmoid
 
 # A source that was never seen is given this much agreement, with the weight of this many tokens: enough for a try.
 FIRST_MEAN, FIRST_WEIGHT = 0.7, 3.0
-# What a text's own evidence is weighed against: its source's mean, with the weight of this many tokens.
-SOURCE_WEIGHT = 5.0
+# What a text's own evidence is weighed against: its source's mean, with the weight of this many tokens. The fast
+# estimate leans on it less, or a text that turns bad would be taken for an average one for long.
+FAST_WEIGHT, SOURCE_WEIGHT = 2.0, 5.0
 # Per token of the text, drafted for or not: texts change character, some of them often.
 FAST_MEMORY, SLOW_MEMORY = 0.93, 0.985
 TRUST_MEMORY = 0.99  # per guess, of which of the two has told the future better
@@ -60,9 +61,8 @@ class Evidence:
 
     def means(self, usual: float) -> tuple[float, float]:
         """The fast estimate and the slow one, each leaning on what is usual."""
-        lean = SOURCE_WEIGHT * usual
-        fast = (self.hits + lean) / (self.num + SOURCE_WEIGHT)
-        slow = (self.slow_hits + lean) / (self.slow_num + SOURCE_WEIGHT)
+        fast = (self.hits + FAST_WEIGHT * usual) / (self.num + FAST_WEIGHT)
+        slow = (self.slow_hits + SOURCE_WEIGHT * usual) / (self.slow_num + SOURCE_WEIGHT)
         return min(max(fast, MIN_CHANCE), MAX_CHANCE), min(max(slow, MIN_CHANCE), MAX_CHANCE)
 
 

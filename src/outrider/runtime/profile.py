@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from outrider.cache.table import num_blocks_for
 from outrider.runtime.base import Runtime, SequenceRows
@@ -23,7 +24,17 @@ MAX_SECONDS = 3.0
 MIN_WIDTHS = 3
 NUM_PAST = 64
 
-Profile = list[tuple[int, float]]  # rows computed and seconds, of forwards like the one before
+
+class Profile(NamedTuple):
+    """Seconds of a forward, by how many rows it computes.
+
+    Attributes:
+        points: (rows computed, seconds), of forwards like the one before.
+        change_seconds: what a forward takes longer if the one before computed another number of rows.
+    """
+
+    points: list[tuple[int, float]]
+    change_seconds: float
 
 
 def measure_profile(runtime: Runtime, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:
@@ -56,24 +67,30 @@ def recalled_profile(runtime: Runtime, fingerprint: str | None, widths: Sequence
 def _as_profile(found: Any) -> Profile | None:
     """What a file says; a damaged one says nothing."""
     try:
-        profile = [(int(rows), float(seconds)) for rows, seconds in found]
+        points, change_seconds = found
+        profile = Profile([(int(rows), float(seconds)) for rows, seconds in points], float(change_seconds))
     except (TypeError, ValueError):
         return None
-    return profile if profile and all(0 < seconds < math.inf for _, seconds in profile) else None
+    seconds = [each for _, each in profile.points]
+    is_sound = seconds and all(math.isfinite(each) and each > 0 for each in seconds)
+    return profile if is_sound and 0 <= profile.change_seconds < math.inf else None
 
 
 def _time(forwards: list[SequenceRows], runtime: Runtime) -> Profile:
-    """Each width several times in a row, since a first one prepares."""
-    profile: Profile = []
+    """Each width several times in a row; then from width to width, by when none is new to the runtime."""
+    points: list[tuple[int, float]] = []
     began = time.perf_counter()
     for rows in forwards:
         runtime.forward([rows])
+        num_computed = runtime.computed_rows([len(rows.token_ids)])
         # The least, since whatever else runs on the machine only ever adds.
-        seconds = min(_seconds(runtime, rows) for _ in range(NUM_TIMED))
-        profile.append((runtime.computed_rows([len(rows.token_ids)]), seconds))
-        if time.perf_counter() - began > MAX_SECONDS and len(profile) >= MIN_WIDTHS:
+        points.append((num_computed, min(_seconds(runtime, rows) for _ in range(NUM_TIMED))))
+        if time.perf_counter() - began > MAX_SECONDS and len(points) >= MIN_WIDTHS:
             break
-    return profile
+    for _ in range(NUM_TIMED):  # a runtime may be slow to go down
+        runtime.forward([forwards[0]])
+    changes = [_seconds(runtime, rows) - seconds for rows, (_, seconds) in zip(forwards[1:], points[1:], strict=False)]
+    return Profile(points, max(0.0, median(changes)) if changes else 0.0)
 
 
 def _seconds(runtime: Runtime, rows: SequenceRows) -> float:
