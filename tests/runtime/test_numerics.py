@@ -14,8 +14,8 @@ from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ModelError, NumericsError
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions
 from outrider.runtime.numerics import SelfTest, check_numerics, run_self_test
-from outrider.runtime.remembered import cache_folder
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
+from outrider.runtime.remembered import cache_folder
 from outrider.runtime.torch.runtime import TorchRuntime
 from tests.runtime.checkpoints import make_checkpoint
 
