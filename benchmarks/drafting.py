@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,16 +42,16 @@ class Case(NamedTuple):
     concurrency: int
 
 
-def cases() -> list[Case]:
-    """Grouped by what is loaded."""
+def cases(full_price: Sequence[str] = FULL_PRICE) -> list[Case]:
+    """Grouped by what is loaded; of the full-price pairs those of these agreements."""
     return [
         *(Case("bundled", "cascade", workload, 0.0, 1) for workload in WORKLOADS),
         *(Case("bundled", "cascade", "mixed", 1.0, concurrency) for concurrency in (1, 4)),
         *(Case("bundled", "model", "code", temperature, 1) for temperature in (0.0, 1.0)),
         *(Case("bundled", "model", "mixed", 0.0, concurrency) for concurrency in (4, 8)),
         *(Case(f"0.5b-{agreement}", "model", "code", temperature, 1)
-          for agreement in FULL_PRICE for temperature in (0.0, 1.0)),
-        *(Case(f"0.5b-{agreement}", "model", "mixed", 0.0, 4) for agreement in FULL_PRICE[1:4:2]),
+          for agreement in full_price for temperature in (0.0, 1.0)),
+        *(Case(f"0.5b-{agreement}", "model", "mixed", 0.0, 4) for agreement in full_price if agreement in ("0.6", "0.95")),
     ]  # fmt: skip
 
 
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--full-price-rounds", type=int, default=1)
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--full-price-max-tokens", type=int, default=40)
+    parser.add_argument("--agreements", nargs="*", default=FULL_PRICE, help="the full-price pairs to measure")
     parser.add_argument("--pairs", type=Path, default=Path("build/pairs"))
     arguments = parser.parse_args()
     began = provenance()
@@ -127,7 +129,7 @@ def main() -> None:
     engines: dict[str, Any] = {}
     loaded: tuple[tuple[str, str], LLM] | None = None
     with machine_to_ourselves():
-        for case in cases():
+        for case in cases(arguments.agreements):
             if loaded is None or loaded[0] != (case.pair, case.drafter):
                 loaded = None  # frees the last one's memory first
                 loaded = (case.pair, case.drafter), load(case, arguments.pairs)

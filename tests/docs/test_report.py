@@ -82,7 +82,7 @@ def results(monkeypatch, tmp_path):
     monkeypatch.setattr(batching, "NUM_PROMPTS", 4)
     monkeypatch.setattr(batching, "CONCURRENCIES", (1, 2))
     monkeypatch.setattr(drafting, "MAX_PROMPTS", 2)
-    monkeypatch.setattr(drafting, "cases", lambda: [drafting.Case("bundled", "cascade", "code", 0.0, 1)])
+    monkeypatch.setattr(drafting, "cases", lambda agreements: [drafting.Case("bundled", "cascade", "code", 0.0, 1)])
     for module in (adversarial, batching, drafting, identity, overhead, plain, speculation):
         monkeypatch.setattr(module, "read_prompts", lambda: PROMPTS, raising=False)
         monkeypatch.setattr(module, "bundled_pair", lambda: SimpleNamespace(target="t", draft="d"), raising=False)
