@@ -51,7 +51,8 @@ def cases(full_price: Sequence[str] = FULL_PRICE) -> list[Case]:
         *(Case("bundled", "model", "mixed", 0.0, concurrency) for concurrency in (4, 8)),
         *(Case(f"0.5b-{agreement}", "model", "code", temperature, 1)
           for agreement in full_price for temperature in (0.0, 1.0)),
-        *(Case(f"0.5b-{agreement}", "model", "mixed", 0.0, 4) for agreement in full_price if agreement in ("0.6", "0.95")),
+        *(Case(f"0.5b-{agreement}", "model", "mixed", 0.0, 4)
+          for agreement in full_price if agreement in ("0.6", "0.95")),
     ]  # fmt: skip
 
 
