@@ -256,10 +256,11 @@ class AutoPolicy(Policy):
         draft = min(step.draft_seconds / self.costs.speed, self._believable(step))
         if step.num_caught_up and not is_probe and self._sources[-1].survival.num_accepted >= PROVEN:
             draft = max(0.0, draft - self.costs.catch_up(self._sources[-1].name, step.num_caught_up))  # an investment
-        # A change of rows costs a batch; for a single text, whose rows differ by few, a runtime avoids most of them.
-        is_change = computed != self.costs.last_rows and len(step.sequences) > 1
-        change = self.costs.change_seconds if is_change else 0.0
-        lost = draft + change + self.costs.target(computed) - self.costs.target(base.computed)
+        more = self.costs.target(computed) - self.costs.target(base.computed)
+        if len(step.sequences) > 1:  # rows vary by many: a runtime may answer in ways that no model knows
+            more = max(more, min(step.seconds / self.costs.speed - base.seconds, SURPRISE * base.seconds))
+            more += self.costs.change_seconds if computed != self.costs.last_rows else 0.0
+        lost = draft + more
         lost /= base.seconds
         self.account.enter(sum(decided) / len(step.sequences) - lost, lost, is_probe=is_probe)
 
