@@ -258,7 +258,7 @@ class AutoPolicy(Policy):
             draft = max(0.0, draft - self.costs.catch_up(self._sources[-1].name, step.num_caught_up))  # an investment
         more = self.costs.target(computed) - self.costs.target(base.computed)
         if len(step.sequences) > 1:  # rows vary by many: a runtime may answer in ways that no model knows
-            more = max(more, min(step.seconds / self.costs.speed - base.seconds, SURPRISE * base.seconds))
+            more = min(step.seconds / self.costs.speed - base.seconds, SURPRISE * base.seconds)
             more += self.costs.change_seconds if computed != self.costs.last_rows else 0.0
         lost = draft + more
         lost /= base.seconds
