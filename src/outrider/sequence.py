@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -115,17 +116,33 @@ class ScheduledBatch(NamedTuple):
     items: list[ScheduledSequence]
 
 
+class DraftWork(NamedTuple):
+    """What one source did when a step's drafts were made.
+
+    Attributes:
+        num_sequences: that it was asked about.
+        num_steps: draft steps taken one after the other.
+        num_caught_up: tokens that it had to compute before it could guess, of all sequences.
+    """
+
+    source: str
+    num_sequences: int
+    num_steps: int
+    num_caught_up: int
+    seconds: float
+
+
 class DecodeStep(NamedTuple):
     """What a decoding step did and what it cost, for a policy to learn from; lists go sequence by sequence.
 
     Attributes:
+        trees: as verified.
         scores: what the drafter gave each node; None where it gave none.
         sources: who drafted.
         num_rows: of every sequence in the target's forward, padding not counted: also of those that only computed again
             what they had lost, which no other list names.
-        num_draft_steps: draft steps taken one after the other.
-        num_caught_up: tokens that the drafter had to compute before it could guess, of all sequences.
-        draft_seconds: of proposing.
+        num_computed_rows: of the target's forward, padding and filling counted.
+        work: of those that were asked for drafts.
         seconds: of everything else.
     """
 
@@ -136,7 +153,6 @@ class DecodeStep(NamedTuple):
     sources: list[str]
     verdicts: list[Verdict]
     num_rows: list[int]
-    num_draft_steps: int
-    num_caught_up: int
-    draft_seconds: float
+    num_computed_rows: int
+    work: Sequences[DraftWork]
     seconds: float

@@ -10,6 +10,7 @@ cache), row i + 1 is node i.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +54,11 @@ class TokenTree:
                 return index
         return None
 
+    @property
+    def depth(self) -> int:
+        """Of its deepest node; 0 if it is empty."""
+        return max(self.depths(), default=0)
+
     def depths(self) -> tuple[int, ...]:
         """Distance of each node from the root: a node's position is the root's plus this, never its slot."""
         depths: list[int] = []
@@ -67,6 +73,10 @@ class TokenTree:
             tokens.append(self.tokens[node])
             node = self.parents[node]
         return tuple(reversed(tokens))
+
+    def first(self, num_nodes: int) -> TokenTree:
+        """The tree of its first nodes."""
+        return self if num_nodes >= len(self.tokens) else TokenTree(self.tokens[:num_nodes], self.parents[:num_nodes])
 
     def is_valid(self, vocab_size: int) -> bool:
         """Whether every node hangs under an earlier one, and every token is a plain number of the vocabulary."""
@@ -101,6 +111,14 @@ class Worth(NamedTuple):
         """How likely a guess of this score is the target's token."""
         exponent = self.intercept + self.slope * score
         return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, exponent))))
+
+    def survivals(self, tree: TokenTree, scores: Sequence[float] | None) -> list[float]:
+        """How likely each node is to be accepted; guesses without scores are as good as the mean."""
+        found: list[float] = []
+        for node, parent in enumerate(tree.parents):
+            chance = self.mean if scores is None else self.chance(scores[node])
+            found.append(chance * (1.0 if parent == ROOT else found[parent]))
+        return found
 
     def pays_to_go_on(self, survival: float) -> bool:
         """Whether to draft one token more under a node of this survival."""

@@ -9,7 +9,7 @@ import pytest
 from outrider.cli.explain import MAX_DECISIONS, explain, explain_costs
 from outrider.engine.llm import Generation
 from outrider.policy.cost import StepCosts
-from outrider.sequence import Decision
+from outrider.sequence import Decision, DraftWork
 from outrider.stats import SequenceStats
 
 
@@ -105,7 +105,7 @@ def test_a_text_without_drafts_and_one_that_never_began():
 def test_what_a_plain_step_costs_against_a_speculative_one():
     costs = StepCosts([(2, 0.010), (5, 0.012), (9, 0.020)], priors={"suffix": None, "model": None})
     costs.observe_target(5, 0.012)
-    costs.observe_draft("model", num_steps=4, num_sequences=1, num_caught_up=0, seconds=0.004)
+    costs.observe_draft(DraftWork("model", 1, 4, 0, 0.004))
     assert explain_costs({"name": "auto", "costs": costs.describe()}) == [
         "costs: a forward of the target 10.00 ms over 2 rows, as in a plain step, 12.00 ms over 5, 20.00 ms over 9",
         "costs: a draft of model 0.00 ms, and 1.00 ms a step",

@@ -70,7 +70,8 @@ class FakeRuntime(Runtime):
             self.slots.reshape(-1, BLOCK_SIZE)[self.pool._free] = UNWRITTEN
         assert all(rows.num_past + len(rows.token_ids) <= self.config.max_context for rows in batch)
         logits = [row for rows in batch for row in self._sequence(rows)]
-        return ModelOutput(np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32))
+        num_computed = self.computed_rows([len(rows.token_ids) for rows in batch])
+        return ModelOutput(np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32), num_computed)
 
     def _sequence(self, rows: SequenceRows) -> list[np.ndarray]:
         num_slots = rows.num_past + max(len(rows.token_ids), self.min_rows)

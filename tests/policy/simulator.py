@@ -15,7 +15,7 @@ from outrider.policy.base import Policy
 from outrider.policy.cost import StepCosts, sum_of_rows
 from outrider.policy.marginal import AutoPolicy
 from outrider.request import Depth, Request, SamplingParams
-from outrider.sequence import DecodeStep, Sequence
+from outrider.sequence import DecodeStep, DraftWork, ScheduledBatch, ScheduledSequence, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict, Worth
 
 FREE = DraftBudget(0, 0)
@@ -148,7 +148,12 @@ class Simulation:
         assert len(budgets) == len(sequences)
         outcome.depths.append([budget.limit for budget in budgets])
         outcome.lengths.append([sequence.num_output_tokens for sequence in sequences])
-        trees, scores, sources, num_steps, caught_up, draft_seconds = self.propose(sequences, budgets)
+        trees, scores, sources, work = self.propose(sequences, budgets)
+        draft_seconds = sum(each.seconds for each in work)
+        items = [ScheduledSequence(sequence, 1, budget) for sequence, budget in zip(sequences, budgets, strict=True)]
+        counts = self.policy.select(ScheduledBatch("decode", items), trees, scores, sources)
+        trees = [tree.first(count) for tree, count in zip(trees, counts, strict=True)]
+        scores = [each and each[:count] for each, count in zip(scores, counts, strict=True)]
         verdicts = [self.verify(*parts) for parts in zip(sequences, trees, sources, strict=True)]
         num_rows = [1 + len(tree) for tree in trees]
         computed = world.computed_rows(num_rows)
@@ -165,8 +170,9 @@ class Simulation:
         self.policy.observe(
             DecodeStep(
                 sequences=sequences, budgets=budgets, trees=trees, scores=scores, sources=sources, verdicts=verdicts,
-                num_rows=num_rows, num_draft_steps=num_steps, num_caught_up=caught_up,
-                draft_seconds=draft_seconds * slowness * self.blur(), seconds=seconds * slowness * self.blur(),
+                num_rows=num_rows, num_computed_rows=computed,
+                work=[each._replace(seconds=each.seconds * slowness * self.blur()) for each in work],
+                seconds=seconds * slowness * self.blur(),
             )
         )  # fmt: skip
 
@@ -194,7 +200,7 @@ class Simulation:
         scores: list[tuple[float, ...] | None] = [None] * len(sequences)
         sources = [self.world.guessers[0].name] * len(sequences)
         left = [place for place, budget in enumerate(budgets) if budget.limit > 0]
-        total, num_steps, caught_up = 0.0, 0, 0
+        work: list[DraftWork] = []
         for number, guesser in enumerate(self.world.guessers):
             is_last = number == len(self.world.guessers) - 1
             asked = []
@@ -203,7 +209,7 @@ class Simulation:
                 if budget.limit > 0:
                     asked.append((place, budget))
             found, steps, seconds, caught = self.grow(guesser, sequences, asked)
-            total, num_steps, caught_up = total + seconds, num_steps + steps, caught_up + caught
+            work += [DraftWork(guesser.name, len(asked), steps, caught, seconds)] if asked else []
             for place, budget in asked:
                 tree, tree_scores = found[place]
                 if not len(tree):
@@ -212,7 +218,7 @@ class Simulation:
                 if is_last or gain_of(len(tree), tree_scores, budget.worth) > rival:
                     trees[place], scores[place], sources[place] = tree, tree_scores, guesser.name
                     left.remove(place)
-        return trees, scores, sources, num_steps, caught_up, total
+        return trees, scores, sources, work
 
     def grow(self, guesser: Guesser, sequences: list[Sequence], asked: list[tuple[int, DraftBudget]]):
         """Chains as `ModelDrafter` makes them: the first guess always stays, a later one must pay."""

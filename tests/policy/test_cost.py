@@ -7,6 +7,7 @@ import random
 import pytest
 
 from outrider.policy.cost import StepCosts
+from outrider.sequence import DraftWork
 
 PROFILE = [(1, 1.0), (5, 1.1), (9, 1.4), (17, 2.0)]
 
@@ -29,7 +30,7 @@ def test_a_slow_spell_changes_the_speed_and_no_cost():
     costs = StepCosts(PROFILE, priors={"model": 0.1})
     for _ in range(30):
         costs.observe_target(5, 1.1 * 1.5)
-        costs.observe_draft("model", num_steps=3, num_sequences=1, num_caught_up=0, seconds=0.3 * costs.speed)
+        costs.observe_draft(DraftWork("model", 1, 3, 0, 0.3 * costs.speed))
     assert costs.speed == pytest.approx(1.5, rel=0.01)
     assert costs.target(5) == 1.1
     assert costs.draft("model", 1)[1] == pytest.approx(0.1, rel=0.05)
@@ -52,16 +53,17 @@ def test_more_rows_never_seem_to_take_less_time():
         assert seconds == sorted(seconds)
 
 
-def test_a_drafter_ten_times_slower_than_thought_is_noticed_at_once():
+def test_a_drafter_ten_times_slower_than_thought_is_noticed_with_its_second_draft():
     costs = StepCosts(PROFILE, priors={"model": 0.1})
-    costs.observe_draft("model", num_steps=1, num_sequences=1, num_caught_up=0, seconds=1.0)
+    for _ in range(2):
+        costs.observe_draft(DraftWork("model", 1, 1, 0, 1.0))
     assert costs.draft("model", 1)[1] == pytest.approx(1.0)
 
 
 def test_a_draft_that_was_slow_because_it_was_the_first_is_not_held_against_the_source():
     costs = StepCosts(PROFILE, priors={"model": 0.1})
     for seconds in (1.0, 0.1, 0.1):
-        costs.observe_draft("model", num_steps=1, num_sequences=1, num_caught_up=0, seconds=seconds)
+        costs.observe_draft(DraftWork("model", 1, 1, 0, seconds))
     assert costs.draft("model", 1)[1] == pytest.approx(0.1, rel=0.2)
 
 
@@ -69,7 +71,7 @@ def test_catching_up_is_told_apart_from_drafting():
     costs = StepCosts(PROFILE)
     for num_steps, num_caught_up in [(4, 0), (4, 100), (2, 0), (2, 40)] * 20:
         seconds = 0.1 * num_steps + 0.01 * num_caught_up
-        costs.observe_draft("model", num_steps=num_steps, num_sequences=1, num_caught_up=num_caught_up, seconds=seconds)
+        costs.observe_draft(DraftWork("model", 1, num_steps, num_caught_up, seconds))
     assert costs.catch_up("model", 100) == pytest.approx(1.0, rel=0.15)
     fixed, step = costs.draft("model", 1)
     assert fixed + 4 * step == pytest.approx(0.4, rel=0.15)
@@ -78,7 +80,7 @@ def test_catching_up_is_told_apart_from_drafting():
 def test_a_source_without_draft_steps_costs_the_same_at_any_depth():
     costs = StepCosts(PROFILE)
     for _ in range(4):
-        costs.observe_draft("suffix", num_steps=0, num_sequences=1, num_caught_up=0, seconds=0.001)
+        costs.observe_draft(DraftWork("suffix", 1, 0, 0, 0.001))
     assert costs.draft("suffix", 1) == pytest.approx((0.001, 0.0))
 
 

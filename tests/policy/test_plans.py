@@ -12,7 +12,7 @@ from outrider.policy.cost import StepCosts
 from outrider.policy.marginal import AutoPolicy
 from outrider.policy.search import Base, break_even
 from outrider.request import MAX_DEPTH
-from outrider.sequence import DecodeStep
+from outrider.sequence import DecodeStep, DraftWork
 from outrider.tree import ROOT, DraftBudget, TokenTree, Verdict
 from tests.policy.simulator import Guesser, World, auto, decode, flat, make_sequence, rungs, staircase, steep
 
@@ -58,7 +58,8 @@ def check_budget(budget: DraftBudget, num_left: int, num_sources: int) -> None:
 def test_budgets_are_within_limits_whatever_drafters_and_clocks_do(seed, asked, sources, profiled):
     draw = random.Random(seed)
     profile = [(1, 0.01), (9, 0.02)] if profiled else []
-    policy = AutoPolicy(StepCosts(profile, rungs, {"model": draw.choice([None, 1e-4, 1.0])}, 0.001), sources)
+    costs = StepCosts(profile, rungs, {"model": draw.choice([None, 1e-4, 1.0])}, change_seconds=0.001)
+    policy = AutoPolicy(costs, sources)
     running = [make_sequence(index, draw.randint(1, 40), depth=depth) for index, depth in enumerate(asked)]
     while running:
         chosen = [sequence for sequence in running if draw.random() < 0.9] or running
@@ -80,9 +81,17 @@ def test_budgets_are_within_limits_whatever_drafters_and_clocks_do(seed, asked, 
                 sources=[draw.choice([*sources, "cascade"]) for _ in chosen],
                 verdicts=[Verdict(path, 0, is_bonus=False) for path in paths],
                 num_rows=[1 + len(tree) for tree in trees] + [1] * (draw.random() < 0.2),
-                num_draft_steps=max(map(len, trees)),
-                num_caught_up=draw.randint(0, 50),
-                draft_seconds=draw.choice([0.0, 1e-5, 0.1, 3.0]),
+                num_computed_rows=rungs([1 + len(tree) for tree in trees]),
+                work=[
+                    DraftWork(
+                        source,
+                        draw.randint(1, 4),
+                        draw.randint(0, 8),
+                        draw.randint(0, 50),
+                        draw.choice([0.0, 1e-5, 0.1, 3.0]),
+                    )
+                    for source in draw.sample([*sources, "cascade"], draw.randint(0, len(sources)))
+                ],
                 seconds=draw.choice([0.0, 1e-4, 0.01, 5.0]),
             )
         )

@@ -48,7 +48,7 @@ class HashingRuntime(Runtime):
     def forward(self, batch):
         self.num_forwards += 1
         logits = [self.row(rows, row, batch) for rows in map(self.written, batch) for row in rows.output_rows]
-        return ModelOutput(np.array(logits, np.float32).reshape(-1, VOCAB_SIZE))
+        return ModelOutput(np.array(logits, np.float32).reshape(-1, VOCAB_SIZE), len(batch))
 
     def written(self, rows):
         self.num_slots_used = max(self.num_slots_used, rows.num_past + len(rows.token_ids))

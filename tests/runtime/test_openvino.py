@@ -328,13 +328,24 @@ class TestRefusal:
 class TestFilling:
     def test_few_rows_are_filled_up_to_one_of_a_few_numbers(self):
         ladder = Ladder(5)
-        assert [ladder.rung(count) for count in (1, 5, 6, 17, 18, 65, 66)] == [5, 5, 9, 17, 25, 65, 66]
+        assert [ladder.rung(count) for count in (1, 5, 6, 13, 14, 66)] == [5, 5, 9, 13, 17, 69]
 
-    def test_a_number_stays_for_a_few_forwards_that_would_do_with_less(self):
-        ladder = Ladder(2)
-        assert [ladder.climb(count) for count in (9, 1, 1, 1, 1, 1)] == [9, 9, 9, 9, 2, 2]
-        assert [ladder.climb(count) for count in (9, 1, 9, 1, 1, 1, 1)] == [9, 9, 9, 9, 9, 9, 2]
-        assert [ladder.climb(count) for count in (65, 1)] == [65, 2]
+    def test_rungs_lie_apart_where_changes_are_dear(self):
+        ladder = Ladder(5)
+        ladder.patience = 40.0
+        assert [ladder.rung(count) for count in (1, 6, 10, 18, 34, 50, 66)] == [5, 9, 17, 33, 49, 65, 81]
+
+    def test_a_number_stays_until_that_has_cost_as_much_as_a_change(self):
+        ladder = Ladder(5)
+        assert [ladder.climb(count) for count in (9, 1, 1, 1, 1)] == [9, 9, 9, 5, 5]
+        assert [ladder.climb(count) for count in (9, 1, 9, 1, 1, 1)] == [9, 9, 9, 9, 9, 5]
+        ladder.patience = 1.0
+        assert [ladder.climb(count) for count in (9, 1)] == [9, 5]
+
+    def test_more_is_never_filled_up_than_a_block_holds(self):
+        ladder = Ladder(5)
+        ladder.patience = 1000.0
+        assert [ladder.climb(count) for count in (65, 1)] == [65, 5]
 
     def test_filling_is_a_sequence_of_its_own_that_no_row_sees(self):
         layout = lay_out([rows(0, 2, [7])], 2)

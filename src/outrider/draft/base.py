@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as Sequences
 from typing import Any, NamedTuple
 
-from outrider.sequence import Sequence
+from outrider.sequence import DraftWork, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
 
@@ -22,6 +22,7 @@ class Draft(NamedTuple):
         sources: who made each tree; None: the drafter itself.
         num_steps: draft steps taken one after the other; None: as many as the deepest tree is deep.
         num_caught_up: tokens of the texts that had to be computed before guessing, beyond the last few.
+        work: of each source; the engine fills it in.
 
     Example:
         >>> from outrider import Draft, TokenTree
@@ -34,6 +35,7 @@ class Draft(NamedTuple):
     sources: list[str] | None = None
     num_steps: int | None = None
     num_caught_up: int = 0
+    work: tuple[DraftWork, ...] = ()
 
 
 def fault_of(tree: TokenTree, scores: tuple[float, ...] | None, budget: DraftBudget, vocab_size: int) -> str | None:
@@ -45,8 +47,8 @@ def fault_of(tree: TokenTree, scores: tuple[float, ...] | None, budget: DraftBud
         return f"proposed {len(tree)} nodes, but its budget is {budget.max_nodes}"
     if not tree.is_valid(vocab_size):
         return f"proposed {tree}, which is no tree of a vocabulary of {vocab_size}"
-    if max(tree.depths(), default=0) > budget.max_depth:
-        return f"proposed depth {max(tree.depths())}, but may go to {budget.max_depth}"
+    if tree.depth > budget.max_depth:
+        return f"proposed depth {tree.depth}, but may go to {budget.max_depth}"
     if scores is not None and (len(scores) != len(tree) or not all(map(math.isfinite, scores))):
         return f"scored {len(tree)} nodes with {scores}, but must give each a finite number"
     return None

@@ -11,7 +11,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.growth import gain_of
 from outrider.draft.suffix import score_of
 from outrider.errors import ParameterError
-from outrider.sequence import Sequence
+from outrider.sequence import DraftWork, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
 # Where a policy prices no members, a match of this length is followed without asking further.
@@ -61,6 +61,7 @@ class Cascade(Drafter):
         nothing = _Best(TokenTree(), (), self.members[0], 0.0)
         best = [nothing] * len(sequences)
         num_steps = num_caught_up = 0
+        work: tuple[DraftWork, ...] = ()
         for rank, member in enumerate(self.members):
             asked = [index for index, budget in enumerate(budgets) if self._is_wanted(rank, budget, best[index])]
             if not asked:
@@ -69,6 +70,7 @@ class Cascade(Drafter):
             draft = member.propose([sequences[index] for index in asked], granted)
             num_steps += _num_steps(draft)
             num_caught_up += draft.num_caught_up
+            work += draft.work
             for index, made in zip(asked, _drafts_of(draft, member, granted), strict=True):
                 if self._is_better(made, best[index], budgets[index]):
                     best[index] = made
@@ -80,6 +82,7 @@ class Cascade(Drafter):
             [made.member.name for made in best],
             num_steps=num_steps,
             num_caught_up=num_caught_up,
+            work=work,
         )
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
@@ -136,4 +139,4 @@ def _drafts_of(draft: Draft, member: Drafter, budgets: list[DraftBudget]) -> lis
 def _num_steps(draft: Draft) -> int:
     if draft.num_steps is not None:
         return draft.num_steps
-    return max((max(tree.depths(), default=0) for tree in draft.trees), default=0)
+    return max((tree.depth for tree in draft.trees), default=0)

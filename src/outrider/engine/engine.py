@@ -95,7 +95,7 @@ class Engine:
         deltas = self._advance(batch, draft, verdicts)
         stages.lap("other")
         if batch.kind == "decode":
-            self.parts.policy.observe(_as_step(batch, draft, verdicts, stages.seconds))
+            self.parts.policy.observe(_as_step(batch, draft, output, verdicts, stages.seconds))
         for delta in deltas:
             if delta.finish_reason:
                 self._finish(self._live[delta.request_id], delta.finish_reason)
@@ -122,8 +122,19 @@ class Engine:
         assert {live.sequence for live in self._live.values()} == {*self.scheduler.running, *self.scheduler.waiting}
 
     def _propose(self, batch: ScheduledBatch) -> Draft:
-        """Nobody is asked to draft for a prompt: a drafter's own prefill waits until there is a budget."""
-        return self.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
+        """What is worth verifying of what the drafter has made.
+
+        Nobody is asked to draft for a prompt: a drafter's own prefill waits until there is a budget.
+        """
+        draft = self.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
+        if not any(map(len, draft.trees)):
+            return draft
+        assert draft.scores is not None
+        assert draft.sources is not None
+        counts = self.parts.policy.select(batch, draft.trees, draft.scores, draft.sources)
+        trees = [tree.first(count) for tree, count in zip(draft.trees, counts, strict=True)]
+        scores = [each and each[:count] for each, count in zip(draft.scores, counts, strict=True)]
+        return draft._replace(trees=trees, scores=scores)
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
         """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
@@ -196,7 +207,7 @@ class Engine:
         del live.sequence.log_probs[live.sequence.num_output_tokens :]
         live.sequence.stats.num_branching += not tree.is_chain
         live.sequence.stats.count_step(
-            draft_depth=max(tree.depths(), default=0),
+            draft_depth=tree.depth,
             num_nodes=len(tree),
             num_accepted=verdict.num_accepted,
             num_emitted=len(emitted),
@@ -224,7 +235,11 @@ class Engine:
 
 
 def _as_step(
-    batch: ScheduledBatch, draft: Draft, verdicts: list[Verdict | None], seconds: dict[Stage, float]
+    batch: ScheduledBatch,
+    draft: Draft,
+    output: ModelOutput,
+    verdicts: list[Verdict | None],
+    seconds: dict[Stage, float],
 ) -> DecodeStep:
     """What the step did for the sequences that it took on; others only computed again what they had lost."""
     assert draft.scores is not None
@@ -238,9 +253,8 @@ def _as_step(
     return DecodeStep(
         sequences=sequences, budgets=budgets, trees=trees, scores=scores, sources=sources, verdicts=reached,
         num_rows=[item.num_tokens + len(tree) for item, tree in zip(batch.items, draft.trees, strict=True)],
-        num_draft_steps=draft.num_steps or 0,
-        num_caught_up=draft.num_caught_up,
-        draft_seconds=seconds["draft"],
+        num_computed_rows=output.num_computed_rows,
+        work=draft.work,
         seconds=sum(seconds.values()) - seconds["draft"],
     )  # fmt: skip
 

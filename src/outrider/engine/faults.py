@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from outrider.draft.base import Draft, Drafter, fault_of
 from outrider.draft.cascade import Cascade
-from outrider.sequence import Sequence
+from outrider.sequence import DraftWork, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
 FaultKind = Literal["raised", "malformed", "late"]
@@ -81,14 +81,17 @@ class GuardedDrafter(Drafter):
         scores: list[tuple[float, ...] | None] = [None] * len(sequences)
         if not asked:
             return Draft(trees, scores, sources, num_steps=0)
+        began = self._guard.clock()
         some = self._ask([sequences[index] for index in asked], [budgets[index] for index in asked])
+        seconds = self._guard.clock() - began
         for place, index in enumerate(asked):
             trees[index] = some.trees[place]
             scores[index] = some.scores[place] if some.scores else None
             sources[index] = some.sources[place] if some.sources else self.name
-        deepest = max((max(tree.depths(), default=0) for tree in trees), default=0)
+        deepest = max((tree.depth for tree in trees), default=0)
         num_steps = deepest if some.num_steps is None else some.num_steps
-        return Draft(trees, scores, sources, num_steps, some.num_caught_up)
+        own_work = DraftWork(self.name, len(asked), num_steps, some.num_caught_up, seconds)
+        return Draft(trees, scores, sources, num_steps, some.num_caught_up, some.work or (own_work,))
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
         if sequence.request.request_id not in self._failed:

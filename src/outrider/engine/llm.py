@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outrider.draft.prediction import PredictionDrafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
 from outrider.engine.load import load
@@ -16,7 +17,7 @@ from outrider.engine.requests import Prompt, RequestMaker
 from outrider.engine.stream import Delta
 from outrider.errors import ParameterError, UsageError
 from outrider.policy.marginal import AutoPolicy
-from outrider.request import Depth, Exactness, FinishReason, SamplingParams, TokenLogProbs
+from outrider.request import Depth, Exactness, FinishReason, Request, SamplingParams, TokenLogProbs
 from outrider.sequence import Decision, Sequence
 from outrider.stats import SequenceStats
 from outrider.verify.coupled import CoupledVerifier
@@ -194,7 +195,7 @@ class LLM:
         self.engine, self.policy = self._fresh()
 
     def _fresh(self) -> tuple[Engine, AutoPolicy]:
-        policy = AutoPolicy(self._new_costs(), self.drafter.sources)
+        policy = AutoPolicy(self._new_costs(), self.drafter.sources, _serves)
         parts = Parts(
             target=self.target,
             drafter=self.drafter,
@@ -272,3 +273,7 @@ def _one_each(values: Any, kind: Any, count: int, name: str) -> list[Any]:
     if len(each) != count:
         raise ParameterError(f"{count} prompts but {len(each)} {name}: give one, or one for each")
     return each
+
+
+def _serves(source: str, request: Request) -> bool:
+    return source != PredictionDrafter.name or bool(request.prediction_token_ids)

@@ -29,7 +29,7 @@ from outrider.model.weights import Weights, fingerprint
 from outrider.policy.cost import StepCosts
 from outrider.runtime.base import Runtime
 from outrider.runtime.numerics import check_numerics, run_self_test
-from outrider.runtime.profile import DRAFT_WIDTHS, TARGET_WIDTHS, Profile, recalled_profile
+from outrider.runtime.profile import DRAFT_WIDTHS, NUM_TOGETHER, TARGET_WIDTHS, Profile, recalled_profile, warm_up
 
 # The first load of a larger checkpoint does not ask transformers, which would need as much memory again.
 MAX_REFERENCE_BYTES = 2_000_000_000
@@ -191,13 +191,25 @@ def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
 def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
     """What a step costs, as far as that is known before the first."""
     profile = _profile(target)
-    steps = [_profile(each, DRAFT_WIDTHS).points[0][1] for each in drafts if isinstance(each, LoadedModel)]
+    models = [each for each in drafts if isinstance(each, LoadedModel)]
+    steps = [_profile(model, DRAFT_WIDTHS).points[0][1] for model in models]
+    for model in models:
+        warm_up(model.runtime)
     priors = {ModelDrafter.name: steps[0]} if steps else {}
-    return lambda: StepCosts(profile.points, target.runtime.computed_rows, priors, profile.change_seconds)
+    return lambda: StepCosts(
+        profile.points,
+        target.runtime.computed_rows,
+        priors,
+        change_seconds=profile.change_seconds,
+        together=(NUM_TOGETHER, profile.together),
+    )
 
 
 def _profile(model: LoadedModel, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:
-    return recalled_profile(model.runtime, fingerprint(model.folder) if model.folder else None, widths)
+    """What a model's forwards cost, which its runtime then goes by."""
+    profile = recalled_profile(model.runtime, fingerprint(model.folder) if model.folder else None, widths)
+    model.runtime.set_change_price(profile.change_rows)
+    return profile
 
 
 def _self_test(model: LoadedModel, *, can_refer: bool) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Sequences
 
-from outrider.sequence import DecodeStep, Sequence
-from outrider.tree import DraftBudget
+from outrider.sequence import DecodeStep, ScheduledBatch, Sequence
+from outrider.tree import DraftBudget, TokenTree
 
 
 class Policy(ABC):
@@ -17,6 +17,16 @@ class Policy(ABC):
     @abstractmethod
     def plan(self, sequences: Sequences[Sequence]) -> list[DraftBudget]:
         """What the drafter may propose for each of these sequences, which decode together now."""
+
+    def select(
+        self,
+        batch: ScheduledBatch,
+        trees: Sequences[TokenTree],
+        scores: Sequences[tuple[float, ...] | None],
+        sources: Sequences[str],
+    ) -> list[int]:
+        """How many of each tree's first nodes to verify, all trees together, now that they are made."""
+        return [len(tree) for tree in trees]
 
     def observe(self, step: DecodeStep) -> None:  # noqa: B027
         """Learn from a step that was planned. Called once the tokens are appended."""

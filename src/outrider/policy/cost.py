@@ -2,7 +2,7 @@
 
 A machine that others use has slow spells, which make every step dearer by the same factor and so change no decision.
 So the common speed, which follows quickly, is kept apart from what a step costs at the usual speed, which follows
-slowly and only from steps whose number of rows differs from the one before.
+slowly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence as Sequences
 from typing import Any
 
+from outrider.sequence import DraftWork
+
 # Of a target without a profile: what one row more adds to the cost of a single row.
 ASSUMED_ROW_SHARE = 0.03
 # Of a draft step: what computing one token of the text costs, and a drafter of unknown cost in plain steps.
@@ -20,10 +22,14 @@ ASSUMED_DRAFT_SHARE = 0.1
 # Twice as many sequences are taken to make a draft step so much dearer, until it is seen.
 ASSUMED_GROWTH = 1.2
 
-SPEED_GAIN = 0.2
+SPEED_GAIN, CHANGE_GAIN = 0.1, 0.05
+NUM_TELLING = 4  # steps after a change of rows that tell what these cost
+MAX_CHANGE_GROWTH = 3.0  # over what a change was measured to take
 MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected counts for no more
-MIN_SHAPE_GAIN = 0.01
-NUM_TRUSTED_PROFILE = 24  # observations that a profile counts for
+MIN_SHAPE_GAIN = 0.04
+NUM_TRUSTED_PROFILE = 12  # observations that a profile counts for
+NUM_PRIOR = 1.5  # drafts, up to which a prior counts
+NUM_UNREAD = 8  # corrections that estimates may lag behind: working them out takes time too
 MEMORY = 0.97  # of a draft's costs, per observation
 RIDGE = 10.0  # drafts are often all of one depth, which does not tell the two parts apart
 
@@ -45,6 +51,7 @@ class TargetCosts:
         self._corrections: dict[int, float] = {}
         self._counts: dict[int, int] = {}
         self._seconds: dict[int, float] = {}
+        self._num_unread = 0
 
     @property
     def is_known(self) -> bool:
@@ -74,7 +81,10 @@ class TargetCosts:
         gain = max(MIN_SHAPE_GAIN, 1 / (self.num_seen(rows) + 2))
         self._corrections[rows] = self._correction(rows) + gain * surprise
         self._counts[rows] = self._counts.get(rows, 0) + 1
-        self._seconds.clear()
+        self._num_unread += 1
+        if self._num_unread >= NUM_UNREAD or self._counts[rows] == 1:
+            self._num_unread = 0
+            self._seconds.clear()
         return gain * surprise
 
     def _estimate(self, rows: int) -> float:
@@ -106,12 +116,17 @@ class TargetCosts:
 
 
 class _Line:
-    """Seconds of a draft by its steps: a fixed part and a part per step, old observations fading."""
+    """Seconds of a draft by its steps: a fixed part and a part per step, old observations fading.
 
-    __slots__ = ("_num", "_products", "_seconds", "_squares", "_steps", "fixed", "slope")
+    Args:
+        slope: at first.
+        prior: what a step takes by itself, if known: what one depth alone takes more is shared by the two parts.
+    """
 
-    def __init__(self, slope: float) -> None:
-        self.fixed, self.slope = 0.0, slope
+    __slots__ = ("_num", "_prior", "_products", "_seconds", "_squares", "_steps", "fixed", "slope")
+
+    def __init__(self, slope: float, prior: float | None) -> None:
+        self.fixed, self.slope, self._prior = 0.0, slope, prior
         self._num = self._steps = self._squares = self._seconds = self._products = 0.0
 
     def add(self, steps: int, seconds: float) -> None:
@@ -127,8 +142,14 @@ class _Line:
         ratio = mean_seconds / mean_steps
         variance = self._squares - self._num * mean_steps * mean_steps
         covariance = self._products - self._num * mean_steps * mean_seconds
-        self.slope = min(max((covariance + RIDGE * ratio) / (variance + RIDGE), 0.0), ratio)
+        usual = _between(self._prior, ratio) if self._num < NUM_PRIOR else ratio
+        self.slope = min(max((covariance + RIDGE * usual) / (variance + RIDGE), 0.0), ratio)
         self.fixed = mean_seconds - self.slope * mean_steps
+
+
+def _between(prior: float | None, observed: float) -> float:
+    """Halfway, as factors go, where more was observed than was thought."""
+    return observed if prior is None else min(math.sqrt(prior * max(observed, 0.0)), observed)
 
 
 class DraftCosts:
@@ -171,12 +192,17 @@ class DraftCosts:
         }  # fmt: skip
 
     def observe(self, num_steps: int, num_sequences: int, num_caught_up: int, seconds: float) -> None:
-        """Learn from a draft. The first replaces the prior; one with nothing to catch up replaces a first that had."""
+        """Learn from a draft. One with nothing to catch up replaces a first that had.
+
+        A first draft takes longer than later ones will: the prior goes on to count.
+        """
         bucket = num_sequences.bit_length()
         if not self._lines or (self._is_rough and not num_caught_up):
             self._is_rough = num_caught_up > 0
             slope = seconds / max(num_steps + ASSUMED_CATCH_UP_SHARE * num_caught_up, 1.0)
-            self._lines = {bucket: _Line(slope)}
+            if num_steps:
+                slope = _between(self.prior, slope)
+            self._lines = {bucket: _Line(slope, self.prior)}
             if self.seconds_per_token is None:
                 self.seconds_per_token = ASSUMED_CATCH_UP_SHARE * slope
             self.num_observed += 1
@@ -191,7 +217,7 @@ class DraftCosts:
             self._lines.clear()
         elif bucket in self._lines:
             ratio = min(max(ratio, 0.5), 2.0)
-        line = self._lines.setdefault(bucket, _Line(slope))
+        line = self._lines.setdefault(bucket, _Line(slope, self.prior))
         line.add(num_steps, expected * ratio)
         if num_caught_up and self.seconds_per_token is not None:
             gain = 0.5 * catching_up / max(expected + catching_up, 1e-12)
@@ -205,9 +231,12 @@ class StepCosts:
         profile: seconds of a forward of the target by rows computed, as measured; may be empty.
         computed_rows: rows that the runtime computes for so many of each sequence.
         priors: by source, seconds of a draft step; None or absent if nothing is known.
-        change_seconds: what a step takes longer if it computes another number of rows than the one before.
+        change_seconds: what a step takes longer if it computes another number of rows than the one before, as far as
+            known; learned on unless it is 0.
+        together: so many sequences, and the same profile of forwards that they share.
 
     Attributes:
+        change_seconds: as learned.
         speed: by what factor steps take longer now than usually.
 
     Example:
@@ -221,33 +250,45 @@ class StepCosts:
         profile: Sequences[tuple[int, float]] = (),
         computed_rows: Callable[[Sequences[int]], int] = sum_of_rows,
         priors: Mapping[str, float | None] | None = None,
+        *,
         change_seconds: float = 0.0,
+        together: tuple[int, Sequences[tuple[int, float]]] = (1, ()),
     ) -> None:
         self.computed_rows = computed_rows
         self.change_seconds = change_seconds
         self.speed = 1.0
-        self._target = TargetCosts(profile)
+        self._alone, self._num_together = TargetCosts(profile), together[0]
+        self._together = TargetCosts(together[1]) if together[1] else self._alone
+        self._sequence_seconds = 0.0
+        if together[1]:
+            rows, seconds = min(together[1])
+            self._sequence_seconds = max(0.0, seconds - self._alone.seconds(rows)) / (together[0] - 1)
         self._drafts = {source: DraftCosts(prior) for source, prior in (priors or {}).items()}
+        self._max_change_seconds = MAX_CHANGE_GROWTH * change_seconds
         self._last_rows: int | None = None
+        self._num_since_change = 0
         self._num_steps = 0
 
     @property
     def is_known(self) -> bool:
         """Whether anything is known of the target."""
-        return self._target.is_known
+        return self._alone.is_known
 
     @property
     def last_rows(self) -> int | None:
         """Rows computed in the last step."""
         return self._last_rows
 
-    def num_seen(self, rows: int) -> int:
-        """Steps of this number of rows that were learned from."""
-        return self._target.num_seen(rows)
+    def change(self, rows: int) -> float:
+        """What preparing for so many rows would take now, after the last step."""
+        return self.change_seconds if self._last_rows not in (None, rows) else 0.0
 
-    def target(self, rows: int) -> float:
-        """Of a forward that computes so many rows."""
-        return self._target.seconds(rows)
+    def target(self, rows: int, num_sequences: int = 1) -> float:
+        """Of a forward that computes so many rows for so many sequences."""
+        if num_sequences == 1:
+            return self._alone.seconds(rows)
+        seconds = self._together.seconds(rows)
+        return max(seconds + self._sequence_seconds * (num_sequences - self._num_together), 0.5 * seconds)
 
     def draft(self, source: str, num_sequences: int) -> tuple[float, float]:
         """Fixed seconds of a draft and seconds of each of its steps."""
@@ -261,37 +302,46 @@ class StepCosts:
         """Drafts that were learned from."""
         return self._draft(source).num_observed
 
-    def observe_target(self, rows: int, seconds: float) -> None:
-        """Learn from a step, the draft's seconds left out."""
-        is_change = self._last_rows is not None and rows != self._last_rows
+    def observe_target(self, rows: int, seconds: float, num_sequences: int = 1) -> None:
+        """Learn from a step, the draft's seconds left out.
+
+        What it took more than expected is laid to the machine's speed; soon after a change of rows in part to these.
+        Where a change takes time of its own, the step with it tells of that.
+        """
+        change = self.change(rows)
+        self._num_since_change = 0 if rows != self._last_rows else self._num_since_change + 1
         self._last_rows = rows
         if seconds <= 0:
             return
-        if not self._target.is_known:
-            self._target.start(rows, seconds)
+        if not self.is_known:
+            self._alone.start(rows, seconds)
             return
-        expected = self._target.seconds(rows) * self.speed
-        if is_change:
-            seconds = max(seconds - self.change_seconds * self.speed, 0.5 * seconds)
-        surprise = math.log(seconds / expected)
+        usual = self.target(rows, num_sequences)
+        surprise = math.log(seconds / ((usual + change) * self.speed))
         self._num_steps += 1
         if self._num_steps > 3:  # a profile may be off by any factor, but not by a different one each time
             surprise = min(max(surprise, -MAX_SURPRISE), MAX_SURPRISE)
-        if is_change:
-            surprise -= self._target.correct(rows, min(max(surprise, -MAX_SURPRISE), MAX_SURPRISE))
+        if change:
+            expected = usual + change
+            learned = change + CHANGE_GAIN * expected * (math.exp(surprise) - 1)
+            self.change_seconds = min(max(learned, 0.1 * self._max_change_seconds), self._max_change_seconds)
+            surprise *= usual / expected
+        elif self._num_since_change <= NUM_TELLING:
+            table = self._alone if num_sequences == 1 else self._together
+            surprise -= table.correct(rows, min(max(surprise, -MAX_SURPRISE), MAX_SURPRISE))
         self.speed *= math.exp(max(SPEED_GAIN, 1 / (self._num_steps + 1)) * surprise)
 
-    def observe_draft(
-        self, source: str, *, num_steps: int, num_sequences: int, num_caught_up: int, seconds: float
-    ) -> None:
+    def observe_draft(self, work: DraftWork) -> None:
         """Learn from a draft. Call after `observe_target` of the same step."""
-        self._draft(source).observe(num_steps, num_sequences, num_caught_up, seconds / self.speed)
+        costs, seconds = self._draft(work.source), work.seconds / self.speed
+        costs.observe(work.num_steps, work.num_sequences, work.num_caught_up, seconds)
 
     def describe(self) -> dict[str, Any]:
         """What was learned, for a result's provenance: seconds at the usual speed."""
         return {
             "speed": self.speed,
-            "target": self._target.describe(),
+            "target": self._alone.describe(),
+            "together": {} if self._together is self._alone else self._together.describe(),
             "drafts": {source: costs.describe() for source, costs in self._drafts.items()},
         }
 

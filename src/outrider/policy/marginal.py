@@ -7,8 +7,7 @@ seconds). A source that does not pay is asked again now and then, for a bounded 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence as Sequences
+from collections.abc import Callable, Sequence as Sequences
 from typing import Any
 
 from outrider.policy.account import Account
@@ -18,12 +17,17 @@ from outrider.policy.curve import Curve, Prices, curve_of, logit
 from outrider.policy.fixed import fixed_budget
 from outrider.policy.probe import Prober, Round
 from outrider.policy.search import Base, Candidate, Plan, Search
+from outrider.policy.selection import surest
 from outrider.policy.track import Source, Text, Track, within
-from outrider.request import MAX_DEPTH
-from outrider.sequence import Decision, DecodeStep, Sequence
+from outrider.request import MAX_DEPTH, Request
+from outrider.sequence import Decision, DecodeStep, DraftWork, ScheduledBatch, Sequence
 from outrider.tree import NO_DRAFT, ROOT, DraftBudget, TokenTree, Worth
 
-REPLAN_STEPS = 3
+# Steps until all is thought through again; of many texts, some one needs it sooner.
+REPLAN_STEPS, REPLAN_STEPS_TOGETHER, REPLAN_STEPS_YOUNG = 10, 10, 3
+# Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
+# over the number of texts.
+NEWS, NEWS_STEPS = 0.4, 20
 YOUNG = 24  # guesses verified, up to which a source is thought about in every step
 PROVEN = 8  # guesses accepted, from which on a source is trusted with catching up on long texts
 UNPROVEN_SHARE = 0.1  # of the steps left, which the first text of a source may spend on catching up
@@ -34,9 +38,13 @@ DOUBT = 10  # times as slow as thought, which a source's first draft allows for
 LEAST_RESOLUTION = 0.02
 # Share of what drafting gains that plain steps may cost, which are made to compare with.
 REFERENCE_SHARE = 0.003
-MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 300
+MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 # Once so many drafts were timed, one that takes so many times as long says nothing of the drafter.
 NUM_BELIEVED, SURPRISE = 8, 3.0
+# Share of a plain step, up to which a draft is as good as free.
+FREE = 0.02
+# A change of rows serves the steps after it too: what of it the first must pay for.
+CHANGE_SHARE = 0.5
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
 # Plans after which what the target takes is looked up anew.
 NUM_KNOWN_PLANS = 12
@@ -48,6 +56,7 @@ class AutoPolicy(Policy):
     Args:
         costs: of steps, as far as known; learned on.
         sources: names of those that draft, in the order of a cascade's members.
+        serves: whether a source may ever have a guess for a request.
 
     Attributes:
         account: what drafting may still lose.
@@ -55,8 +64,14 @@ class AutoPolicy(Policy):
 
     name = "auto"
 
-    def __init__(self, costs: StepCosts, sources: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        costs: StepCosts,
+        sources: tuple[str, ...],
+        serves: Callable[[str, Request], bool] | None = None,
+    ) -> None:
         self.costs = costs
+        self._serves = serves or (lambda *_: True)
         self.account = Account()
         self._sources = [Source(name) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
@@ -64,9 +79,11 @@ class AutoPolicy(Policy):
         self._texts: dict[int, Text] = {}
         self._planned: list[int] = []
         self._round = NOBODY
-        self._countdown = 0
+        self._countdown = 0.0
         self._num_since_plain = 0
         self._num_known_plans = 0
+        self._rate = 0.0
+        self._is_filled = False  # the last step computed more rows than plain decoding
         self._reference_steps: float = MAX_REFERENCE_STEPS
 
     def plan(self, sequences: Sequences[Sequence]) -> list[DraftBudget]:
@@ -85,13 +102,55 @@ class AutoPolicy(Policy):
                 budgets[place] = within(step.texts[place].budget, sequences[place].num_tokens_left - 1)
         return budgets
 
+    def select(
+        self,
+        batch: ScheduledBatch,
+        trees: Sequences[TokenTree],
+        scores: Sequences[tuple[float, ...] | None],
+        sources: Sequences[str],
+    ) -> list[int]:
+        """What is kept is what fills the best stair; of a draft that cost time, one node at least, to learn from."""
+        counts = [len(tree) for tree in trees]
+        num_least = counts.copy()
+        drafts: dict[int, list[float]] = {}
+        for place, (item, tree) in enumerate(zip(batch.items, trees, strict=True)):
+            text = self._texts.get(item.sequence.request.request_id)
+            if (
+                text is None
+                or item.sequence.request.depth != "auto"
+                or not len(tree)
+                or sources[place] not in self._index
+            ):
+                continue
+            track = text.tracks[self._index[sources[place]]]
+            if not track.is_probing:
+                num_least[place] = int(self._is_dear(sources[place]))
+                drafts[place] = track.budget.worth.survivals(tree, scores[place])[num_least[place] :]
+        if drafts:
+            num_rows = sum(num_least) + sum(item.num_tokens for item in batch.items)
+            kept = surest([*drafts.values()], num_rows, lambda rows: self.costs.computed_rows([rows]), self._price)
+            for place, num_kept in zip(drafts, kept, strict=True):
+                counts[place] = num_least[place] + num_kept
+        return counts
+
+    def _is_dear(self, source: str) -> bool:
+        return sum(self.costs.draft(source, 1)) > FREE * self._round.base.seconds
+
+    def _price(self, rows: int) -> float:
+        """In tokens, of computing so many rows; a runtime is slow to compute fewer than before."""
+        num_sequences, last = self._round.base.num_sequences, self.costs.last_rows
+        seconds = self.costs.target(rows, num_sequences)
+        if last is not None and rows != last:
+            seconds += CHANGE_SHARE * self.costs.change_seconds
+            seconds = min(seconds, self.costs.target(last, num_sequences)) if rows < last else seconds
+        return self._rate * seconds
+
     def observe(self, step: DecodeStep) -> None:
         if not step.sequences:
             return
-        computed = self.costs.computed_rows(step.num_rows)
         if len(step.num_rows) == len(step.sequences):  # else some only computed again what they had lost
-            self._book(step, computed)
-            self._learn_costs(step, computed)
+            self._book(step)
+            self._learn_costs(step)
         for place, sequence in enumerate(step.sequences):
             if step.budgets[place].max_depth > 0:
                 text = self._texts.get(sequence.request.request_id)
@@ -114,18 +173,22 @@ class AutoPolicy(Policy):
         }
 
     def _replan(self, sequences: Sequences[Sequence]) -> None:
-        is_young = any(
-            source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG for source in self._sources
-        )
-        self._countdown = 1 if is_young else REPLAN_STEPS
+        self._countdown = 1
         if not self.costs.is_known:  # the first step shows what plain decoding costs
             self._round = NOBODY
             return
         step = self._round = self._round_of(sequences)
+        is_young = any(
+            source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG and any(self._served(index, step))
+            for index, source in enumerate(self._sources)
+        )
+        self._countdown = REPLAN_STEPS if len(sequences) == 1 else REPLAN_STEPS_TOGETHER
+        if is_young:
+            self._countdown = 1 if len(sequences) == 1 else REPLAN_STEPS_YOUNG
         found = [self._search(index, source, step) for index, source in enumerate(self._sources)]
-        rate = max((plan.rate for plan, _ in found), default=step.base.rate)
-        gain = 1 - step.base.rate / rate
-        self._reference_steps = min(max(gain / REFERENCE_SHARE, MIN_REFERENCE_STEPS), MAX_REFERENCE_STEPS)
+        rate = self._rate = max((plan.rate for plan, _ in found), default=step.base.rate)
+        price = 1 - step.base.rate / rate + 2 * self.costs.change_seconds / step.base.seconds
+        self._reference_steps = min(max(price / REFERENCE_SHARE, MIN_REFERENCE_STEPS), MAX_REFERENCE_STEPS)
         for index, (plan, candidates) in enumerate(found):
             self._settle(index, plan, candidates, rate)
         for place in step.places:
@@ -143,24 +206,35 @@ class AutoPolicy(Policy):
         depths = [0 if sequence.request.depth == "auto" else fixed_budget(sequence, 0).limit for sequence in sequences]
         num_rows = [1 + depth for depth in depths]
         computed = self.costs.computed_rows(num_rows)
-        seconds = self.costs.target(computed)
+        seconds = self.costs.target(computed, len(sequences))
         if self._sources and any(depths):
             fixed, step = self.costs.draft(self._sources[-1].name, sum(depth > 0 for depth in depths))
             seconds += fixed + step * max(depths)
-        known = self._round.base.known
+        known, least = self._round.base.known, self._round.least
         self._num_known_plans -= 1
-        if num_rows != self._round.base.num_rows or self._num_known_plans < 0:
-            self._num_known_plans, known = NUM_KNOWN_PLANS, {}
+        if num_rows != self._round.base.num_rows or places != self._round.places or self._num_known_plans < 0:
+            self._num_known_plans, known, least = NUM_KNOWN_PLANS, {}, {}
         texts = [self._text(sequence) for sequence in sequences]
-        return Round(sequences, texts, Base(num_rows, seconds, computed, known), places, {})
+        return Round(sequences, texts, Base(num_rows, seconds, computed, known), places, least)
 
     def _text(self, sequence: Sequence) -> Text:
         text = self._texts.get(sequence.request.request_id)
         if text is None:
             at_token = len(sequence.token_ids)
-            waits = [source.probe_tokens if source.survival.num_verified >= YOUNG else 0 for source in self._sources]
-            text = self._texts[sequence.request.request_id] = Text([Track(at_token, wait) for wait in waits])
+            tracks = [
+                Track(
+                    at_token,
+                    source.probe_tokens if source.survival.num_verified >= YOUNG else 0,
+                    is_served=self._serves(source.name, sequence.request),
+                )
+                for source in self._sources
+            ]
+            text = self._texts[sequence.request.request_id] = Text(tracks)
         return text
+
+    def _served(self, index: int, step: Round) -> list[int]:
+        """Places for which a source may have guesses."""
+        return [place for place in step.places if step.texts[place].tracks[index].is_served]
 
     def _search(self, index: int, source: Source, step: Round) -> tuple[Plan, list[Candidate]]:
         """The best plan of one source alone."""
@@ -191,13 +265,14 @@ class AutoPolicy(Policy):
 
     def _affordable(self, index: int, source: Source, step: Round) -> list[int]:
         """Who may be drafted for: a source that has not proven itself does not get to read many long prompts."""
+        served = self._served(index, step)
         if source.survival.num_accepted >= PROVEN:
-            return step.places
+            return served
         if not self.costs.num_drafts(source.name):  # one shows what it costs
-            return step.places[:1]
+            return served[:1]
         left = self.account.balance * step.base.seconds
         places: list[int] = []
-        for place in step.places:
+        for place in served:
             sequence = step.sequences[place]
             seconds = self._prober.entry_seconds(source, sequence, step.texts[place].tracks[index])
             is_first = not places and not source.survival.num_verified
@@ -210,11 +285,12 @@ class AutoPolicy(Policy):
     def _candidate(self, index: int, source: Source, place: int, step: Round, resolution: float) -> Candidate:
         sequence, track = step.sequences[place], step.texts[place].tracks[index]
         num_left = sequence.num_tokens_left
-        mean_logit = round(logit(source.survival.mean(track.evidence, len(sequence.token_ids))), 1)
+        mean_logit = round(5 * logit(source.survival.mean(track.evidence, len(sequence.token_ids)))) / 5
+        track.planned_logit = mean_logit
         if resolution < LEAST_RESOLUTION:
             curve = curve_of(mean_logit, source.survival.shifts, 0.0, Prices(0.0, 0.0), MAX_DEPTH)
         else:
-            resolution = round(2 * resolution, 1) / 2
+            resolution = max(round(resolution, 1), LEAST_RESOLUTION)
             curve = curve_of(mean_logit, source.survival.shifts, resolution, source.prices.rounded(), MAX_DEPTH)
         entry = self._prober.entry_seconds(source, sequence, track) / max(4.0, 0.5 * num_left)
         return Candidate(place, curve, min(MAX_DEPTH, num_left - 1), track.depth > 0, entry)
@@ -223,7 +299,7 @@ class AutoPolicy(Policy):
         """Give each text its budget for this source, and note what changed."""
         step, source, prices = self._round, self._sources[index], plan.prices(rate)
         numbers = {candidate.place: number for number, candidate in enumerate(candidates)} if plan.cap else {}
-        for place in step.places:
+        for place in self._served(index, step):
             sequence, track = step.sequences[place], step.texts[place].tracks[index]
             number = numbers.get(place)
             depth = 0 if number is None else plan.depths[number]
@@ -241,57 +317,51 @@ class AutoPolicy(Policy):
                 track.consider(Decision(sequence.num_output_tokens, depth, source.name, mean, least))
             track.record(sequence)
 
-    def _book(self, step: DecodeStep, computed: int) -> None:
-        """Enter what drafting gained or lost, where this policy decided."""
-        base = self._round.base
+    def _book(self, step: DecodeStep) -> None:
+        """Enter what drafting gained or lost, where this policy decided.
+
+        By what steps are known to take: what a single one took is mostly the machine's doing.
+        """
+        base, rows = self._round.base, step.num_computed_rows
         decided = [
             verdict.num_accepted
             for sequence, budget, verdict in zip(step.sequences, step.budgets, step.verdicts, strict=True)
             if budget.max_depth > 0 and sequence.request.depth == "auto"
         ]
-        if not decided or not base.seconds:
+        was_filled, self._is_filled = self._is_filled, bool(self._round.places) and rows > base.computed
+        if not base.seconds or not (decided or self._is_filled or was_filled):
             self.account.enter(0.0)
             return
         is_probe = self._prober.is_probing
-        draft = min(step.draft_seconds / self.costs.speed, self._believable(step))
-        if step.num_caught_up and not is_probe and self._sources[-1].survival.num_accepted >= PROVEN:
-            draft = max(0.0, draft - self.costs.catch_up(self._sources[-1].name, step.num_caught_up))  # an investment
-        more = self.costs.target(computed) - self.costs.target(base.computed)
-        if len(step.sequences) > 1:  # rows vary by many: a runtime may answer in ways that no model knows
-            more = min(step.seconds / self.costs.speed - base.seconds, SURPRISE * base.seconds)
-            more += self.costs.change_seconds if computed != self.costs.last_rows else 0.0
-        lost = draft + more
+        lost = sum(self._lost_by(work, is_probe=is_probe) for work in step.work) if decided else 0.0
+        lost += self.costs.target(rows, base.num_sequences) - self.costs.target(base.computed, base.num_sequences)
+        lost += self.costs.change(rows)
         lost /= base.seconds
         self.account.enter(sum(decided) / len(step.sequences) - lost, lost, is_probe=is_probe)
 
-    def _believable(self, step: DecodeStep) -> float:
-        """Seconds that the step's draft may have taken, by what is known: more is the machine's doing."""
-        last = max((self._index.get(name, 0) for name in step.sources), default=0)
-        name = self._sources[last].name
-        if self.costs.num_drafts(name) < NUM_BELIEVED:
-            return math.inf
-        fixed, seconds = self.costs.draft(name, len(step.sequences))
-        return SURPRISE * (fixed + seconds * step.num_draft_steps) + self.costs.catch_up(name, step.num_caught_up)
+    def _lost_by(self, work: DraftWork, *, is_probe: bool) -> float:
+        """Seconds that making drafts took, as far as they can be believed: more is the machine's doing."""
+        source = self._sources[self._index[work.source]] if work.source in self._index else None
+        if source is None:
+            return 0.0
+        seconds, num_drafts = work.seconds / self.costs.speed, self.costs.num_drafts(source.name)
+        if not num_drafts:  # the first makes ready what later ones find
+            return min(seconds, self._round.base.seconds)
+        catching_up = self.costs.catch_up(source.name, work.num_caught_up)
+        if num_drafts >= NUM_BELIEVED:
+            fixed, each = self.costs.draft(source.name, work.num_sequences)
+            seconds = min(seconds, SURPRISE * (fixed + each * work.num_steps) + catching_up)
+        if not is_probe and source.survival.num_accepted >= PROVEN:
+            seconds = max(0.0, seconds - catching_up)  # an investment
+        return seconds
 
-    def _learn_costs(self, step: DecodeStep, computed: int) -> None:
-        is_plain = computed == self._round.base.computed
+    def _learn_costs(self, step: DecodeStep) -> None:
+        is_plain = not any(map(len, step.trees))
         self._num_since_plain = 0 if is_plain else self._num_since_plain + 1
-        self.costs.observe_target(computed, step.seconds)
-        drafted = [name for name, tree in zip(step.sources, step.trees, strict=True) if len(tree)]
-        last = max((self._index.get(name, -1) for name in drafted), default=-1)
-        if last < 0 or step.draft_seconds <= 0:
-            return
-        is_clear = not step.num_draft_steps or not any(
-            member.max_depth > 0 for budget in step.budgets for member in budget.members[last + 1 :]
-        )
-        if is_clear:  # else a dearer source may have drafted too, and lost
-            self.costs.observe_draft(
-                self._sources[last].name,
-                num_steps=step.num_draft_steps,
-                num_sequences=drafted.count(self._sources[last].name),
-                num_caught_up=step.num_caught_up,
-                seconds=step.draft_seconds,
-            )
+        self.costs.observe_target(step.num_computed_rows, step.seconds, len(step.sequences))
+        for work in step.work:
+            if work.source in self._index and work.seconds > 0:
+                self.costs.observe_draft(work)
 
     def _learn_survival(self, step: DecodeStep, place: int, text: Text) -> None:
         sequence, tree, verdict = step.sequences[place], step.trees[place], step.verdicts[place]
@@ -304,8 +374,8 @@ class AutoPolicy(Policy):
                 scores, is_cut = _main_line(tree, scores, verdict.path)
             track.num_seen, track.has_offered = at_token, True
             source.survival.observe(track.evidence, at_token, verdict.num_accepted, scores, is_cut=is_cut)
-            if not verdict.num_accepted:
-                self._countdown = min(self._countdown, 1 if len(step.sequences) == 1 else REPLAN_STEPS)
+            if abs(logit(source.survival.mean(track.evidence, at_token)) - track.planned_logit) > NEWS:
+                self._countdown -= NEWS_STEPS / len(step.sequences)
         for index, track in enumerate(text.tracks):
             if track.budget.max_depth > 0:
                 source = self._sources[index]
@@ -314,7 +384,7 @@ class AutoPolicy(Policy):
                     self._prober.end(
                         source, track, at_token, verdict.num_accepted if index == drafted else None, self._round
                     )
-                    self._countdown = min(self._countdown, 1 if verdict.num_accepted else REPLAN_STEPS)
+                    self._countdown = 0 if verdict.num_accepted else self._countdown
                     text.compose()
 
 

@@ -22,6 +22,7 @@ NEXT_TO_NOTHING = 0.02
 # Whoever is right more often than this may as well be always right.
 ALWAYS = 0.97
 NUM_SURE = 3  # drafts, after which a cost is believed
+FIRST_SHARE = 0.3  # of what the first drafts took, that later ones may turn out to take
 
 
 class Round(NamedTuple):
@@ -64,7 +65,7 @@ class Prober:
             nearly: list[int] = []
             for place in step.places:
                 track = step.texts[place].tracks[index]
-                if not track.depth:
+                if track.is_served and not track.depth:
                     num_late = len(step.sequences[place].token_ids) - track.probe_at
                     if num_late >= 0:
                         due.append(place)
@@ -115,7 +116,10 @@ class Prober:
             places = places[:1]
         while True:
             depth, seconds = self._cost(source, places, step.base)
-            if self.account.affords((seconds + sum(entry[place] for place in places)) / step.base.seconds):
+            seconds += sum(entry[place] for place in places)
+            if self.costs.num_drafts(source.name) < NUM_SURE:
+                seconds *= FIRST_SHARE
+            if self.account.affords(seconds / step.base.seconds):
                 break
             if len(places) == 1:
                 self._wait = PATIENCE
@@ -133,15 +137,15 @@ class Prober:
     def _cost(self, source: Source, places: list[int], base: Base) -> tuple[int, float]:
         """Depth and seconds of a probe; it goes one deeper where that is next to free."""
         fixed, step = self.costs.draft(source.name, len(places))
-        plain = self.costs.target(base.computed)
+        plain = self.costs.target(base.computed, base.num_sequences)
         seconds = [0.0, 0.0]
         for depth in (1, 2):
             rows = list(base.num_rows)
             for place in places:
                 rows[place] += depth
             computed = self.costs.computed_rows(rows)
-            change = self.costs.change_seconds if computed != base.computed else 0.0
-            seconds[depth - 1] = fixed + depth * step + self.costs.target(computed) - plain + 2 * change
+            change = 2 * self.costs.change_seconds if computed > max(base.computed, self.costs.last_rows or 0) else 0.0
+            seconds[depth - 1] = fixed + depth * step + self.costs.target(computed, base.num_sequences) - plain + change
         depth = 2 if seconds[1] <= NEXT_TO_NOTHING * plain else 1
         return depth, max(0.0, seconds[depth - 1])
 

@@ -61,6 +61,10 @@ class Base(NamedTuple):
     known: dict[tuple[int, ...], float]
 
     @property
+    def num_sequences(self) -> int:
+        return len(self.num_rows)
+
+    @property
     def rate(self) -> float:
         """Tokens per second."""
         return len(self.num_rows) / self.seconds
@@ -113,7 +117,7 @@ class Search:
         self.base = base
         self.candidates = candidates
         self.fixed, self.step = costs.draft(source, len(candidates))
-        self._plain = costs.target(base.computed)
+        self._plain = costs.target(base.computed, base.num_sequences)
         self._offered = offered
         # A step is paid for if one sequence needs it, however many do without.
         self._payers = (1 - (1 - offered) ** len(candidates)) / offered
@@ -166,13 +170,9 @@ class Search:
                 expected_rows += candidate.curve.rows[depth]
                 entry += candidate.entry_seconds
                 num_rows += depth
-        seconds = self._target(depths)
-        share = expected_rows / num_rows
-        if share < 0.999:
-            seconds = self._expected_target(depths, seconds, share)
+        seconds = self._usual_target(depths, expected_rows / num_rows)
+        seconds += self.costs.change(self._computed(depths)) / USUAL_NUM_STEPS
         seconds += entry + self._payers * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
-        if self.costs.change_seconds:
-            seconds += self.costs.change_seconds * self._chance_of_change(depths, share)
         plain_tokens, plain_seconds = len(self.base.num_rows), self.base.seconds
         return (plain_tokens + offered * tokens) / (plain_seconds + offered * (seconds - plain_seconds))
 
@@ -180,7 +180,7 @@ class Search:
         key = (*self._places, *depths)
         found = self.base.known.get(key)
         if found is None:
-            found = self.base.known[key] = self.costs.target(self._computed(depths))
+            found = self.base.known[key] = self.costs.target(self._computed(depths), self.base.num_sequences)
         return self.base.seconds + found - self._plain
 
     def _computed(self, depths: Sequences[int]) -> int:
@@ -189,8 +189,18 @@ class Search:
             num_rows[candidate.place] += depth
         return self.costs.computed_rows(num_rows)
 
-    def _expected_target(self, depths: list[int], full: float, share: float) -> float:
-        """Where drafts stop early: exact for a single sequence, about right for several."""
+    def _usual_target(self, depths: list[int], share: float) -> float:
+        """Where drafts may stop early and verify this share of their rows.
+
+        The runtime does not follow each draft where changes are dear: it stays at the rows of the longest.
+        """
+        full = self._target(depths)
+        if share >= 0.999:
+            return full
+        return min(full, self._varying_target(depths, full, share) + 2 * share * (1 - share) * self._change(depths))
+
+    def _varying_target(self, depths: list[int], full: float, share: float) -> float:
+        """The mean over how many rows there are: exact for a single sequence, about right for several."""
         if len(depths) > 1:
             usual, least = _shortened(depths, share), _shortened(depths, max(0.0, 2 * share - 1))
             return (self._target(least) + 2 * self._target(usual) + full) / 4
@@ -202,12 +212,8 @@ class Search:
             before = after
         return seconds
 
-    def _chance_of_change(self, depths: list[int], share: float) -> float:
-        """How often the number of rows computed would change: now, and from step to step."""
-        computed = self._computed(depths)
-        now = 1 / USUAL_NUM_STEPS if computed != self.costs.last_rows else 0.0
-        is_even = share >= 0.999 or self._computed(_shortened(depths, share)) == computed
-        return now + (0.0 if is_even else 2 * share * (1 - share))
+    def _change(self, depths: list[int]) -> float:
+        return self.costs.change_seconds if self._computed(depths) != self.base.computed else 0.0
 
     def _any_reaches(self) -> list[float]:
         """For each depth the chance that some candidate's draft takes its step."""
@@ -232,15 +238,15 @@ class Search:
         plan.step_seconds = self.step / num_drafting**2
 
     def _saved(self, plan: Plan, full: float) -> float:
-        """Seconds that stopping early saves for a row less: none within a stair."""
-        if len(plan.depths) == 1:
-            return plan.node_seconds if self._target((1,)) < full else 0.0
+        """Seconds that stopping early saves for a row less: none within a stair, or where changes are dear."""
+        num_rows = sum(plan.depths)
         expected = sum(
             candidate.curve.rows[depth] for candidate, depth in zip(self.candidates, plan.depths, strict=True)
         )
-        usual = _shortened(plan.depths, expected / sum(plan.depths))
-        num_saved = sum(plan.depths) - sum(usual)
-        return min(max(0.0, full - self._target(usual)) / num_saved, plan.node_seconds) if num_saved else 0.0
+        if num_rows - expected < 1e-3 * num_rows:
+            return plan.node_seconds
+        saved = full - self._usual_target(plan.depths, expected / num_rows)
+        return min(saved / (num_rows - expected), plan.node_seconds)
 
 
 def _shortened(depths: list[int], share: float) -> list[int]:
@@ -270,13 +276,13 @@ def break_even(costs: StepCosts, source: str, base: Base, places: Sequences[int]
     None if even a drafter that is always right would lose.
     """
     fixed, step = costs.draft(source, len(places))
-    plain = costs.target(base.computed)
+    plain = costs.target(base.computed, base.num_sequences)
     least: float | None = None
     for depth in DEPTHS:
         num_rows = list(base.num_rows)
         for place in places:
             num_rows[place] += depth
-        extra = costs.target(costs.computed_rows(num_rows)) - plain + fixed + step * depth
+        extra = costs.target(costs.computed_rows(num_rows), base.num_sequences) - plain + fixed + step * depth
         wanted = extra * base.rate / len(places)
         if _num_survivors(1.0 if least is None else least, depth) > wanted:
             least = _agreement_for(wanted, depth, 1.0 if least is None else least)

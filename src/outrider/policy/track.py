@@ -47,18 +47,22 @@ class Track:
     Attributes:
         depth: planned; 0 is no draft.
         budget: that follows from the plan, or from a probe.
+        is_served: whether the source may ever have a guess here.
+        planned_logit: of the chance that a guess is right, when it was last planned with.
         num_seen: tokens of the text that the drafter has computed.
         has_offered: whether it ever made a draft here.
         probe_at, probe_tokens: length of the text at which a probe is due; tokens to the next one if that is in vain.
     """
 
     __slots__ = (
-        "_decided", "_pending", "budget", "depth", "evidence", "has_offered", "is_probing", "num_seen", "probe_at",
-        "probe_tokens",
+        "_decided", "_pending", "budget", "depth", "evidence", "has_offered", "is_probing", "is_served", "num_seen",
+        "planned_logit", "probe_at", "probe_tokens",
     )  # fmt: skip
 
-    def __init__(self, at_token: int, wait: int) -> None:
+    def __init__(self, at_token: int, wait: int, *, is_served: bool) -> None:
         self.evidence = Evidence(at_token)
+        self.is_served = is_served
+        self.planned_logit = 0.0
         self.depth = 0
         self.budget = NO_DRAFT
         self.num_seen = 0

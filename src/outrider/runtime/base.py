@@ -56,12 +56,10 @@ class SequenceRows(NamedTuple):
 
 
 class ModelOutput(NamedTuple):
-    """What a forward returns, sequence after sequence.
-
-    Both are views that stay valid until the next forward of the same runtime.
-    """
+    """What a forward returns, sequence after sequence; arrays stay valid until the next forward of the same runtime."""
 
     logits: NDArray[np.float32]  # [wanted rows, vocab]
+    num_computed_rows: int  # those that fill up included: what the forward's cost depends on
     hidden: NDArray[np.float32] | None = None  # [wanted rows, hidden], where a drafter asked for it
 
 
@@ -119,6 +117,9 @@ class Runtime(ABC):
     def computed_rows(self, num_rows: Sequence[int]) -> int:
         """How many rows a decoding forward computes for sequences of so many rows: what its cost depends on."""
         return sum(max(rows, self.min_rows) for rows in num_rows)
+
+    def set_change_price(self, num_rows: float) -> None:  # noqa: B027
+        """Say how many rows take as long to compute as a change of the number of rows takes to prepare for."""
 
     @abstractmethod
     def resize(self, num_blocks: int) -> None:

@@ -18,11 +18,16 @@ from outrider.runtime.remembered import machine_key, recall, remember
 # One sequence's rows: around where kernels change, and as far as a deep draft or many sequences go.
 TARGET_WIDTHS = (5, 9, 13, 17, 25, 33, 49, 65)
 DRAFT_WIDTHS = (1, 5)
+# Attention costs by the sequence, too: several with so many rows each.
+NUM_TOGETHER, WIDTHS_TOGETHER = 8, (1, 2, 4, 8)
 NUM_TIMED = 5
 # A large model is timed at fewer widths: what lies beyond is taken to go on in the same slope.
 MAX_SECONDS = 3.0
 MIN_WIDTHS = 3
-NUM_PAST = 64
+# Attention's share is that of a text of some length.
+NUM_PAST, NUM_AT_ONCE = 256, 32
+# A change is never taken to be worth more rows.
+MAX_CHANGE_ROWS = 64.0
 
 
 class Profile(NamedTuple):
@@ -31,25 +36,63 @@ class Profile(NamedTuple):
     Attributes:
         points: (rows computed, seconds), of forwards like the one before.
         change_seconds: what a forward takes longer if the one before computed another number of rows.
+        together: the same of forwards of `NUM_TOGETHER` sequences; may be empty.
     """
 
     points: list[tuple[int, float]]
     change_seconds: float
+    together: list[tuple[int, float]]
+
+    @property
+    def change_rows(self) -> float:
+        """Rows that take as long to compute as a change takes."""
+        (least, low), (most, high) = self.points[0], self.points[-1]
+        seconds_per_row = max((high - low) / max(most - least, 1), low / MAX_CHANGE_ROWS)
+        return min(self.change_seconds / seconds_per_row, MAX_CHANGE_ROWS)
 
 
 def measure_profile(runtime: Runtime, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:
-    """Time one sequence's forwards. The runtime's cache serves the measurement and is emptied."""
+    """Time a few forwards. The runtime's cache serves the measurement and is emptied."""
     num_past = min(NUM_PAST, runtime.config.max_context - max(widths) - 1)
     if num_past < 1:
         widths, num_past = (1,), 0
-    blocks = range(num_blocks_for(num_past + max(*widths, runtime.min_rows)))
-    runtime.resize(len(blocks))
+    num_blocks = num_blocks_for(num_past + max(*widths, *WIDTHS_TOGETHER, runtime.min_rows))
+    runtime.resize(NUM_TOGETHER * num_blocks)
     try:
-        if num_past:
-            runtime.forward([SequenceRows([0] * num_past, 0, blocks, ())])
-        return _time([SequenceRows([0] * width, num_past, blocks, range(width)) for width in widths], runtime)
+        blocks = [range(index * num_blocks, (index + 1) * num_blocks) for index in range(NUM_TOGETHER)]
+        num_past = _fill(blocks, num_past, runtime)
+        alone = [[_rows(width, num_past, blocks[0])] for width in widths]
+        points = _time(alone, runtime)
+        change_seconds = _time_changes(alone, points, runtime)
+        is_target = widths == TARGET_WIDTHS  # drafts' costs are learned as they are made
+        together = [[_rows(width, num_past, each) for each in blocks] for width in WIDTHS_TOGETHER if is_target]
+        return Profile(points, change_seconds, _time(together, runtime))
     finally:
         runtime.resize(0)
+
+
+def _fill(blocks: list[range], num_past: int, runtime: Runtime) -> int:
+    """Compute pasts of this length, or as long as the time allowed goes: how long they are."""
+    began, num_filled = time.perf_counter(), 0
+    while num_filled < num_past and (not num_filled or time.perf_counter() - began < 0.5 * MAX_SECONDS):
+        num_more = min(NUM_AT_ONCE, num_past - num_filled)
+        runtime.forward([SequenceRows([0] * num_more, num_filled, each, ()) for each in blocks])
+        num_filled += num_more
+    return num_filled
+
+
+def _rows(num_rows: int, num_past: int, blocks: range) -> SequenceRows:
+    return SequenceRows([0] * num_rows, num_past, blocks, range(num_rows))
+
+
+def warm_up(runtime: Runtime) -> None:
+    """Compute a prompt and a few tokens, so that the first text does not wait for what each first time takes."""
+    num_past = min(NUM_AT_ONCE, runtime.config.max_context - 2)
+    blocks = range(num_blocks_for(num_past + max(2, runtime.min_rows)))
+    runtime.resize(len(blocks))
+    for rows in (_rows(num_past, 0, blocks), _rows(1, num_past, blocks), _rows(2, num_past, blocks)):
+        runtime.forward([rows])
+    runtime.resize(0)
 
 
 def recalled_profile(runtime: Runtime, fingerprint: str | None, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:
@@ -67,33 +110,48 @@ def recalled_profile(runtime: Runtime, fingerprint: str | None, widths: Sequence
 def _as_profile(found: Any) -> Profile | None:
     """What a file says; a damaged one says nothing."""
     try:
-        points, change_seconds = found
-        profile = Profile([(int(rows), float(seconds)) for rows, seconds in points], float(change_seconds))
+        points, change_seconds, together = found
+        profile = Profile(_as_points(points), float(change_seconds), _as_points(together))
     except (TypeError, ValueError):
         return None
-    seconds = [each for _, each in profile.points]
-    is_sound = seconds and all(math.isfinite(each) and each > 0 for each in seconds)
+    is_sound = profile.points and all(
+        math.isfinite(seconds) and seconds > 0 for _, seconds in (*profile.points, *profile.together)
+    )
     return profile if is_sound and 0 <= profile.change_seconds < math.inf else None
 
 
-def _time(forwards: list[SequenceRows], runtime: Runtime) -> Profile:
-    """Each width several times in a row; then from width to width, by when none is new to the runtime."""
+def _as_points(found: Any) -> list[tuple[int, float]]:
+    return [(int(rows), float(seconds)) for rows, seconds in found]
+
+
+def _time(forwards: list[list[SequenceRows]], runtime: Runtime) -> list[tuple[int, float]]:
+    """Rows and seconds of each, as far as the time allowed goes."""
     points: list[tuple[int, float]] = []
     began = time.perf_counter()
-    for rows in forwards:
-        runtime.forward([rows])
-        num_computed = runtime.computed_rows([len(rows.token_ids)])
-        # The least, since whatever else runs on the machine only ever adds.
-        points.append((num_computed, min(_seconds(runtime, rows) for _ in range(NUM_TIMED))))
+    for batch in forwards:
+        num_computed = runtime.computed_rows([len(rows.token_ids) for rows in batch])
+        points.append((num_computed, _least_seconds(runtime, batch)))
         if time.perf_counter() - began > MAX_SECONDS and len(points) >= MIN_WIDTHS:
             break
+    return points
+
+
+def _time_changes(forwards: list[list[SequenceRows]], points: list[tuple[int, float]], runtime: Runtime) -> float:
+    """What going from each number of rows to the next takes, by when none is new to the runtime."""
     for _ in range(NUM_TIMED):  # a runtime may be slow to go down
-        runtime.forward([forwards[0]])
-    changes = [_seconds(runtime, rows) - seconds for rows, (_, seconds) in zip(forwards[1:], points[1:], strict=False)]
-    return Profile(points, max(0.0, median(changes)) if changes else 0.0)
+        runtime.forward(forwards[0])
+    known = zip(forwards[1:], points[1:], strict=False)
+    changes = [_seconds(runtime, batch) - seconds for batch, (_, seconds) in known]
+    return max(0.0, median(changes)) if changes else 0.0
 
 
-def _seconds(runtime: Runtime, rows: SequenceRows) -> float:
+def _least_seconds(runtime: Runtime, batch: list[SequenceRows]) -> float:
+    """Of several forwards alike, since whatever else runs on the machine only ever adds."""
+    runtime.forward(batch)
+    return min(_seconds(runtime, batch) for _ in range(NUM_TIMED))
+
+
+def _seconds(runtime: Runtime, batch: list[SequenceRows]) -> float:
     began = time.perf_counter()
-    runtime.forward([rows])
+    runtime.forward(batch)
     return time.perf_counter() - began

@@ -22,11 +22,9 @@ from typing import NamedTuple
 from outrider.cache.table import BLOCK_SIZE, num_blocks_for
 from outrider.runtime.base import SequenceRows
 
-# Numbers of rows that decoding forwards are filled up to. Beyond the last, computing costs more than preparing.
-RUNGS = (2, 5, 9, 13, 17, 25, 33, 49, 65)
-# A number stays for this many forwards that would do with a smaller one.
-PATIENCE = 3
-MAX_FILLING = 16
+# A change of the number of rows is taken to be worth so many rows until it is known; more are never filled up.
+USUAL_PATIENCE, MAX_FILLING = 8.0, 16
+LEAST_SPACING = 4
 
 # Any token does in a filling row: nobody reads its logits.
 FILLING_TOKEN = 0
@@ -50,25 +48,54 @@ class RowLayout(NamedTuple):
 
 
 class Ladder:
-    """Chooses to what number of rows a forward is filled up, and is slow to go down."""
+    """Chooses to what number of rows a forward is filled up.
+
+    Rungs lie the farther apart the dearer a change is: 5, 9, 13, ... or 5, 9, 17, 33, 49, ... And a rung is left for a
+    lower one only when staying has cost as much as the change will, which is never worse than twice the best that
+    could have been done (the ski rental problem).
+
+    Args:
+        first: the lowest rung.
+
+    Attributes:
+        patience: computed rows that a change is worth.
+    """
 
     def __init__(self, first: int) -> None:
         self.first = first
-        self._rungs = tuple(rung for rung in RUNGS if rung >= first)
+        self._patience = USUAL_PATIENCE
+        self._rungs: dict[int, int] = {}
         self._last = 0
-        self._num_idle = 0
+        self._num_idle_rows = 0
+
+    @property
+    def patience(self) -> float:
+        return self._patience
+
+    @patience.setter
+    def patience(self, num_rows: float) -> None:
+        self._patience = num_rows
+        self._rungs.clear()
 
     def rung(self, num_rows: int) -> int:
         """The least number that is enough."""
-        return next((rung for rung in self._rungs if rung >= num_rows), num_rows)
+        rung = self._rungs.get(num_rows)
+        if rung is None:  # policies ask often
+            spacing = max(LEAST_SPACING, min(int(self._patience) // 2, MAX_FILLING))
+            rung = self.first
+            while rung < num_rows:
+                rung = min(rung + spacing, max(rung + LEAST_SPACING, 2 * rung - 1))
+            self._rungs[num_rows] = rung
+        return rung
 
     def climb(self, num_rows: int) -> int:
         """The number to use now."""
         rung = self.rung(num_rows)
-        if rung < self._last <= num_rows + MAX_FILLING and self._num_idle < PATIENCE:
-            self._num_idle += 1
+        num_idle_rows = self._num_idle_rows + self._last - rung
+        if rung < self._last <= num_rows + MAX_FILLING and num_idle_rows <= self.patience:
+            self._num_idle_rows = num_idle_rows
         else:
-            self._last, self._num_idle = rung, 0
+            self._last, self._num_idle_rows = rung, 0
         return self._last
 
 

@@ -93,7 +93,7 @@ class OpenVinoRuntime(Runtime):
         for input_, values in zip(self._inputs, layout, strict=True):
             input_.fill(values)
         self._request.infer(share_outputs=True)
-        return ModelOutput(self._request.get_output_tensor(0).data[:num_outputs])
+        return ModelOutput(self._request.get_output_tensor(0).data[:num_outputs], num_rows)
 
     def _check(self, layout: RowLayout) -> None:
         """Assert what OpenVINO takes on trust: it would read and write other memory."""
@@ -103,6 +103,9 @@ class OpenVinoRuntime(Runtime):
 
     def computed_rows(self, num_rows: Sequence[int]) -> int:
         return self._ladder.rung(sum(num_rows))
+
+    def set_change_price(self, num_rows: float) -> None:
+        self._ladder.patience = num_rows
 
     def resize(self, num_blocks: int) -> None:
         config = self.config

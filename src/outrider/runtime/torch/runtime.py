@@ -99,7 +99,8 @@ class TorchRuntime(Runtime):
         with torch.inference_mode():
             packed, num_outputs = self._pack(batch)
             logits = self._model.forward(packed, self._cache)[:num_outputs]
-            return ModelOutput(logits.float().cpu().numpy())
+            num_computed = self.computed_rows([len(rows.token_ids) for rows in batch])
+            return ModelOutput(logits.float().cpu().numpy(), num_computed)
 
     def resize(self, num_blocks: int) -> None:
         num_kept = BLOCK_SIZE * min(num_blocks, self.num_blocks)
