@@ -28,6 +28,7 @@ MAX_CHANGE_GROWTH = 3.0  # over what a change was measured to take
 MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected counts for no more
 MIN_SHAPE_GAIN = 0.04
 NUM_TRUSTED_PROFILE = 12  # observations that a profile counts for
+NUM_FIRST = 3  # drafts, which may be far from what was thought
 NUM_PRIOR = 1.5  # drafts, up to which a prior counts
 NUM_UNREAD = 8  # corrections that estimates may lag behind: working them out takes time too
 MEMORY = 0.97  # of a draft's costs, per observation
@@ -148,8 +149,8 @@ class _Line:
 
 
 def _between(prior: float | None, observed: float) -> float:
-    """Halfway, as factors go, where more was observed than was thought."""
-    return observed if prior is None else min(math.sqrt(prior * max(observed, 0.0)), observed)
+    """Two thirds of the way, as factors go, where more was observed than was thought."""
+    return observed if prior is None else min(math.cbrt(prior * max(observed, 0.0) ** 2), observed)
 
 
 class DraftCosts:
@@ -213,9 +214,9 @@ class DraftCosts:
         expected = fixed + slope * num_steps
         catching_up = self.catch_up(num_caught_up)
         ratio = seconds / max(expected + catching_up, 1e-12)
-        if self.num_observed <= 3 and ratio < 0.6:  # the first was slow because it was the first
+        if self.num_observed <= NUM_FIRST and ratio < 0.6:  # the first was slow because it was the first
             self._lines.clear()
-        elif bucket in self._lines:
+        elif bucket in self._lines and self.num_observed > NUM_FIRST:
             ratio = min(max(ratio, 0.5), 2.0)
         line = self._lines.setdefault(bucket, _Line(slope, self.prior))
         line.add(num_steps, expected * ratio)
@@ -266,7 +267,7 @@ class StepCosts:
         self._drafts = {source: DraftCosts(prior) for source, prior in (priors or {}).items()}
         self._max_change_seconds = MAX_CHANGE_GROWTH * change_seconds
         self._last_rows: int | None = None
-        self._num_since_change = 0
+        self._num_since_change = NUM_TELLING
         self._num_steps = 0
 
     @property
@@ -309,7 +310,7 @@ class StepCosts:
         Where a change takes time of its own, the step with it tells of that.
         """
         change = self.change(rows)
-        self._num_since_change = 0 if rows != self._last_rows else self._num_since_change + 1
+        self._num_since_change = 0 if self._last_rows not in (None, rows) else self._num_since_change + 1
         self._last_rows = rows
         if seconds <= 0:
             return

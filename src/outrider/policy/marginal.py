@@ -27,7 +27,7 @@ from outrider.tree import NO_DRAFT, ROOT, DraftBudget, TokenTree, Worth
 REPLAN_STEPS, REPLAN_STEPS_TOGETHER, REPLAN_STEPS_YOUNG = 10, 10, 3
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
-NEWS, NEWS_STEPS = 0.4, 20
+NEWS, NEWS_STEPS = 0.25, 20
 YOUNG = 24  # guesses verified, up to which a source is thought about in every step
 PROVEN = 8  # guesses accepted, from which on a source is trusted with catching up on long texts
 UNPROVEN_SHARE = 0.1  # of the steps left, which the first text of a source may spend on catching up
