@@ -71,7 +71,7 @@ class AutoPolicy(Policy):
         serves: Callable[[str, Request], bool] | None = None,
     ) -> None:
         self.costs = costs
-        self._serves = serves or (lambda *_: True)
+        self._serves = serves or _serves_all
         self.account = Account()
         self._sources = [Source(name) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
@@ -386,6 +386,10 @@ class AutoPolicy(Policy):
                     )
                     self._countdown = 0 if verdict.num_accepted else self._countdown
                     text.compose()
+
+
+def _serves_all(*_: str | Request) -> bool:
+    return True
 
 
 def _worth(source: Source, mean: float, prices: Prices, curve: Curve, depth: int) -> Worth:

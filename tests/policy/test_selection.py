@@ -1,0 +1,59 @@
+"""Of nodes that are drafted, the surest are kept, as many as fill the stair that is worth most."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from outrider.policy.selection import surest
+from outrider.tree import TokenTree, Worth
+
+RUNGS = (5, 9, 17, 33)
+
+
+def stair(rows: int) -> int:
+    return next((rung for rung in RUNGS if rung >= rows), rows)
+
+
+def test_rows_within_a_stair_are_free():
+    assert surest([[0.9, 0.02, 0.01]], 1, stair, lambda rows: 0.5 * rows) == [3]
+
+
+def test_a_stair_is_climbed_only_for_enough():
+    nodes = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    assert surest([nodes], 1, stair, {5: 0.0, 9: 1.1}.__getitem__) == [7]  # 0.5 + 0.4 + 0.3
+    assert surest([nodes], 1, stair, {5: 0.0, 9: 1.3}.__getitem__) == [4]
+
+
+def test_nothing_is_kept_where_nothing_pays():
+    assert surest([[0.4], [0.5]], 5, stair, float) == [0, 0]
+
+
+def test_texts_share_a_stair_by_how_sure_their_nodes_are():
+    assert surest([[0.9, 0.8, 0.7], [0.6, 0.1], [0.95]], 3, stair, {5: 0.0, 9: 9.0}.__getitem__) == [1, 0, 1]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_it_is_the_best_of_all_prefixes(seed):
+    draw = random.Random(seed)
+    drafts = [sorted((draw.random() for _ in range(draw.randint(0, 3))), reverse=True) for _ in range(3)]
+    num_rows, slope = draw.randint(1, 6), draw.choice([0.05, 0.2, 0.4])
+
+    def value(counts: list[int]) -> float:
+        kept = sum(sum(nodes[:count]) for nodes, count in zip(drafts, counts, strict=True))
+        return kept - slope * stair(num_rows + sum(counts))
+
+    every = [
+        [first, second, third]
+        for first in range(len(drafts[0]) + 1)
+        for second in range(len(drafts[1]) + 1)
+        for third in range(len(drafts[2]) + 1)
+    ]
+    found = surest(drafts, num_rows, stair, lambda rows: slope * rows)
+    assert value(found) == pytest.approx(max(map(value, every)))
+
+
+def test_a_survival_is_the_product_along_the_path():
+    tree = TokenTree(tokens=(5, 6, 7), parents=(-1, -1, 0))
+    assert Worth(mean=0.5).survivals(tree, None) == [0.5, 0.5, 0.25]
