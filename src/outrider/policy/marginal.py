@@ -244,15 +244,13 @@ class AutoPolicy(Policy):
         max_cap = self._first_cap(source, step) + RAMP * source.survival.num_accepted
         max_loss = (self.account.balance + SPARE) * step.base.seconds
         resolution = source.survival.fit.resolution
-        for _ in range(2 if places else 0):
+        if places:
             candidates = [self._candidate(index, source, place, step, resolution) for place in places]
-            search = Search(self.costs, source.name, step.base, candidates, source.offered)
-            plan = search.best(source.cap, max_cap, max_loss)
-            before = source.prices
-            if plan.cap:
+            plan = Search(self.costs, source.name, step.base, candidates, source.offered).best(
+                source.cap, max_cap, max_loss
+            )
+            if plan.cap:  # the next plan is made with these prices
                 source.prices = plan.prices(plan.rate)
-            if not plan.cap or resolution < LEAST_RESOLUTION or _is_near(before, source.prices):
-                break
         source.cap = plan.cap
         return plan, candidates
 
@@ -397,10 +395,6 @@ def _worth(source: Source, mean: float, prices: Prices, curve: Curve, depth: int
         least = 0.9 * (curve.tokens[depth] - curve.tokens[depth - 1])
         return Worth(logit(mean), 0.0, mean, min(prices.node, least), 0.0)
     return Worth(*source.survival.fit.line(mean), mean, *prices)
-
-
-def _is_near(prices: Prices, others: Prices) -> bool:
-    return all(abs(price - other) <= 0.2 * max(price, other) for price, other in zip(prices, others, strict=True))
 
 
 def _main_line(

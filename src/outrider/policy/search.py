@@ -21,6 +21,8 @@ NUM_SHALLOWER = 3  # than the plan in force, that are looked at
 # A plan must be this much better than the one in force, so that noise does not make decisions flap.
 DEPTH_ADVANTAGE = 1.01
 START_ADVANTAGE = 1.02
+# What several sequences do to a step is known less well, and their drafts take the host's time too.
+DOUBT_BY_SEQUENCE, MAX_DOUBT = 0.015, 0.045
 # Steps after which a plan is taken to be replaced, by which the cost of changing to it is divided.
 USUAL_NUM_STEPS = 16
 # A source that seldom has a guess costs as seldom: it is judged as if it had one at least so often.
@@ -127,7 +129,8 @@ class Search:
     def best(self, last_cap: int, max_cap: int, max_loss: float) -> Plan:
         """The fastest plan in which no more than `max_loss` seconds are lost if nothing is accepted."""
         best = Plan(0, [0] * len(self.candidates), self.base.rate)
-        best_rate = best.rate * (1.0 if last_cap else START_ADVANTAGE)
+        doubt = min(DOUBT_BY_SEQUENCE * (self.base.num_sequences - 1), MAX_DOUBT)
+        best_rate = best.rate * (1.0 if last_cap else START_ADVANTAGE) * (1 + doubt)
         num_worse = 0
         first = DEPTHS.index(last_cap) - NUM_SHALLOWER if last_cap else 0
         for cap in DEPTHS[max(0, first) :]:
