@@ -1,5 +1,7 @@
 """A draft model: a small language model that guesses under the target's parameters and the target's noise.
 
+Or, for block verification, one that draws by noise of its own, and says from which probabilities.
+
 Its cache follows the text: slots of rejected guesses are forgotten the next time it is asked, and whatever tokens it
 has not seen (a prompt, the target's own tokens) are computed before it guesses on. Knows the runtime interface only.
 """
@@ -49,7 +51,7 @@ class _Memory:
 
 @dataclass(slots=True)
 class _Chain:
-    """A draft in the making. `survival` is the last guess's."""
+    """A draft in the making. `survival` is the last guess's, `probabilities` [nodes][vocab] what guesses were drawn from."""
 
     sequence: Sequence
     budget: DraftBudget
@@ -58,6 +60,7 @@ class _Chain:
     guesses: list[int] = field(default_factory=list[int])
     scores: list[float] = field(default_factory=list[float])
     survival: float = 1.0
+    probabilities: list[NDArray[np.float64]] = field(default_factory=list[NDArray[np.float64]])
 
     @property
     def is_growing(self) -> bool:
@@ -74,15 +77,32 @@ class _Chain:
         num_seen, num_text = len(self.memory.token_ids), len(self.sequence.token_ids)
         return self.guesses[num_seen - num_text :] if num_seen >= num_text else self.sequence.token_ids[num_seen:]
 
-    def grow(self, logits: NDArray[np.float32]) -> None:
+    def guess(self, logits: NDArray[np.float32]) -> None:
         """Add the draft model's next token, under the noise that the target will use there."""
         request = self.sequence.request
-        position = len(self.sequence.token_ids) + len(self.guesses)
-        if self.memory.history.is_needed:
-            # Raises acceptance only: the target penalises and bans by its own books.
-            logits = self.memory.history.process(logits, self.guesses)
-        row = noise.Address(request.seed, request.stream, position)
-        token, score = sampling.guess(logits, request.params, row)
+        row = noise.Address(request.seed, request.stream, len(self.sequence.token_ids) + len(self.guesses))
+        self._add(*sampling.guess(self._processed(logits), request.params, row))
+
+    def draw(self, logits: NDArray[np.float32], vocab_size: int) -> None:
+        """Add a token drawn from the draft model's distribution, under noise of its own.
+
+        The score is that of the distribution, not of the token: whether to draft on, or how much a draft is worth, must
+        not depend on what was drawn last.
+        """
+        request = self.sequence.request
+        logits = self._processed(logits)
+        root_position, path = len(self.sequence.token_ids) - 1, (0,) * (len(self.guesses) + 1)
+        row = noise.Address(request.seed, request.stream, root_position, "proposal", path)
+        probabilities = np.zeros(vocab_size)
+        probabilities[: len(logits)] = sampling.probabilities(logits, request.params)
+        self.probabilities.append(probabilities)
+        self._add(sampling.choose(logits, request.params, row), sampling.sureness(logits, request.params))
+
+    def _processed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        # Raises acceptance only: the target penalises and bans by its own books.
+        return self.memory.history.process(logits, self.guesses) if self.memory.history.is_needed else logits
+
+    def _add(self, token: int, score: float) -> None:
         self.guesses.append(token)
         self.scores.append(score)
         self.survival *= self.budget.worth.chance(score)
@@ -90,9 +110,10 @@ class _Chain:
     def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
         """The tree: a last guess that turned out not to pay for its row is left out, the first one never is.
 
-        Without the first there would be no verdict, and nothing to learn from that the price was wrong.
+        Without the first there would be no verdict, and nothing to learn from that the price was wrong. What was drawn
+        stays.
         """
-        is_dropped = len(self.guesses) > 1 and self.survival < self.budget.worth.node_price
+        is_dropped = len(self.guesses) > 1 and not self.probabilities and self.survival < self.budget.worth.node_price
         num_kept = len(self.guesses) - is_dropped
         return TokenTree.chain(tuple(self.guesses[:num_kept])), tuple(self.scores[:num_kept])
 
@@ -108,13 +129,16 @@ class ModelDrafter(Drafter):
         max_blocks: limit of its cache.
         vocab_size: the target's. Heads of one tokenizer may be padded differently: ids that one of the two lacks
             are not drafted.
+        draws: for block verification: guesses are drawn from the model's distribution, which is given with them,
+            instead of guessed under the target's noise.
     """
 
     name = "model"
 
-    def __init__(self, runtime: Runtime, max_blocks: int, vocab_size: int) -> None:
+    def __init__(self, runtime: Runtime, max_blocks: int, vocab_size: int, *, draws: bool = False) -> None:
         self.runtime = runtime
         self.vocab_size = vocab_size
+        self.draws_in_order = draws
         self.pool = BlockPool(max_blocks, runtime.resize)
         self._memories: dict[int, _Memory] = {}  # by request, longest unused first
 
@@ -125,14 +149,22 @@ class ModelDrafter(Drafter):
             num_steps = 0
             while growing := [chain for chain in chains.values() if chain.is_growing]:
                 logits = self._forward([(chain.memory, chain.unseen()) for chain in growing], wanted=True)
-                for chain, row in zip(growing, logits, strict=True):
-                    chain.grow(row[: self.vocab_size])
+                for chain, row in zip(growing, logits[:, : self.vocab_size], strict=True):
+                    if self.draws_in_order:
+                        chain.draw(row, self.vocab_size)
+                    else:
+                        chain.guess(row)
                 num_steps += 1
         trees = [TokenTree() for _ in sequences]
         scores: list[tuple[float, ...] | None] = [()] * len(sequences)
+        probabilities: list[NDArray[np.float64] | None] = [None] * len(sequences)
         for index, chain in chains.items():
             trees[index], scores[index] = chain.finish()
-        return Draft(trees, scores, num_steps=num_steps, num_caught_up=num_caught_up)
+            if chain.probabilities:
+                probabilities[index] = np.stack(chain.probabilities)
+        return Draft(
+            trees, scores, num_steps=num_steps, num_caught_up=num_caught_up, probabilities=probabilities
+        )
 
     def release(self, sequence: Sequence) -> None:
         self._forget(sequence.request.request_id)

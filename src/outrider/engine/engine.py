@@ -29,6 +29,9 @@ from outrider.sequence import DecodeStep, ScheduledBatch, Sequence
 from outrider.stats import STAGES, Stage
 from outrider.tree import TokenTree, Verdict
 from outrider.verify.base import Verifier
+from outrider.verify.coupled import CoupledVerifier
+
+PLAIN = CoupledVerifier()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,15 +142,18 @@ class Engine:
         """The path that matches and the target's next token; None for a prompt that goes on."""
         verdicts: list[Verdict | None] = []
         first_row = 0
-        for item, tree in zip(batch.items, draft.trees, strict=True):
+        drawn_from = draft.probabilities or [None] * len(draft.trees)
+        for item, tree, probabilities in zip(batch.items, draft.trees, drawn_from, strict=True):
             if not item.reaches_root:
                 verdicts.append(None)
                 continue
             logits = output.logits[first_row : first_row + len(tree) + 1]
             first_row += len(tree) + 1
             live = self._live[item.sequence.request.request_id]
-            rows = LogitRows(live.history, item.sequence, tree, logits)
-            verdict = self.parts.verifier.verify(tree, rows)
+            rows = LogitRows(live.history, item.sequence, tree, logits, probabilities)
+            # Where nobody was asked to draft this is plain decoding, by the target's own noise, under any rule.
+            verifier = self.parts.verifier if item.budget.limit > 0 else PLAIN
+            verdict = verifier.verify(tree, rows)
             if item.sequence.request.params.log_probs is not None:
                 del live.sequence.log_probs[live.sequence.num_output_tokens :]  # of a step that failed
                 live.sequence.log_probs += rows.log_probs_along(verdict)

@@ -40,7 +40,7 @@ def block_verification(tree: TokenTree, rows: Round) -> Verdict:
         weight = weights[node + 1]
         rest = _over(weight, rows.target_probabilities(node + 1), _draft(tree, rows, node + 1))
         mass = sum(rest)
-        if mass > 0 and rows.flip(node, mass / (mass + 1 - weight)):
+        if mass > 0 and rows.flip(node, mass / (mass + (1 - weight))):
             return verdict_at(tree, node, rows.pick(node, _normalised(rest)))
     rest = list(rows.target_probabilities(0))
     if tree.tokens:

@@ -61,7 +61,8 @@ def _emit(tree: TokenTree, rows: Round, node: int, weight: Any) -> Emission | No
             if node != ROOT:
                 return None
             break  # the proposal is the target's own distribution: only rounding can have let it fail
-        target, weight = rest / mass, mass / (mass + 1 - weight)
+        # In this order nothing is lost where the mass is tiny: the root keeps weight 1.
+        target, weight = rest / mass, mass / (mass + (1 - weight))
     return Emission(node, rows.pick(node, target)) if rows.flip(node, weight) else None
 
 
