@@ -1,4 +1,4 @@
-"""The loop under block verification: the target's distribution, chance that is used once, and plain decoding as ever."""
+"""The loop under block verification: the target's distribution, chance used once, and plain decoding as ever."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ NAMES = ("none", "suffix", "trees", "itself", "near", "cascade")
 
 def texts(name: str, *, together: bool = True, depth: int = 4, **params) -> list[list[int]]:
     wanted = [
-        request(index, prompt, depth=depth, seed=index, max_tokens=40, **params)
-        for index, prompt in enumerate(PROMPTS)
+        request(index, prompt, depth=depth, seed=index, max_tokens=40, **params) for index, prompt in enumerate(PROMPTS)
     ]
     found: list[list[int]] = []
     for group in [wanted] if together else [[each] for each in wanted]:
@@ -100,7 +99,8 @@ def test_one_seed_and_configuration_one_text_alone_and_in_company(name):
 def test_texts_of_one_prompt_differ():
     target = FakeRuntime()
     wanted = [
-        dataclasses.replace(request(stream, [1, 2], temperature=1.0, max_tokens=20), stream=stream) for stream in range(8)
+        dataclasses.replace(request(stream, [1, 2], temperature=1.0, max_tokens=20), stream=stream)
+        for stream in range(8)
     ]
     sequences = run(make_engine(target, make_drafter("near", target), verify="block"), wanted)
     assert len({tuple(sequence.output_token_ids) for sequence in sequences}) == 8
@@ -140,7 +140,9 @@ def test_chance_is_used_once(monkeypatch):
     sequences = run(make_engine(target, make_drafter("near", target), verify="block"), wanted)
     keys = list(map(row_key, used))
     assert len(set(keys)) == len(keys)
-    purposes = {purpose: [row for row in used if row.purpose == purpose] for purpose in ("proposal", "coin", "residual")}
+    purposes = {
+        purpose: [row for row in used if row.purpose == purpose] for purpose in ("proposal", "coin", "residual")
+    }
     # A text's last token has nothing drafted for it, so it may be plain decoding's.
     assert all(row.position == 31 for row in used if row.purpose == "target")
     assert len(purposes["proposal"]) == sum(sequence.stats.num_drafted for sequence in sequences)
@@ -231,9 +233,7 @@ ALL_TEXTS = list(itertools.product(range(4), repeat=3))
 def g_statistic(drafter: Drafter) -> tuple[float, float]:
     """Twice the log-likelihood ratio of the texts' counts, and what it exceeds by chance once in 10^4 (63 cells)."""
     target = FakeRuntime()
-    wanted = [
-        request(index, [1, 2], depth=2, seed=index, **PARAMS) for index in range(NUM_TEXTS)
-    ]
+    wanted = [request(index, [1, 2], depth=2, seed=index, **PARAMS) for index in range(NUM_TEXTS)]
     counts = dict.fromkeys(ALL_TEXTS, 0)
     for sequence in run(make_engine(target, drafter, verify="block", max_sequences=64), wanted):
         counts[tuple(sequence.output_token_ids)] += 1

@@ -1,4 +1,4 @@
-"""Verifiers and ways to draft with the mistakes that have been made elsewhere, or nearly: what a certifier must find."""
+"""Verifiers and ways to draft with mistakes that have been made elsewhere, or nearly: what a certifier must find."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class Cascade(Drafter):
     than the best draft that is made already; its draft is kept if it is indeed worth more. Where they do not (a fixed
     depth was asked for), the first member that is sure enough drafts, or one that gives no scores, or else the last.
 
-    What was drawn to be verified by ratios (`Drafter.draws_in_order`) must not be held against anything: of a member that
-    draws, a draft that was asked for is kept, and nobody is asked after it.
+    What was drawn to be verified by ratios (`Drafter.draws_in_order`) must not be chosen by what it is: of a member
+    that draws, a draft that was asked for is kept, and nobody is asked after it.
 
     A verdict is told to the member whose draft it was, and to no other.
 
@@ -150,7 +150,9 @@ def _drafts_of(draft: Draft, member: Drafter, budgets: list[DraftBudget]) -> lis
     probabilities = (draft.probabilities if member.draws_in_order else None) or nothing
     return [
         _Best(tree, tree_scores, member, gain_of(tree, tree_scores, budget.worth), tree_probabilities)
-        for tree, tree_scores, tree_probabilities, budget in zip(draft.trees, scores, probabilities, budgets, strict=True)
+        for tree, tree_scores, tree_probabilities, budget in zip(
+            draft.trees, scores, probabilities, budgets, strict=True
+        )
     ]
 
 

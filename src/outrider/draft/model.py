@@ -51,7 +51,7 @@ class _Memory:
 
 @dataclass(slots=True)
 class _Chain:
-    """A draft in the making. `survival` is the last guess's, `probabilities` [nodes][vocab] what guesses were drawn from."""
+    """A draft in the making. `survival` is the last guess's."""
 
     sequence: Sequence
     budget: DraftBudget
@@ -60,7 +60,6 @@ class _Chain:
     guesses: list[int] = field(default_factory=list[int])
     scores: list[float] = field(default_factory=list[float])
     survival: float = 1.0
-    probabilities: list[NDArray[np.float64]] = field(default_factory=list[NDArray[np.float64]])
 
     @property
     def is_growing(self) -> bool:
@@ -77,32 +76,15 @@ class _Chain:
         num_seen, num_text = len(self.memory.token_ids), len(self.sequence.token_ids)
         return self.guesses[num_seen - num_text :] if num_seen >= num_text else self.sequence.token_ids[num_seen:]
 
-    def guess(self, logits: NDArray[np.float32]) -> None:
+    def grow(self, logits: NDArray[np.float32]) -> None:
         """Add the draft model's next token, under the noise that the target will use there."""
         request = self.sequence.request
-        row = noise.Address(request.seed, request.stream, len(self.sequence.token_ids) + len(self.guesses))
-        self._add(*sampling.guess(self._processed(logits), request.params, row))
-
-    def draw(self, logits: NDArray[np.float32], vocab_size: int) -> None:
-        """Add a token drawn from the draft model's distribution, under noise of its own.
-
-        The score is that of the distribution, not of the token: whether to draft on, or how much a draft is worth, must
-        not depend on what was drawn last.
-        """
-        request = self.sequence.request
-        logits = self._processed(logits)
-        root_position, path = len(self.sequence.token_ids) - 1, (0,) * (len(self.guesses) + 1)
-        row = noise.Address(request.seed, request.stream, root_position, "proposal", path)
-        probabilities = np.zeros(vocab_size)
-        probabilities[: len(logits)] = sampling.probabilities(logits, request.params)
-        self.probabilities.append(probabilities)
-        self._add(sampling.choose(logits, request.params, row), sampling.sureness(logits, request.params))
-
-    def _processed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        # Raises acceptance only: the target penalises and bans by its own books.
-        return self.memory.history.process(logits, self.guesses) if self.memory.history.is_needed else logits
-
-    def _add(self, token: int, score: float) -> None:
+        position = len(self.sequence.token_ids) + len(self.guesses)
+        if self.memory.history.is_needed:
+            # Raises acceptance only: the target penalises and bans by its own books.
+            logits = self.memory.history.process(logits, self.guesses)
+        row = noise.Address(request.seed, request.stream, position)
+        token, score = sampling.guess(logits, request.params, row)
         self.guesses.append(token)
         self.scores.append(score)
         self.survival *= self.budget.worth.chance(score)
@@ -110,12 +92,45 @@ class _Chain:
     def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
         """The tree: a last guess that turned out not to pay for its row is left out, the first one never is.
 
-        Without the first there would be no verdict, and nothing to learn from that the price was wrong. What was drawn
-        stays.
+        Without the first there would be no verdict, and nothing to learn from that the price was wrong.
         """
-        is_dropped = len(self.guesses) > 1 and not self.probabilities and self.survival < self.budget.worth.node_price
+        is_dropped = len(self.guesses) > 1 and self.survival < self.budget.worth.node_price
         num_kept = len(self.guesses) - is_dropped
         return TokenTree.chain(tuple(self.guesses[:num_kept])), tuple(self.scores[:num_kept])
+
+
+@dataclass(slots=True)
+class _DrawnChain(_Chain):
+    """A draft for block verification: as long as the budget says, whatever is drawn.
+
+    Attributes:
+        vocab_size: the target's.
+        probabilities: [guesses][vocab] that each guess was drawn from.
+    """
+
+    vocab_size: int = 0
+    probabilities: list[NDArray[np.float64]] = field(default_factory=list[NDArray[np.float64]])
+
+    def grow(self, logits: NDArray[np.float32]) -> None:
+        """Add a token drawn from the draft model's distribution, under noise of its own.
+
+        The score is the distribution's, not the token's: whether to draft on must not depend on what was drawn last.
+        """
+        request = self.sequence.request
+        if self.memory.history.is_needed:
+            logits = self.memory.history.process(logits, self.guesses)
+        root_position, path = len(self.sequence.token_ids) - 1, (0,) * (len(self.guesses) + 1)
+        row = noise.Address(request.seed, request.stream, root_position, "proposal", path)
+        probabilities = np.zeros(self.vocab_size)
+        probabilities[: len(logits)] = sampling.probabilities(logits, request.params)
+        self.probabilities.append(probabilities)
+        self.guesses.append(sampling.choose(logits, request.params, row))
+        self.scores.append(sampling.sureness(logits, request.params))
+        self.survival *= self.budget.worth.chance(self.scores[-1])
+
+    def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
+        """The tree, of all that was drawn."""
+        return TokenTree.chain(tuple(self.guesses)), tuple(self.scores)
 
 
 class ModelDrafter(Drafter):
@@ -149,22 +164,17 @@ class ModelDrafter(Drafter):
             num_steps = 0
             while growing := [chain for chain in chains.values() if chain.is_growing]:
                 logits = self._forward([(chain.memory, chain.unseen()) for chain in growing], wanted=True)
-                for chain, row in zip(growing, logits[:, : self.vocab_size], strict=True):
-                    if self.draws_in_order:
-                        chain.draw(row, self.vocab_size)
-                    else:
-                        chain.guess(row)
+                for chain, row in zip(growing, logits, strict=True):
+                    chain.grow(row[: self.vocab_size])
                 num_steps += 1
         trees = [TokenTree() for _ in sequences]
         scores: list[tuple[float, ...] | None] = [()] * len(sequences)
         probabilities: list[NDArray[np.float64] | None] = [None] * len(sequences)
         for index, chain in chains.items():
             trees[index], scores[index] = chain.finish()
-            if chain.probabilities:
+            if isinstance(chain, _DrawnChain):
                 probabilities[index] = np.stack(chain.probabilities)
-        return Draft(
-            trees, scores, num_steps=num_steps, num_caught_up=num_caught_up, probabilities=probabilities
-        )
+        return Draft(trees, scores, num_steps=num_steps, num_caught_up=num_caught_up, probabilities=probabilities)
 
     def release(self, sequence: Sequence) -> None:
         self._forget(sequence.request.request_id)
@@ -193,7 +203,8 @@ class ModelDrafter(Drafter):
             memory.follow(sequence.token_ids)
             # A draft model may have a shorter context than the target: a text beyond it goes on without drafts.
             num_left = self.runtime.config.max_context - len(sequence.token_ids)
-            chain = _Chain(sequence, budget, min(budget.limit, num_left), memory)
+            parts = (sequence, budget, min(budget.limit, num_left), memory)
+            chain = _DrawnChain(*parts, vocab_size=self.vocab_size) if self.draws_in_order else _Chain(*parts)
             if self._can_compute(chain) and self._make_room(chain, asked, reserved):
                 chains[index] = chain
             else:

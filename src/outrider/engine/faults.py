@@ -1,8 +1,8 @@
 """A broken drafter is not an outage: its texts go on without it. Knows drafters and clocks; no models, no cache.
 
 Whatever a drafter does, the text is the target's, so a fault costs speed only. (Not so under block verification, if a
-drafter drew by other probabilities than it says: that cannot be seen from here.) A drafter that failed is not asked about
-those texts again; other texts give it another chance, and other members of a cascade go on. A call that runs late
+drafter drew by other probabilities than it says: that cannot be seen from here.) A drafter that failed is not asked
+about those texts again; other texts give it another chance, and other members of a cascade go on. A call that runs late
 cannot be interrupted, only not repeated.
 """
 

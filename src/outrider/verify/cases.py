@@ -1,7 +1,7 @@
 """What verifiers are certified on: small vocabularies, models that contradict each other, and ways to draft.
 
-Probabilities are fractions that depend on the text so far. Every way to draft here keeps to what makes drawing safe: its
-shape is fixed before a token is drawn, or ends after a token that is still verified.
+Probabilities are fractions that depend on the text so far. Every way to draft here keeps to what makes drawing safe:
+its shape is fixed before a token is drawn, or ends after a token that is still verified.
 """
 
 from __future__ import annotations
@@ -109,12 +109,12 @@ def drawn(probabilities: NDArray[Any], tried: list[int], pick: Pick) -> tuple[in
     return pick(left / total), left / total
 
 
-def drawn_again(probabilities: NDArray[Any], tried: list[int], pick: Pick) -> tuple[int, NDArray[Any] | None]:
+def drawn_again(probabilities: NDArray[Any], _: list[int], pick: Pick) -> tuple[int, NDArray[Any] | None]:
     """With replacement."""
     return pick(probabilities), probabilities
 
 
-def likeliest(probabilities: NDArray[Any], tried: list[int], pick: Pick) -> tuple[int, NDArray[Any] | None]:
+def likeliest(probabilities: NDArray[Any], tried: list[int], _: Pick) -> tuple[int, NDArray[Any] | None]:
     """Not drawn at all."""
     untried = [token for token in range(len(probabilities)) if token not in tried]
     return max(untried, key=lambda token: probabilities[token]), None
@@ -158,7 +158,13 @@ def make_models(kind: str, vocab_size: int, seed: int = 0) -> Models:
         generator = random.Random(f"{seed} {kind} {vocab_size} {text}")  # noqa: S311 - replayed
         return tuple(map(_as_fractions, KINDS[kind](generator, vocab_size)))
 
-    return Models(lambda text: pair(text)[0], lambda text: pair(text)[1])
+    def target(text: Text) -> NDArray[Any]:
+        return pair(text)[0]
+
+    def draft(text: Text) -> NDArray[Any]:
+        return pair(text)[1]
+
+    return Models(target, draft)
 
 
 def _general(generator: random.Random, vocab_size: int) -> tuple[list[int], list[int]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from numbers import Rational
 from typing import Any, NamedTuple, TypeVar
 
@@ -58,7 +59,9 @@ class Chance:
         """
         shares = [_exact(probability) for probability in probabilities]
         if min(shares, default=-1) < 0 or sum(shares) != 1:
-            raise UsageError(f"picks by probabilities {list(map(str, shares))}, but they must add up to 1, all 0 or more")
+            raise UsageError(
+                f"picks by probabilities {list(map(str, shares))}, but they must add up to 1, all 0 or more"
+            )
         low, high = self._known.get(key, _ALL)
         options: list[tuple[int, Fraction, Fraction]] = []
         begin = _ALL[0]
@@ -236,7 +239,7 @@ class ExactRound:
 
 def _accepted(tree: TokenTree, verdict: Verdict) -> Text:
     nodes = (-1, *verdict.path)
-    if not all(tree.parents[node] == parent for parent, node in zip(nodes, nodes[1:], strict=False)):
+    if not all(tree.parents[node] == parent for parent, node in pairwise(nodes)):
         raise UsageError(f"accepted {verdict.path}, which is no path of {tree}")
     return tuple(tree.tokens[node] for node in verdict.path)
 
@@ -253,8 +256,7 @@ def _continued(text: Text, case: Case) -> Iterable[tuple[Text, Fraction]]:
 
 
 def _exact(number: Any) -> Fraction:
-    if isinstance(number, np.generic):
-        number = number.item()
-    if not isinstance(number, Rational):
-        raise UsageError(f"computed {number!r}, which is rounded: use the numbers that it is given, and no logarithms")
-    return Fraction(number)
+    plain: Any = number.item() if isinstance(number, np.generic) else number
+    if not isinstance(plain, Rational):
+        raise UsageError(f"computed {plain!r}, which is rounded: use the numbers that it is given, and no logarithms")
+    return Fraction(plain)

@@ -49,8 +49,10 @@ def block_verification(tree: TokenTree, rows: Round) -> Verdict:
 
 
 def recursive_rejection(tree: TokenTree, rows: Round) -> Verdict:
-    """Token verification on a tree, child after child (Miao et al. 2023, arXiv 2305.09781; without replacement: Chen
-    et al. 2024, arXiv 2402.12374). Keeps less than traversal; a tree with one branch is `token_verification`."""
+    """Token verification on a tree, child after child: keeps less than traversal does.
+
+    Miao et al. 2023, arXiv 2305.09781; without replacement: Chen et al. 2024, arXiv 2402.12374.
+    """
     node = ROOT
     while True:
         target = list(rows.target_probabilities(node + 1))
@@ -77,7 +79,7 @@ def _draft(tree: TokenTree, rows: Round, node: int) -> list[Any]:
 
 
 def _over(weight: Any, target: Any, draft: Any) -> list[Any]:
-    """(weight target - draft)+"""
+    """What the target wants beyond the draft: (weight target - draft)+."""
     return [max(weight * wanted - drawn, 0) for wanted, drawn in zip(target, draft, strict=True)]
 
 

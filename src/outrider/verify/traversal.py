@@ -7,11 +7,11 @@ below it, given its token. The root's is 1. At a node of weight w with the targe
     a child was drawn from `proposal`    its weight is min(1, w target(x) / proposal(x))
     it emitted nothing                   what is left to emit is (w target - proposal)+, of mass m: from now on the
                                          node's distribution is that, divided by m, and its weight m / (m + 1 - w)
-    no child is left                     the node emits with probability w, by its distribution; else its parent goes on
+    no child is left                     the node emits with probability w, by its distribution, or its parent goes on
 
-Whatever a proposal takes from w target, min(proposal, w target), its child emits; the rest is what is left. By induction
-from the leaves a node emits with probability w exactly, and then by the target's distribution. This holds for any
-proposal that was fixed before its token was drawn, point masses included, which is what a token is that nobody drew.
+Whatever a proposal takes from w target, min(proposal, w target), its child emits; the rest is what is left. By
+induction from the leaves a node emits with probability w exactly, and then by the target's distribution. This holds for
+any proposal that was fixed before its token was drawn. A token that nobody drew has a point mass for its proposal.
 """
 
 from __future__ import annotations
