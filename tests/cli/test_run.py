@@ -182,6 +182,7 @@ def test_block_verification_is_distribution_exact_and_repeatable_and_plain_where
     assert (block["exactness"], document["engine"]["verification"]) == ("distribution", "block")
     assert document["engine"]["exactness"] == "distribution"
     assert len(block["log_probs"]) == 24
+    assert len(sequence_of(outrider(*common, "--temperature", 1, "--verify", "block"))["token_ids"]) == 24
     assert sequence_of(outrider(*sampled, "--verify", "block"))["token_ids"] == block["token_ids"]
     coupled = sequence_of(outrider(*sampled))
     assert coupled["token_ids"] != block["token_ids"]

@@ -106,6 +106,22 @@ def test_texts_of_one_prompt_differ():
     assert len({tuple(sequence.output_token_ids) for sequence in sequences}) == 8
 
 
+@pytest.mark.parametrize("name", ["trees", "near", "cascade"])
+def test_texts_that_share_a_small_cache_are_finished_and_nothing_is_held(name):
+    """Preempted, shortened near the end, stopped inside an accepted draft: the invariants hold after every step."""
+    target = FakeRuntime()
+    engine = make_engine(target, make_drafter(name, target), verify="block", max_cache_tokens=6 * 32, max_sequences=6)
+    params = {"temperature": 0.9, "max_tokens": 70, "stop_token_ids": (11,), "min_tokens": 50}
+    sequences = run(
+        engine, [request(index, prompt, depth=6, seed=index, **params) for index, prompt in enumerate(PROMPTS)]
+    )
+    assert sum(sequence.num_preempted for sequence in sequences) > 0
+    for sequence in sequences:
+        assert sequence.draft_fault is None
+        ends_by_token = sequence.output_token_ids[-1] == 11
+        assert ends_by_token or sequence.num_output_tokens == 70
+
+
 def test_a_drafter_that_is_the_target_penalises_node_by_node_and_has_everything_accepted():
     params = {"repetition_penalty": 1.7, "frequency_penalty": 0.9, "presence_penalty": 0.4, "temperature": 0.7}
     wanted = request(0, [3, 1, 4] * 6, depth=5, max_tokens=60, logit_bias={3: 2.5}, top_k=9, **params)

@@ -17,7 +17,6 @@ from itertools import pairwise
 from numbers import Rational
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from outrider.errors import UsageError
@@ -148,14 +147,14 @@ class Certificate(NamedTuple):
     Attributes:
         distance: the largest total variation between the emitted texts and the target's; 0 is lossless.
         num_cases: that were enumerated.
-        num_outcomes: different texts of them all, with what the rounds could emit.
         worst_case: name of the case with that distance; None where it is 0.
+        num_outcomes: different texts that rounds emitted, of all cases together.
     """
 
     distance: Fraction
     num_cases: int
-    num_outcomes: int
     worst_case: str | None
+    num_outcomes: int
 
 
 def certify(verifier: Verifier | Rule, cases: Iterable[Case] | None = None) -> Certificate:
@@ -184,7 +183,7 @@ def certify(verifier: Verifier | Rule, cases: Iterable[Case] | None = None) -> C
         num_cases, num_outcomes = num_cases + 1, num_outcomes + len(emitted)
         if distance > worst:
             worst, worst_case = distance, case.name
-    return Certificate(worst, num_cases, num_outcomes, worst_case)
+    return Certificate(worst, num_cases, worst_case, num_outcomes)
 
 
 def emissions(rule: Rule, case: Case) -> dict[Text, Fraction]:
@@ -256,7 +255,6 @@ def _continued(text: Text, case: Case) -> Iterable[tuple[Text, Fraction]]:
 
 
 def _exact(number: Any) -> Fraction:
-    plain: Any = number.item() if isinstance(number, np.generic) else number
-    if not isinstance(plain, Rational):
-        raise UsageError(f"computed {plain!r}, which is rounded: use the numbers that it is given, and no logarithms")
-    return Fraction(plain)
+    if not isinstance(number, Rational):
+        raise UsageError(f"computed {number!r}, which is rounded: use the numbers that it is given, and no logarithms")
+    return Fraction(int(number.numerator), int(number.denominator))  # numpy's whole numbers would overflow
