@@ -216,6 +216,16 @@ def identity_rows(document: Document) -> Iterator[Row]:
     )
 
 
+def verification_rows(document: Document) -> Iterator[Row]:
+    for row in document["rows"]:
+        lengths = row["acceptance_length"]
+        yield Row(
+            "tokens a target forward, block over coupled verification",
+            f"bundled pair, {DRAFTERS[document['drafter']]}, {how(row['temperature'])}, depth {row['depth']}",
+            f"**{row['ratio']:.2f}x**, {lengths['block']:.2f} against {lengths['coupled']:.2f}",
+        )
+
+
 def startup_rows(document: Document) -> Iterator[Row]:
     for row in document["rows"]:
         seconds = row["all_seconds"]
@@ -240,6 +250,7 @@ ROWS = {
     "batching": batching_rows,
     "adversarial": adversarial_rows,
     "identity": identity_rows,
+    "verification": verification_rows,
     "plain": plain_rows,
     "overhead": overhead_rows,
     "startup": startup_rows,

@@ -37,7 +37,7 @@ class SamplingParams:
     """How the target samples, and when a text ends.
 
     The text depends on the target, the prompt and these parameters only: never on the drafter, its depth, or what else
-    runs in the batch.
+    runs in the batch. (Under block verification its distribution does, see `EngineConfig.verify`.)
 
     Logits are processed in this order: repetition penalty, frequency and presence penalty, bias, bans (`min_tokens`,
     `bad_words`), temperature, top-k, top-p, min-p. Greedy decoding takes the largest logit after the bans. What

@@ -236,6 +236,29 @@ def log_probs(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np
     return result
 
 
+def probabilities(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np.float64]:
+    """[vocab] probabilities that `choose` samples by; they add up to 1.
+
+    Raises:
+        NumericsError: as `choose` does.
+    """
+    _likeliest(logits)
+    return np.exp(log_probs(logits, params))
+
+
+def draw(probabilities: NDArray[np.float64], row: noise.Address) -> int:
+    """A token by these probabilities [vocab], or any weights in proportion to them, and one row of noise."""
+    possible = np.flatnonzero(probabilities)
+    values = np.log(probabilities[possible]) + noise.gumbel_at(noise.row_key(row), possible)
+    return int(possible[values.argmax()])
+
+
+def sureness(logits: NDArray[np.float32], params: SamplingParams) -> float:
+    """A score for `tree.Worth` that is known before anything is drawn: as that of `guess`, but without noise."""
+    lead = noise.lead(logits, _likeliest(logits))
+    return _score(lead / params.temperature if params.temperature else lead)
+
+
 def kept_token_ids(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np.int64]:
     """Ids that survive top-k, then top-p, then min-p, ascending; never one of logit -inf. Ties at a border are kept.
 

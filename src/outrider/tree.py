@@ -78,6 +78,19 @@ class TokenTree:
         """The tree of its first nodes."""
         return self if num_nodes >= len(self.tokens) else TokenTree(self.tokens[:num_nodes], self.parents[:num_nodes])
 
+    def ranks_to(self, node: int) -> tuple[int, ...]:
+        """Which child of its parent each node is, from the root's down to `node`: its place in the tree's shape.
+
+        Example:
+            >>> TokenTree(tokens=(5, 6, 7), parents=(-1, -1, 1)).ranks_to(2)
+            (1, 0)
+        """
+        ranks: list[int] = []
+        while node != ROOT:
+            ranks.append(self.parents[:node].count(self.parents[node]))
+            node = self.parents[node]
+        return tuple(reversed(ranks))
+
     def is_valid(self, vocab_size: int) -> bool:
         """Whether every node hangs under an earlier one, and every token is a plain number of the vocabulary."""
         return (

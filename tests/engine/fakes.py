@@ -18,13 +18,13 @@ from outrider.cache.table import BLOCK_SIZE, BlockPool, num_blocks_for
 from outrider.draft.base import Draft, Drafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
+from outrider.engine.llm import VERIFIERS
 from outrider.model.config import ModelConfig, RopeConfig
 from outrider.policy.fixed import FixedPolicy
 from outrider.request import Depth, Request, SamplingParams
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
 from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
-from outrider.verify.coupled import CoupledVerifier
 
 VOCAB_SIZE = 23
 UNWRITTEN = -1
@@ -152,10 +152,16 @@ def make_engine(
     target: FakeRuntime, drafter: Drafter, *, clock: Callable[[], float] = time.perf_counter, **config: Any
 ) -> Engine:
     """Prompts share nothing with chunks of 16, as a chunk must be whole blocks; they do with 32."""
+    asked = EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config})
     parts = Parts(
-        target=target, drafter=drafter, verifier=CoupledVerifier(), policy=FixedPolicy(), tokenizer=None, clock=clock
+        target=target,
+        drafter=drafter,
+        verifier=VERIFIERS[asked.verify],
+        policy=FixedPolicy(),
+        tokenizer=None,
+        clock=clock,
     )
-    engine = Engine(parts, EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config}))
+    engine = Engine(parts, asked)
     target.pool = engine.pool
     return engine
 

@@ -111,6 +111,7 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
     config = EngineConfig(
         runtime=options.runtime,
         device=options.device,
+        verify=options.verify,
         options=RuntimeOptions(dtype=options.dtype, num_threads=options.threads),
         memory_limit=None if options.memory is None else parse_memory(options.memory),
         **bounds,

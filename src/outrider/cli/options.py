@@ -18,6 +18,8 @@ from outrider.request import MAX_DEPTH, Depth, SamplingParams
 
 Switch = Literal["on", "off"]
 Dtype = Literal["float32", "bfloat16"]
+Verify = Literal["coupled", "block"]
+VERIFY_HELP = "coupled: same seed, same text; block: more is accepted at high temperature, same distribution."
 BATCH_SUFFIX = ".jsonl"
 
 
@@ -136,6 +138,7 @@ class EngineOptions:
 
     batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts written at once, at most. [16]")] = None
     memory: Annotated[str | None, typer.Option(metavar="LIMIT", help="Not to be passed: 2GiB, 800MB, bytes.")] = None
+    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled"
     dtype: Annotated[Dtype | None, typer.Option(help="To compute in. [the checkpoint's]")] = None
     threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None
     runtime: Annotated[Literal["openvino", "torch"], typer.Option(help="What computes.")] = "openvino"

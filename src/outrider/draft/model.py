@@ -1,5 +1,7 @@
 """A draft model: a small language model that guesses under the target's parameters and the target's noise.
 
+Or, for block verification, one that draws by noise of its own, and says from which probabilities.
+
 Its cache follows the text: slots of rejected guesses are forgotten the next time it is asked, and whatever tokens it
 has not seen (a prompt, the target's own tokens) are computed before it guesses on. Knows the runtime interface only.
 """
@@ -97,6 +99,40 @@ class _Chain:
         return TokenTree.chain(tuple(self.guesses[:num_kept])), tuple(self.scores[:num_kept])
 
 
+@dataclass(slots=True)
+class _DrawnChain(_Chain):
+    """A draft for block verification: as long as the budget says, whatever is drawn.
+
+    Attributes:
+        vocab_size: the target's.
+        probabilities: [guesses][vocab] that each guess was drawn from.
+    """
+
+    vocab_size: int = 0
+    probabilities: list[NDArray[np.float64]] = field(default_factory=list[NDArray[np.float64]])
+
+    def grow(self, logits: NDArray[np.float32]) -> None:
+        """Add a token drawn from the draft model's distribution, under noise of its own.
+
+        The score is the distribution's, not the token's: whether to draft on must not depend on what was drawn last.
+        """
+        request = self.sequence.request
+        if self.memory.history.is_needed:
+            logits = self.memory.history.process(logits, self.guesses)
+        root_position, path = len(self.sequence.token_ids) - 1, (0,) * (len(self.guesses) + 1)
+        row = noise.Address(request.seed, request.stream, root_position, "proposal", path)
+        probabilities = np.zeros(self.vocab_size)
+        probabilities[: len(logits)] = sampling.probabilities(logits, request.params)
+        self.probabilities.append(probabilities)
+        self.guesses.append(sampling.choose(logits, request.params, row))
+        self.scores.append(sampling.sureness(logits, request.params))
+        self.survival *= self.budget.worth.chance(self.scores[-1])
+
+    def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
+        """The tree, of all that was drawn."""
+        return TokenTree.chain(tuple(self.guesses)), tuple(self.scores)
+
+
 class ModelDrafter(Drafter):
     """Drafts chains with a model of the target's vocabulary, for all sequences of a step together.
 
@@ -108,13 +144,16 @@ class ModelDrafter(Drafter):
         max_blocks: limit of its cache.
         vocab_size: the target's. Heads of one tokenizer may be padded differently: ids that one of the two lacks
             are not drafted.
+        draws: for block verification: guesses are drawn from the model's distribution, which is given with them,
+            instead of guessed under the target's noise.
     """
 
     name = "model"
 
-    def __init__(self, runtime: Runtime, max_blocks: int, vocab_size: int) -> None:
+    def __init__(self, runtime: Runtime, max_blocks: int, vocab_size: int, *, draws: bool = False) -> None:
         self.runtime = runtime
         self.vocab_size = vocab_size
+        self.draws_in_order = draws
         self.pool = BlockPool(max_blocks, runtime.resize)
         self._memories: dict[int, _Memory] = {}  # by request, longest unused first
 
@@ -130,9 +169,12 @@ class ModelDrafter(Drafter):
                 num_steps += 1
         trees = [TokenTree() for _ in sequences]
         scores: list[tuple[float, ...] | None] = [()] * len(sequences)
+        probabilities: list[NDArray[np.float64] | None] = [None] * len(sequences)
         for index, chain in chains.items():
             trees[index], scores[index] = chain.finish()
-        return Draft(trees, scores, num_steps=num_steps, num_caught_up=num_caught_up)
+            if isinstance(chain, _DrawnChain):
+                probabilities[index] = np.stack(chain.probabilities)
+        return Draft(trees, scores, num_steps=num_steps, num_caught_up=num_caught_up, probabilities=probabilities)
 
     def release(self, sequence: Sequence) -> None:
         self._forget(sequence.request.request_id)
@@ -161,7 +203,8 @@ class ModelDrafter(Drafter):
             memory.follow(sequence.token_ids)
             # A draft model may have a shorter context than the target: a text beyond it goes on without drafts.
             num_left = self.runtime.config.max_context - len(sequence.token_ids)
-            chain = _Chain(sequence, budget, min(budget.limit, num_left), memory)
+            parts = (sequence, budget, min(budget.limit, num_left), memory)
+            chain = _DrawnChain(*parts, vocab_size=self.vocab_size) if self.draws_in_order else _Chain(*parts)
             if self._can_compute(chain) and self._make_room(chain, asked, reserved):
                 chains[index] = chain
             else:

@@ -10,16 +10,23 @@ from outrider.errors import ParameterError
 from outrider.runtime.base import RuntimeOptions
 
 RuntimeName = Literal["openvino", "torch"]
+VerifyName = Literal["coupled", "block"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How an `LLM` runs. Nothing here changes what is computed, though another runtime or precision rounds otherwise.
+    """How an `LLM` runs.
+
+    Nothing here changes what is computed, though another runtime or precision rounds otherwise; and nothing but
+    `verify` changes what a text's noise is used for.
 
     Args:
         runtime: what computes the models: "openvino" (CPU) or "torch" (reference, CUDA).
         device: "cpu" or "cuda" (torch only).
         options: precision, threads, and whether rows must be bitwise.
+        verify: what to keep of drafts. "coupled": guesses that are the target's own tokens, so that a seed's text is
+            the same with any drafter and none. "block": more guesses at high temperature, and texts of the same
+            distribution, but with a drafter a seed gives another text; at temperature 0 it is the same as "coupled".
         max_sequences: sequences that decode together; further requests wait.
         max_cache_tokens: cache slots for all sequences together, padding included; taken as they are needed.
         memory_limit: bytes that models, cache and buffers may take; `max_cache_tokens` is lowered to what fits.
@@ -43,6 +50,7 @@ class EngineConfig:
     runtime: RuntimeName = "openvino"
     device: Literal["cpu", "cuda"] = "cpu"
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
+    verify: VerifyName = "coupled"
     max_sequences: int = 16
     max_cache_tokens: int = 131_072
     memory_limit: int | None = None
@@ -61,7 +69,8 @@ class EngineConfig:
             raise ParameterError(f"draft_deadline is {self.draft_deadline} s, but must be above 0")
         if self.memory_limit is not None and self.memory_limit < 1:
             raise ParameterError(f"memory_limit is {self.memory_limit} bytes, but must be 1 or more")
-        if self.runtime not in get_args(RuntimeName):
-            raise ParameterError(f"runtime is {self.runtime!r}, but must be one of {', '.join(get_args(RuntimeName))}")
+        for name, names in {"runtime": RuntimeName, "verify": VerifyName}.items():
+            if (value := getattr(self, name)) not in get_args(names):
+                raise ParameterError(f"{name} is {value!r}, but must be one of {', '.join(get_args(names))}")
         if self.device != "cpu" and self.runtime != "torch":
             raise ParameterError(f"device {self.device!r} needs the torch runtime, but runtime is {self.runtime!r}")

@@ -142,7 +142,12 @@ def make_member(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafte
         return SuffixDrafter()
     model = draft if isinstance(draft, LoadedModel) else _load(draft, config, bitwise=False)
     _check_vocabularies(target, model)
-    return ModelDrafter(model.runtime, config.max_cache_tokens // BLOCK_SIZE, target.runtime.config.vocab_size)
+    return ModelDrafter(
+        model.runtime,
+        config.max_cache_tokens // BLOCK_SIZE,
+        target.runtime.config.vocab_size,
+        draws=config.verify == "block",
+    )
 
 
 def _is_model(draft: Any) -> bool:
