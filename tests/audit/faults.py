@@ -62,6 +62,7 @@ class PenaltyWithoutPath(Engine):
 class PenaltyOfRejected(Engine):
     name = "frequency penalty counts rejected drafts"
     where = "vmlx-swift 357"
+    tells_rejected: ClassVar[bool] = True
     frequency_penalty: ClassVar[float] = 0.5
 
     def target(self, state):

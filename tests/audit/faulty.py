@@ -21,8 +21,6 @@ NUM_PHASES = 4
 MEASURED = 16
 
 
-A_, B_, C_, D_ = 2.2, 1.0, 0.7, 0.4
-
 class Models:
     """A target that looks at two tokens and the position, and a draft model that looks at one. Logits, not normalised.
 
@@ -33,10 +31,10 @@ class Models:
         generator = np.random.default_rng(seed)
         shape = (VOCAB_SIZE, VOCAB_SIZE)
         popularity = -0.7 * np.log(1 + generator.permuted(np.tile(np.arange(VOCAB_SIZE), (VOCAB_SIZE, 1)), axis=1))
-        self._by_last = A_ * popularity + B_ * generator.normal(size=shape)
-        self._by_previous = C_ * generator.normal(size=shape)
+        self._by_last = 2.2 * popularity + generator.normal(size=shape)
+        self._by_previous = 0.7 * generator.normal(size=shape)
         self._by_phase = 0.4 * generator.normal(size=(NUM_PHASES, VOCAB_SIZE))
-        self._by_draft = self._by_last + D_ * generator.normal(size=shape)
+        self._by_draft = self._by_last + 0.4 * generator.normal(size=shape)
 
     def target(self, last, previous, position):
         return self._by_last[last] + self._by_previous[previous] + self._by_phase[position % NUM_PHASES]
@@ -91,6 +89,7 @@ class Engine:
     frequency_penalty: ClassVar[float] = 0.0
     min_p: ClassVar[float] = 0.0
     biases: ClassVar[dict[int, float]] = {}
+    tells_rejected: ClassVar[bool] = False
 
     # What was asked for ----------------------------------------------------------------------------------------------
 
@@ -198,6 +197,7 @@ class Texts:
         token_ids: [runs, tokens].
         target_log_probs, draft_log_probs: [runs, tokens, vocab], teacher-forced.
         model_log_probs: likewise, before penalties, temperature and truncation; None where there are none.
+        num_rejected: how often each token was drafted in vain before, in engines that tell.
         total_variation: of the law of a token from what it should be, on average.
         divergence: Kullback and Leibler's, in nats a token, likewise.
     """
@@ -206,8 +206,16 @@ class Texts:
     target_log_probs: np.ndarray
     draft_log_probs: np.ndarray
     model_log_probs: np.ndarray | None
+    num_rejected: np.ndarray | None
     total_variation: float
     divergence: float
+
+    def part(self, run: int, begin: int, end: int) -> list[np.ndarray | None]:
+        """Arguments of `SequentialTest.feed`."""
+        arrays = (
+            self.target_log_probs, self.token_ids, self.draft_log_probs, self.model_log_probs, self.num_rejected
+        )  # fmt: skip
+        return [None if array is None else array[run, begin:end] for array in arrays]
 
 
 def write(engine: Engine, *, num_runs: int, num_tokens: int, seed: int) -> Texts:
@@ -217,6 +225,7 @@ def write(engine: Engine, *, num_runs: int, num_tokens: int, seed: int) -> Texts
     shape = (num_runs, num_tokens, VOCAB_SIZE)
     target, draft = (np.zeros(shape, dtype=np.float32) for _ in range(2))
     model = np.zeros(shape, dtype=np.float32) if engine.has_parameters else None
+    rejected = np.zeros(shape, dtype=np.uint8) if engine.tells_rejected else None
     variations, divergences = [], []
     state = start(generator, num_runs)
     for place in range(num_tokens):
@@ -227,6 +236,8 @@ def write(engine: Engine, *, num_runs: int, num_tokens: int, seed: int) -> Texts
             target[:, place], draft[:, place] = np.log(wanted), np.log(engine.draft_model(state))
             if model is not None:
                 model[:, place] = np.log(engine.unprocessed(state))
+        if rejected is not None:
+            rejected[:, place] = np.minimum(state.rejected_counts, 255)
         if generator.random() < 1 / MEASURED:
             law = engine.law(state)
             variations.append(0.5 * np.abs(law - wanted).sum(axis=1).mean())
@@ -234,4 +245,6 @@ def write(engine: Engine, *, num_runs: int, num_tokens: int, seed: int) -> Texts
                 terms = np.where(law > 0, law * np.log(law / wanted), 0.0)
             divergences.append(terms.sum(axis=1).mean())
         token_ids[:, place] = engine.step(generator, state)
-    return Texts(token_ids, target, draft, model, float(np.mean(variations)), float(np.mean(divergences)))
+    return Texts(
+        token_ids, target, draft, model, rejected, float(np.mean(variations)), float(np.mean(divergences))
+    )

@@ -25,7 +25,7 @@ _MOST_SURPRISE: Final = 4.0
 _MOST_LOG_RATIO: Final = 3.0
 # How much of what was lately is forgotten with each token, and what counts as often.
 _FORGOTTEN: Final = 1 / 64
-_OFTEN: Final = 2.0
+_OFTEN: Final = 4.0
 
 FEATURES: Final = (
     "surprise", "the likeliest token", "tokens beyond the 20 likeliest",
@@ -123,8 +123,17 @@ class Lately:
             self._written[token_id] += 1
             self._rejected *= 1 - _FORGOTTEN
             if rows.draft is not None:
-                self._rejected += np.maximum(rows.draft[row] - rows.target[row], 0.0)
-        return np.minimum(written, _OFTEN), np.minimum(rejected, _OFTEN)
+                self._rejected += _rejected(rows.target[row], rows.draft[row], int(token_id))
+        return written, rejected
+
+
+def _rejected(target: Floats, draft: Floats, token_id: int) -> Floats:
+    """[vocab] how probably each token was drafted and rejected, of a sound engine that emitted this one."""
+    surplus = np.maximum(draft - target, 0.0)
+    total = surplus.sum()
+    if total == 0 or draft[token_id] >= target[token_id]:
+        return np.zeros_like(surplus)
+    return surplus * ((1 - draft[token_id] / target[token_id]) / total)
 
 
 def features(rows: Rows, written: Floats, rejected: Floats) -> Floats:
@@ -132,7 +141,7 @@ def features(rows: Rows, written: Floats, rejected: Floats) -> Floats:
 
     Args:
         rows: of the tokens that are bet on.
-        written, rejected: of `Lately.follow`.
+        written, rejected: [rows, vocab], how often each token was, before it.
     """
     shape = (*rows.target.shape, NUM_FEATURES)
     result = np.zeros(shape)
@@ -144,14 +153,14 @@ def features(rows: Rows, written: Floats, rejected: Floats) -> Floats:
     result[..., 2] = rows.target < _kth_largest(rows.target, HEADS[0])
     if rows.model is not None:
         result[..., 3] = _log_ratios(rows.ratios(rows.model))
-    result[..., 4] = written
+    result[..., 4] = np.minimum(written, _OFTEN)
     if rows.draft is not None:
         ratios = rows.ratios(rows.draft)
         result[..., 5] = _log_ratios(ratios)
         result[index, rows.draft.argmax(axis=1), 6] = 1.0
         result[..., 7] = ratios > 1
         result[..., 8] = np.minimum(ratios, 1)
-        result[..., 9] = rejected
+        result[..., 9] = np.minimum(rejected, _OFTEN)
     return result
 
 

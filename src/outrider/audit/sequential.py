@@ -7,8 +7,8 @@ after every token, stop when one likes, and go on later: the error rate stays wh
 
 Half of the stake is on fixed alternatives, a mixture of likelihood ratios: each says how an engine of one kind of fault
 would draw. The other half leans to features: a token's payoff is exp(lean . features), over its mean under the target;
-the lean follows what was seen before (one Newton step of its likelihood, held back by a prior), and is settled before
-the tokens that it is used on. Knows log-probabilities and tokens: no models, no engine, no noise.
+most leans follow what was seen before (one Newton step of its likelihood, held back by a prior), and are settled before
+the tokens that they are used on. Knows log-probabilities and tokens: no models, no engine, no noise.
 """
 
 from __future__ import annotations
@@ -47,21 +47,29 @@ _MOST_LEAN: Final = 2.0
 
 
 class Lean(NamedTuple):
-    """An adaptive bet: to which features it leans, and how boldly."""
+    """A bet that leans to features: how boldly it adapts, or how far it leans from first to last."""
 
     name: str
     features: tuple[int, ...]
-    prior: float
+    prior: float = _BOLD_PRIOR
+    steady: float | None = None
 
 
 _BLIND = tuple(range(NUM_BLIND))
 _AWARE = tuple(range(NUM_BLIND, NUM_FEATURES))
+# What takes many tokens to show, so that learning how far to lean would cost too much.
+_SLOW = tuple(index for index, name in enumerate(FEATURES) if name.endswith("lately"))
 LEANS: Final = (
     Lean("features of the target", _BLIND, _PRIOR),
     Lean("features of the draft", _AWARE, _PRIOR),
     Lean("all features", (*_BLIND, *_AWARE), _PRIOR),
     Lean("all features, boldly", (*_BLIND, *_AWARE), _BOLD_PRIOR),
-    *(Lean(f"leaning to {name}", (index,), _BOLD_PRIOR) for index, name in enumerate(FEATURES)),
+    *(Lean(f"leaning to {name}", (index,)) for index, name in enumerate(FEATURES)),
+    *(
+        Lean(f"{'more' if lean > 0 else 'fewer'} {FEATURES[index]}", (index,), steady=lean)
+        for index in _SLOW
+        for lean in (0.25, -0.25)
+    ),
 )
 
 
@@ -98,6 +106,8 @@ class SequentialTest:
         self._log_stakes = np.log([0.5 / num_fixed] * num_fixed + [0.5 / len(LEANS)] * len(LEANS))
         self._log_payoffs = np.zeros(len(self.names))
         self._leans = np.zeros((NUM_FEATURES, len(LEANS)))
+        for index, lean in enumerate(LEANS):
+            self._leans[list(lean.features), index] = lean.steady or 0.0
         self._lately = Lately()
         self._surplus = np.zeros(NUM_FEATURES)
         self._information = np.zeros((NUM_FEATURES, NUM_FEATURES))
@@ -118,6 +128,7 @@ class SequentialTest:
         token_ids: NDArray[np.integer[Any]],
         draft_log_probs: NDArray[np.floating[Any]] | None = None,
         model_log_probs: NDArray[np.floating[Any]] | None = None,
+        num_rejected: NDArray[Any] | None = None,
     ) -> None:
         """Take in some more tokens.
 
@@ -129,16 +140,19 @@ class SequentialTest:
                 drafted, but the closer, the sooner a fault that has to do with drafts is found.
             model_log_probs: [tokens, vocab], of the target before penalties, temperature and truncation, where these
                 change something.
+            num_rejected: [tokens, vocab], how often each token was drafted and rejected before in the same text, from an
+                engine that tells; else it is estimated. Only where drafts had noise of their own: what a drafter said
+                under the target's noise gives away the target's next tokens, and no bet on those is fair.
         """
         done = 0
         while done < len(token_ids):
             num_rows = min(STRIDE - self.num_tokens % STRIDE, max(1, _MAX_CELLS // target_log_probs.shape[1]))
             part = slice(done, done + num_rows)
-            others = [None if each is None else each[part] for each in (draft_log_probs, model_log_probs)]
+            others = [None if each is None else each[part] for each in (draft_log_probs, model_log_probs, num_rejected)]
             self._take(target_log_probs[part], np.asarray(token_ids[part], dtype=np.int64), *others)
             done += num_rows
 
-    def _take(self, target_log_probs: Any, token_ids: Ids, *others: Any) -> None:
+    def _take(self, target_log_probs: Any, token_ids: Ids, draft: Any, model: Any, num_rejected: Any) -> None:
         """Some tokens between two adjustments."""
         emitted = target_log_probs[np.arange(len(token_ids)), token_ids]
         if impossible := np.flatnonzero(np.isneginf(emitted)).tolist():
@@ -146,8 +160,9 @@ class SequentialTest:
             self._note(np.full(1, math.inf))
             self.num_tokens += len(token_ids) - impossible[0]
             return
-        rows = Rows.of(target_log_probs, *others)
-        leaning = features(rows, *self._lately.follow(rows, token_ids))
+        rows = Rows.of(target_log_probs, draft, model)
+        written, rejected = self._lately.follow(rows, token_ids)
+        leaning = features(rows, written, rejected if num_rejected is None else num_rejected)
         payoffs = np.concatenate([alternatives(rows, token_ids), self._lean(rows, leaning, token_ids)], axis=1)
         with np.errstate(divide="ignore"):
             running = self._log_payoffs + np.cumsum(np.log(payoffs), axis=0)
@@ -183,6 +198,8 @@ class SequentialTest:
 
     def _adjust(self) -> None:
         for index, lean in enumerate(LEANS):
+            if lean.steady is not None:
+                continue
             chosen = list(lean.features)
             held = self._information[np.ix_(chosen, chosen)] + lean.prior * np.eye(len(chosen))
             step = _STEP * np.linalg.solve(held, self._surplus[chosen])

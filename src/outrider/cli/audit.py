@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -11,6 +11,8 @@ from outrider.cli.options import DraftOptions, Dtype
 from outrider.cli.output import check_json_target
 from outrider.errors import ParameterError, UsageError
 from outrider.request import MAX_SEED, SamplingParams
+
+Number = TypeVar("Number", int, float)
 
 MAX_BATCH = 256
 
@@ -135,9 +137,7 @@ def _batches(text: str) -> tuple[int, ...]:
     return _without_repetition("--batch", text, numbers)
 
 
-def _without_repetition[Number: (int, float)](
-    option: str, text: str, numbers: tuple[Number, ...]
-) -> tuple[Number, ...]:
+def _without_repetition(option: str, text: str, numbers: tuple[Number, ...]) -> tuple[Number, ...]:
     if len(set(numbers)) < len(numbers):
         raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
     return numbers
