@@ -73,7 +73,7 @@ class PenaltyOfRejected(Engine):
 class BiasIgnored(Engine):
     name = "logit bias ignored"
     where = "vLLM 38202"
-    biases: ClassVar[dict[int, float]] = {token_id: 2.0 for token_id in range(0, 128, 16)}
+    biases: ClassVar[dict[int, float]] = dict.fromkeys(range(0, 128, 16), 2.0)
 
     def target(self, state):
         return self.unprocessed(state)
@@ -216,9 +216,7 @@ class SharedNoise(Engine):
     def residual(self, target, draft):
         residual = super().residual(target, draft)
         nodes, weights = np.polynomial.laguerre.laggauss(self.num_nodes)
-        return sum(
-            weight * self._race(residual, draft * node) for node, weight in zip(nodes, weights, strict=True)
-        )
+        return sum(weight * self._race(residual, draft * node) for node, weight in zip(nodes, weights, strict=True))
 
     @staticmethod
     def _race(rates, head_starts):

@@ -245,6 +245,4 @@ def write(engine: Engine, *, num_runs: int, num_tokens: int, seed: int) -> Texts
                 terms = np.where(law > 0, law * np.log(law / wanted), 0.0)
             divergences.append(terms.sum(axis=1).mean())
         token_ids[:, place] = engine.step(generator, state)
-    return Texts(
-        token_ids, target, draft, model, rejected, float(np.mean(variations)), float(np.mean(divergences))
-    )
+    return Texts(token_ids, target, draft, model, rejected, float(np.mean(variations)), float(np.mean(divergences)))

@@ -1,4 +1,4 @@
-"""Every token of a text is chosen again: what is right passes, what rounding explains is a near-tie, the rest is not."""
+"""Every token of a text is chosen again: what is right passes, what rounding explains is a near-tie, the rest not."""
 
 from __future__ import annotations
 

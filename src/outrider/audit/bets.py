@@ -116,24 +116,30 @@ class Lately:
         """[rows, vocab] before each of these tokens: how often each was written, and rejected."""
         if len(self._written) != rows.target.shape[1]:
             self._written, self._rejected = np.zeros((2, rows.target.shape[1]))
-        written, rejected = np.empty_like(rows.target), np.empty_like(rows.target)
-        for row, token_id in enumerate(token_ids):
-            written[row], rejected[row] = self._written, self._rejected
-            self._written *= 1 - _FORGOTTEN
-            self._written[token_id] += 1
-            self._rejected *= 1 - _FORGOTTEN
-            if rows.draft is not None:
-                self._rejected += _rejected(rows.target[row], rows.draft[row], int(token_id))
-        return written, rejected
+        emitted = np.zeros_like(rows.target)
+        emitted[np.arange(len(token_ids)), token_ids] = 1.0
+        written = _remembered(self._written, emitted)
+        rejected = _remembered(self._rejected, _rejections(rows, token_ids))
+        self._written, self._rejected = written[-1], rejected[-1]
+        return written[:-1], rejected[:-1]
 
 
-def _rejected(target: Floats, draft: Floats, token_id: int) -> Floats:
-    """[vocab] how probably each token was drafted and rejected, of a sound engine that emitted this one."""
-    surplus = np.maximum(draft - target, 0.0)
-    total = surplus.sum()
-    if total == 0 or draft[token_id] >= target[token_id]:
-        return np.zeros_like(surplus)
-    return surplus * ((1 - draft[token_id] / target[token_id]) / total)
+def _remembered(before: Floats, events: Floats) -> Floats:
+    """[events + 1, vocab] sums of what came before each event and after the last, the last counting most."""
+    ages = np.arange(len(events) + 1)[:, None] - np.arange(len(events) + 1)[None, :]
+    weights = np.where(ages >= 0, (1 - _FORGOTTEN) ** np.maximum(ages, 0), 0.0)
+    return weights @ np.concatenate([before[None], events])
+
+
+def _rejections(rows: Rows, token_ids: Ids) -> Floats:
+    """[rows, vocab] how probably each token was drafted and rejected, of a sound engine that emitted these."""
+    if rows.draft is None:
+        return np.zeros_like(rows.target)
+    surplus = np.maximum(rows.draft - rows.target, 0.0)
+    total = surplus.sum(axis=1)
+    missing = np.maximum(1 - _at(rows.draft, token_ids) / _at(rows.target, token_ids), 0.0)
+    share = np.divide(missing, total, out=np.zeros_like(total), where=total > 0)
+    return surplus * share[:, None]
 
 
 def features(rows: Rows, written: Floats, rejected: Floats) -> Floats:
@@ -172,9 +178,7 @@ def _log_ratios(ratios: Floats) -> Floats:
 def _powers(rows: Rows, token_ids: Ids) -> list[Floats]:
     """Another temperature: the target's probabilities to a power, normalised."""
     emitted = _at(rows.target_logs, token_ids)
-    return [
-        np.exp((power - 1) * emitted) / np.exp(power * rows.target_logs).sum(axis=1) for power in POWERS
-    ]
+    return [np.exp((power - 1) * emitted) / np.exp(power * rows.target_logs).sum(axis=1) for power in POWERS]
 
 
 def _heads(rows: Rows, token_ids: Ids) -> list[Floats]:

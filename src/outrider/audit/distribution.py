@@ -79,7 +79,8 @@ def _rows(text: Emitted, witnesses: Witnesses, bound: float) -> Iterator[_Row | 
     request = text.request
     params = request.params
     history, written = History(request), list(request.prompt_token_ids)
-    target, draft = (_logits(witness, text) for witness in witnesses)
+    target = _logits(witnesses.target, text)
+    draft = repeat(None) if witnesses.draft is None else _logits(witnesses.draft, text)
     has_parameters = history.is_needed or dataclasses.replace(params, **_IDLE) != dataclasses.replace(_PLAIN, **_IDLE)
     for token_id, own, drafted in zip(text.token_ids, target, draft, strict=False):
         history.follow(written)
@@ -101,16 +102,12 @@ _IDLE = {
 }  # fmt: skip
 
 
-def _logits(witness: TeacherForcing | None, text: Emitted) -> Iterator[Logits | None]:
-    if witness is None:
-        return repeat(None)
+def _logits(witness: TeacherForcing, text: Emitted) -> Iterator[Logits]:
     parts = witness.logits(text.request.prompt_token_ids, text.token_ids)
     return (row for part in parts for row in part)
 
 
-def _draft_log_probs(
-    logits: Logits, history: History, params: SamplingParams, vocab_size: int
-) -> NDArray[np.float64]:
+def _draft_log_probs(logits: Logits, history: History, params: SamplingParams, vocab_size: int) -> NDArray[np.float64]:
     """Under the same parameters; a head may be padded differently, and what it lacks it does not say."""
     logits = logits[:vocab_size]
     if history.is_needed:

@@ -120,9 +120,7 @@ def replay(text: Emitted, logits: Iterable[Logits], rounding: Rounding) -> list[
     return differences
 
 
-def margin(
-    processed: Logits, params: SamplingParams, address: noise.Address, *, chosen: int, emitted: int
-) -> float:
+def margin(processed: Logits, params: SamplingParams, address: noise.Address, *, chosen: int, emitted: int) -> float:
     """By how much logits would have to move for another token to be emitted than the one they choose.
 
     Where tokens are truncated there are two ways: one overtakes the other, or the border of what is kept passes over

@@ -35,7 +35,7 @@ from outrider.errors import ParameterError
 
 DEFAULT_ALPHA: Final = 1e-3
 # Tokens between two adjustments of the leans.
-STRIDE: Final = 16
+STRIDE: Final = 32
 # Numbers of one pass: the rows of a large vocabulary are looked at one by one.
 _MAX_CELLS: Final = 1 << 17
 
@@ -140,8 +140,8 @@ class SequentialTest:
                 drafted, but the closer, the sooner a fault that has to do with drafts is found.
             model_log_probs: [tokens, vocab], of the target before penalties, temperature and truncation, where these
                 change something.
-            num_rejected: [tokens, vocab], how often each token was drafted and rejected before in the same text, from an
-                engine that tells; else it is estimated. Only where drafts had noise of their own: what a drafter said
+            num_rejected: [tokens, vocab], how often each token was drafted and rejected before in the same text, from
+                an engine that tells; else it is estimated. Only where drafts had noise of their own: what a drafter said
                 under the target's noise gives away the target's next tokens, and no bet on those is fair.
         """
         done = 0
@@ -152,9 +152,9 @@ class SequentialTest:
             self._take(target_log_probs[part], np.asarray(token_ids[part], dtype=np.int64), *others)
             done += num_rows
 
-    def _take(self, target_log_probs: Any, token_ids: Ids, draft: Any, model: Any, num_rejected: Any) -> None:
+    def _take(self, target_log_probs: Floats, token_ids: Ids, draft: Any, model: Any, num_rejected: Any) -> None:
         """Some tokens between two adjustments."""
-        emitted = target_log_probs[np.arange(len(token_ids)), token_ids]
+        emitted: Floats = target_log_probs[np.arange(len(token_ids)), token_ids]
         if impossible := np.flatnonzero(np.isneginf(emitted)).tolist():
             self.num_tokens += impossible[0]
             self._note(np.full(1, math.inf))
@@ -177,7 +177,7 @@ class SequentialTest:
     def _lean(self, rows: Rows, leaning: Floats, token_ids: Ids) -> Floats:
         """[rows, leans] payoffs of the adaptive bets."""
         weights = np.exp(leaning.reshape(-1, NUM_FEATURES) @ self._leans).reshape(*rows.target.shape, len(LEANS))
-        means = np.einsum("rv,rvl->rl", rows.target, weights)
+        means = np.matmul(rows.target[:, None, :], weights)[:, 0]
         return weights[np.arange(len(token_ids)), token_ids] / means
 
     def _note(self, log_evidence: Floats) -> None:
@@ -198,9 +198,14 @@ class SequentialTest:
 
     def _adjust(self) -> None:
         for index, lean in enumerate(LEANS):
+            chosen = list(lean.features)
             if lean.steady is not None:
                 continue
-            chosen = list(lean.features)
+            if len(chosen) == 1:  # the same without a solver, which would take most of the time
+                (place,) = chosen
+                alone = _STEP * self._surplus[place] / (self._information[place, place] + lean.prior)
+                self._leans[place, index] = min(max(alone, -_MOST_LEAN), _MOST_LEAN)
+                continue
             held = self._information[np.ix_(chosen, chosen)] + lean.prior * np.eye(len(chosen))
             step = _STEP * np.linalg.solve(held, self._surplus[chosen])
             self._leans[chosen, index] = np.clip(step, -_MOST_LEAN, _MOST_LEAN)

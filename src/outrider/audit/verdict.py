@@ -39,9 +39,7 @@ def judge(findings: Findings) -> Verdict:
 def _faults(findings: Findings) -> Iterator[str]:
     kinds = Counter(each.kind for text in findings.replayed for each in text.differences if each.is_fault)
     for kind, count in kinds.items():
-        text, first = next(
-            (text, each) for text in findings.replayed for each in text.differences if each.kind == kind
-        )
+        text, first = next((text, each) for text in findings.replayed for each in text.differences if each.kind == kind)
         yield f"{kind}: {_times(count)}, first in {text.prompt!r} ({text.setting}) {_said(first)}"
     if promised := [each for each in findings.divergences if each.is_fault]:
         first = promised[0]

@@ -29,7 +29,8 @@ def audit(
         typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="To go on from: *.jsonl, *.txt, a workload's name. [bundled]")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="To go on from: *.jsonl, *.txt, a workload's name. [bundled]"),
     ] = None,
     temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
     top_k: Annotated[int, typer.Option(help="Keep this many of the likeliest tokens; 0: all.")] = 0,

@@ -97,15 +97,15 @@ def _show(console: Console, findings: Findings, verdict: Verdict, document: Mapp
 
 def _settings_table(settings: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="What was written", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("drafter", "depth", "batch", "temperature"):
-        table.add_column(name)
-    for name in ("tokens", "accepted", "texts that differ"):
-        table.add_column(name, justify="right")
+    for name in ("drafter", "depth", "batch", "T"):
+        table.add_column(name, no_wrap=True)
+    for name in ("tokens", "accepted", "differ"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in settings:
-        accepted = f"{row['num_accepted']:,} of {row['num_drafted']:,}" if row["num_drafted"] else ""
+        accepted = f"{row['num_accepted']:,}/{row['num_drafted']:,}" if row["num_drafted"] else ""
         table.add_row(
             printable(row["drafter"]), str(row["depth"]), str(row["batch"]), f"{row['temperature']:g}",
-            f"{row['num_tokens']:,}", accepted, f"{row['num_differing']} of {row['num_texts']}",
+            f"{row['num_tokens']:,}", accepted, f"{row['num_differing']}/{row['num_texts']} texts",
         )  # fmt: skip
     return table
 
