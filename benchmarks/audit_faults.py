@@ -26,6 +26,8 @@ from tests.audit.faults import FAULTS
 from tests.audit.faulty import Engine, Texts, write
 
 ALPHA = 1e-3
+# Total variation from which on a fault should be found.
+PROMISED = 0.02
 NUM_RUNS, NUM_TOKENS = 50, 10_000
 NUM_CLEAN_RUNS, NUM_CLEAN_TOKENS = 200, 20_000
 # Runs that are written side by side: their log-probabilities are kept.
@@ -55,10 +57,12 @@ def begin_or_go_on(*, fresh: bool) -> dict[str, Any]:
     path = common.RESULTS / "audit_faults.json"
     if path.exists() and not fresh:
         document = json.loads(path.read_text())
-        return {key: value for key, value in document.items() if key not in ("benchmark", "provenance")}
+        return {"promised_total_variation": PROMISED} | {
+            key: value for key, value in document.items() if key not in ("benchmark", "provenance")
+        }
     clean = {"num_runs": 0, "num_tokens": NUM_CLEAN_TOKENS, "num_alarms": 0, "highest_log_evidence": 0.0}
     plan = {"alpha": ALPHA, "num_runs": NUM_RUNS, "num_tokens": NUM_TOKENS}
-    return {"plan": plan, "clean": clean, "rows": [], "seconds": 0.0}
+    return {"plan": plan, "promised_total_variation": PROMISED, "clean": clean, "rows": [], "seconds": 0.0}
 
 
 def steps(document: dict[str, Any]) -> list[str]:
