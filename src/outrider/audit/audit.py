@@ -42,7 +42,7 @@ class Replayed(NamedTuple):
 
     setting: Setting
     prompt: str
-    num_tokens: int
+    token_ids: tuple[int, ...]
     differences: list[Difference]
 
 
@@ -93,12 +93,14 @@ def audit(llm: LLM, plan: AuditPlan, interruption: Interruption | None = None) -
     )
     for texts in write_all(llm, plan, interruption):
         findings.written += texts
-    unique = _unique(findings.written)
-    for index, written in enumerate(unique):
-        if interruption.is_asked():
-            break
-        interruption.report(f"choosing again: text {index + 1} of {len(unique)}")
-        _examine(findings, written, _witnesses(llm))
+    unique, witnesses = _unique(findings.written), _witnesses(llm)
+    # All of them before the first is judged: how far rounding goes is not to depend on the order.
+    for act, words in ((_measure_rounding, "computing again"), (_examine, "choosing again")):
+        for index, written in enumerate(unique):
+            if interruption.is_asked():
+                break
+            interruption.report(f"{words}: text {index + 1} of {len(unique)}")
+            act(findings, written, witnesses)
     findings.is_partial = interruption.is_asked()
     _compare(findings)
     return findings
@@ -121,19 +123,23 @@ def _unique(written: Sequence[Written]) -> list[Written]:
     return list(found.values())
 
 
-def _examine(findings: Findings, written: Written, witnesses: Witnesses) -> None:
-    text, target = written.text, witnesses.target
-    prompt, output = text.request.prompt_token_ids, text.token_ids
-    logits = list(target.logits(prompt, output))
+def _measure_rounding(findings: Findings, written: Written, witnesses: Witnesses) -> None:
+    parts = (written.text.request.prompt_token_ids, written.text.token_ids)
+    logits = list(witnesses.target.logits(*parts))
     for tile in BITWISE_TILES if written.exactness == "bitwise" else SEED_TILES:
         assert tile != TILE
-        findings.rounding.see(logits, target.logits(prompt, output, tile=tile))
+        findings.rounding.see(logits, witnesses.target.logits(*parts, tile=tile))
+
+
+def _examine(findings: Findings, written: Written, witnesses: Witnesses) -> None:
+    text = written.text
     if findings.settles(written):
+        logits = witnesses.target.logits(text.request.prompt_token_ids, text.token_ids)
         differences = replay(text, logits, findings.rounding)
-        findings.replayed.append(Replayed(written.setting, written.prompt, len(output), differences))
-    # A text that speculation wrote; with shared noise one of each prompt, since others would be no new evidence.
-    is_new = not findings.is_seeded or written.setting.is_reference
-    if written.setting.temperature > 0 and is_new:
+        findings.replayed.append(Replayed(written.setting, written.prompt, text.token_ids, differences))
+    # Under shared noise one text of each prompt: another would be no new evidence, and the replay has seen them all.
+    is_evidence = written.setting.is_reference if findings.is_seeded else written.num_drafted > 0
+    if written.setting.temperature > 0 and is_evidence:
         findings.num_passed += feed_text(findings.test, text, witnesses, findings.rounding)
 
 
@@ -144,7 +150,9 @@ def _compare(findings: Findings) -> None:
         for written in findings.written
         if written.setting.is_reference
     }
-    wrong = {(each.setting, each.prompt) for each in findings.replayed if any(d.is_fault for d in each.differences)}
+    wrong = {
+        (text.prompt, text.token_ids) for text in findings.replayed if any(each.is_fault for each in text.differences)
+    }
     for written in findings.written:
         reference = references[written.prompt, written.setting.temperature]
         if not findings.settles(written) or written is reference:
@@ -152,7 +160,7 @@ def _compare(findings: Findings) -> None:
         place = _first_difference(written.text, reference.text)
         promised = "bitwise" == written.exactness == reference.exactness
         if place is not None or (promised and written.text.log_probs != reference.text.log_probs):
-            is_fault = promised or (written.setting, written.prompt) in wrong
+            is_fault = promised or (written.prompt, written.text.token_ids) in wrong
             findings.divergences.append(Divergence(written.setting, written.prompt, place, is_fault))
 
 

@@ -25,6 +25,7 @@ Kind = Literal["near-tie", "wrong acceptance", "wrong log-probability", "wrong e
 
 # Single precision: what sums of scaled logits and noise may differ by although all logits are the same.
 LEAST_BOUND = 1e-4
+_PLAIN = SamplingParams(temperature=1.0)
 
 
 class Emitted(NamedTuple):
@@ -115,7 +116,7 @@ def replay(text: Emitted, logits: Iterable[Logits], rounding: Rounding) -> list[
             differences.append(Difference(kind, at, token_id, chosen, size, bound))
         if text.log_probs:
             wanted = sampling.token_log_probs(row, processed, request.params, token_id)
-            differences += _wrong_log_prob(text.log_probs[at], wanted, at, token_id, rounding.bound(request.params))
+            differences += _wrong_log_prob(text, at, wanted, rounding)
         written.append(token_id)
     return differences
 
@@ -129,7 +130,7 @@ def margin(processed: Logits, params: SamplingParams, address: noise.Address, *,
     if params.temperature == 0:
         return float(processed[chosen]) - float(processed[emitted])
     pair = np.array([chosen, emitted])
-    untruncated = dataclasses.replace(params, top_k=0, top_p=1.0, min_p=0.0)
+    untruncated = _untruncated(params)
     values = sampling.log_probs(processed, untruncated)[pair] + noise.gumbel_at(noise.row_key(address), pair)
     lead = float(values[0] - values[1])
     border = float(processed[sampling.kept_token_ids(processed, params)].min())
@@ -152,11 +153,17 @@ def wrong_end(text: Emitted) -> list[Difference]:
     return [Difference("wrong end", at, token_ids[at], None, math.inf, 0.0) for at in dict.fromkeys(places)]
 
 
-def _wrong_log_prob(
-    reported: TokenLogProbs, wanted: TokenLogProbs, at: int, token_id: int, bound: float
-) -> Sequence[Difference]:
-    pairs = [(reported.raw, wanted.raw)]
-    if math.isfinite(wanted.processed):  # else the emitted token is another than the chosen one, which is said already
-        pairs.append((reported.processed, wanted.processed))
-    off = max(abs(one - other) for one, other in pairs)
-    return () if off <= bound else (Difference("wrong log-probability", at, token_id, None, off, bound),)
+def _wrong_log_prob(text: Emitted, at: int, wanted: TokenLogProbs, rounding: Rounding) -> Sequence[Difference]:
+    params, reported = text.request.params, text.log_probs[at]
+    bound = max(rounding.bound(params), rounding.bound(_PLAIN))
+    off = abs(reported.raw - wanted.raw)
+    # What is left after truncation sums to 1, so a token more or less at the border moves all others.
+    may_jump = rounding.largest > 0 and _untruncated(params) != params
+    # A token that could not be drawn is another than the chosen one, which is said already.
+    if math.isfinite(wanted.processed) and not may_jump:
+        off = max(off, abs(reported.processed - wanted.processed))
+    return () if off <= bound else (Difference("wrong log-probability", at, text.token_ids[at], None, off, bound),)
+
+
+def _untruncated(params: SamplingParams) -> SamplingParams:
+    return dataclasses.replace(params, top_k=0, top_p=1.0, min_p=0.0)

@@ -79,7 +79,7 @@ def _doubts(findings: Findings) -> Iterator[str]:
 
 
 def num_replayed(findings: Findings) -> int:
-    return sum(text.num_tokens for text in findings.replayed)
+    return sum(len(text.token_ids) for text in findings.replayed)
 
 
 def num_near_ties(findings: Findings) -> int:
