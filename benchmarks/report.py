@@ -28,6 +28,11 @@ METHOD = (
 )
 HEAD = ["| measured | setting | result | file |", "|---|---|---|---|"]
 
+FAULTS_HEAD = [
+    "| fault | seen in | total variation | found | median tokens | theory | mostly by the bet on |",
+    "|---|---|---|---|---|---|---|",
+]
+
 TARGETS = {
     "bundled": "bundled target",
     "0.44b": "0.44 B target, random weights",
@@ -89,27 +94,34 @@ def render_faults(folder: Path) -> str:
     plan, clean = document["plan"], document["clean"]
     threshold = document["promised_total_variation"]
     promised = [row for row in document["rows"] if row["total_variation"] >= threshold]
-    num_found = sum(row["num_found"] for row in promised)
-    lines = [
-        *configuration({"audit_faults": document})[:-1],
+    share = sum(row["num_found"] for row in promised) / sum(row["num_runs"] for row in promised)
+    alarms = (
         f"- False alarms: **{clean['num_alarms']}** in {clean['num_runs']} runs of {clean['num_tokens']:,} tokens of a "
-        f"sound engine, at alpha {plan['alpha']:g}.",
-        f"- Of the {len(promised)} faults of a total variation of {threshold:g} or more, "
-        f"**{num_found / sum(row['num_runs'] for row in promised):.1%}** of the runs were refuted within "
-        f"{plan['num_tokens']:,} tokens; of each, {min(row['num_found'] for row in promised)} of "
-        f"{plan['num_runs']} at least.",
-        "",
-        "| fault | seen in | total variation | found | median tokens | theory | mostly by the bet on |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(document["rows"], key=lambda row: -row["total_variation"]):
-        tokens = "" if row["median_tokens"] is None else f"{row['median_tokens']:,.0f}"
-        told = " (told what was rejected)" if row["is_told_rejections"] else ""
-        lines.append(
-            f"| {row['fault']} | {row['seen_in']} | {row['total_variation']:.3f} | "
-            f"{row['num_found']} of {row['num_runs']} | {tokens} | {row['theory_tokens']:,.0f} | {row['bet'] or ''}{told} |"
-        )
-    return "\n".join(lines)
+        f"sound engine, at alpha {plan['alpha']:g}."
+    )
+    found = (
+        f"- Of the {len(promised)} faults of a total variation of {threshold:g} or more, **{share:.1%}** of the runs "
+        f"were refuted within {plan['num_tokens']:,} tokens; of each fault {min(row['num_found'] for row in promised)} "
+        f"of {plan['num_runs']} at least."
+    )
+    rows = sorted(document["rows"], key=lambda row: -row["total_variation"])
+    return "\n".join(
+        [*configuration({"audit_faults": document})[:-1], alarms, found, "", *FAULTS_HEAD, *map(fault, rows)]
+    )
+
+
+def fault(row: Mapping[str, Any]) -> str:
+    tokens = "" if row["median_tokens"] is None else f"{row['median_tokens']:,.0f}"
+    cells = (
+        row["fault"],
+        row["seen_in"],
+        f"{row['total_variation']:.3f}",
+        f"{row['num_found']} of {row['num_runs']}",
+        tokens,
+        f"{row['theory_tokens']:,.0f}",
+        f"{row['bet'] or ''}{' (told what was rejected)' if row['is_told_rejections'] else ''}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def configuration(results: Mapping[str, Document]) -> list[str]:

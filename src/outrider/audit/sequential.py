@@ -141,8 +141,8 @@ class SequentialTest:
             model_log_probs: [tokens, vocab], of the target before penalties, temperature and truncation, where these
                 change something.
             num_rejected: [tokens, vocab], how often each token was drafted and rejected before in the same text, from
-                an engine that tells; else it is estimated. Only where drafts had noise of their own: what a drafter said
-                under the target's noise gives away the target's next tokens, and no bet on those is fair.
+                an engine that tells; else it is estimated. Only where drafts had noise of their own: what a drafter
+                said under the target's noise gives away the target's next tokens, and no bet on those is fair.
         """
         done = 0
         while done < len(token_ids):

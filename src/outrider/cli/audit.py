@@ -65,8 +65,7 @@ def audit(
     )  # fmt: skip
     temperatures = _temperatures(temperature)
     batches = _batches(batch)
-    if not 0 < alpha < 1:
-        raise ParameterError(f"--alpha is {alpha}, but must be between 0 and 1")
+    _check_alpha(alpha)
     check_json_target(json)
 
     from outrider.audit.texts import AuditPlan
@@ -75,21 +74,11 @@ def audit(
     from outrider.runtime.base import RuntimeOptions
 
     plan = AuditPlan(
-        prompts=read_prompts(prompts),
-        params=params,
-        temperatures=temperatures,
-        batches=batches,
-        seed=seed,
-        alpha=alpha,
+        prompts=read_prompts(prompts), params=params, temperatures=temperatures, batches=batches, seed=seed, alpha=alpha
     )
-    if seed + len(plan.prompts) > MAX_SEED:
-        raise ParameterError(f"--seed is {seed}, but the seeds of {len(plan.prompts)} prompts follow it: lower it")
-    config = EngineConfig(
-        runtime=runtime,
-        device=device,
-        options=RuntimeOptions(dtype=dtype, num_threads=threads),
-        max_sequences=max(16, *batches),
-    )
+    _check_seed(seed, len(plan.prompts))
+    options = RuntimeOptions(dtype=dtype, num_threads=threads)
+    config = EngineConfig(runtime=runtime, device=device, options=options, max_sequences=max(16, *batches))
     show_audit(lambda: load(models.target, drafts, config), plan, json)
 
 
@@ -115,6 +104,16 @@ def _refuse_idle_options(context: typer.Context) -> None:
     if given:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ParameterError(f"--alpha is {alpha}, but must be between 0 and 1")
+
+
+def _check_seed(seed: int, num_prompts: int) -> None:
+    if seed + num_prompts > MAX_SEED:
+        raise ParameterError(f"--seed is {seed}, but the seeds of {num_prompts} prompts follow it: lower it")
 
 
 def _temperatures(text: str) -> tuple[float, ...]:
