@@ -152,9 +152,9 @@ class SequentialTest:
             self._take(target_log_probs[part], np.asarray(token_ids[part], dtype=np.int64), *others)
             done += num_rows
 
-    def _take(self, target_log_probs: Floats, token_ids: Ids, draft: Any, model: Any, num_rejected: Any) -> None:
+    def _take(self, target_log_probs: Any, token_ids: Ids, draft: Any, model: Any, num_rejected: Any) -> None:
         """Some tokens between two adjustments."""
-        emitted: Floats = target_log_probs[np.arange(len(token_ids)), token_ids]
+        emitted: NDArray[np.floating[Any]] = target_log_probs[np.arange(len(token_ids)), token_ids]
         if impossible := np.flatnonzero(np.isneginf(emitted)).tolist():
             self.num_tokens += impossible[0]
             self._note(np.full(1, math.inf))
