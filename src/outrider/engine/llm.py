@@ -103,7 +103,7 @@ class LLM:
         self.config, self.ledger = loaded.config, loaded.ledger
         self.target, self.tokenizer, self.drafter = loaded.target.runtime, loaded.target.tokenizer, loaded.drafter
         self.verifier = CoupledVerifier()
-        self._requests = RequestMaker(self.target.config, self.tokenizer)
+        self._requests = RequestMaker(self.target.config, self.tokenizer, self.config.max_children)
         self._unread: dict[int, deque[Delta]] = {}
         self._new_costs = loaded.new_costs
         self.engine, self.policy = self._fresh()
@@ -214,8 +214,7 @@ class LLM:
             text=text,
             finish_reason=sequence.finish_reason,
             seed=sequence.request.seed,
-            # Siblings stand between a row and its ancestors, so a branching tree's rows may round differently.
-            exactness="seed" if sequence.stats.num_branching else self.target.exactness,
+            exactness=self.target.row_class.trees if sequence.stats.num_branching else self.target.exactness,
             stats=sequence.stats,
             stream=sequence.request.stream,
             log_probs=tuple(sequence.log_probs),
@@ -237,6 +236,7 @@ class LLM:
             "verification": self.verifier.name,
             "policy": self.policy.name,
             "exactness": self.target.exactness,
+            "row_class": self.target.row_class._asdict(),
             "prefill_chunk": self.config.prefill_chunk,
         }
 

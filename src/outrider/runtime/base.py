@@ -44,6 +44,14 @@ class SequenceRows(NamedTuple):
             depths.append(0 if parent < 0 else depths[parent] + 1)
         return depths
 
+    def branches(self) -> list[list[int]]:
+        """The rows from row 0 down to each row under which none stands: every branch is a chain."""
+        parents = range(-1, len(self.token_ids) - 1) if self.parents is None else self.parents
+        paths: list[list[int]] = []
+        for row, parent in enumerate(parents):
+            paths.append([*(paths[parent] if parent >= 0 else ()), row])
+        return [path for row, path in enumerate(paths) if row not in parents]
+
     def lineage(self) -> NDArray[np.bool_]:
         """[rows, rows], true where a row is the other or descends from it."""
         if self.parents is None:
@@ -65,6 +73,20 @@ class ModelOutput(NamedTuple):
     hidden: NDArray[np.float32] | None = None  # [wanted rows, hidden], where a drafter asked for it
 
 
+class RowClass(NamedTuple):
+    """Which forwards give a row the same bits as plain decoding, as far as the self-test has compared.
+
+    Attributes:
+        max_rows: of a decoding forward, counted as `Runtime.num_padded_rows` does; None: no limit was found.
+        is_prefill_shared: whether prompts of several sequences may be computed together.
+        trees: `bitwise` if a tree's rows are those of its branches, each computed as a chain.
+    """
+
+    max_rows: int | None = None
+    is_prefill_shared: bool = True
+    trees: Exactness = "seed"
+
+
 class MemoryUse(NamedTuple):
     """Bytes a runtime holds."""
 
@@ -77,7 +99,8 @@ class RuntimeOptions:
     """How to compute a model. One field is one option of the CLI.
 
     `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of
-    padding rows; a draft model does without, since its numbers can change only the speed.
+    padding rows, and of attention to each branch of a tree by itself; a draft model does without, since its numbers can
+    change only the speed.
 
     Example:
         >>> from outrider import EngineConfig, RuntimeOptions
@@ -97,7 +120,8 @@ class Runtime(ABC):
         config: what the checkpoint says.
         options: as resolved, nothing left to None.
         min_rows: slots to reserve for a sequence at least, padding rows included.
-        exactness: `bitwise` if the self-test found a row's bits the same in whatever company, else `seed`.
+        exactness: `bitwise` if the self-test found a row's bits the same within a class of forwards, else `seed`.
+        row_class: that class.
         num_blocks: blocks of `BLOCK_SIZE` slots that the cache arrays hold.
     """
 
@@ -106,6 +130,7 @@ class Runtime(ABC):
     options: RuntimeOptions
     min_rows: int
     exactness: Exactness
+    row_class: RowClass = RowClass()
     num_blocks: int
 
     @abstractmethod
@@ -119,6 +144,10 @@ class Runtime(ABC):
     def computed_rows(self, num_rows: Sequence[int]) -> int:
         """How many rows a decoding forward computes for sequences of so many rows: what its cost depends on."""
         return sum(max(rows, self.min_rows) for rows in num_rows)
+
+    def num_padded_rows(self, num_rows: Sequence[int]) -> int:
+        """The most rows that any operation of a forward may compute for sequences of so many rows."""
+        return sum(num_rows) + (self.min_rows - 1) * len(num_rows)
 
     @abstractmethod
     def resize(self, num_blocks: int) -> None:
