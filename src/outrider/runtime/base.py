@@ -29,7 +29,7 @@ class SequenceRows(NamedTuple):
     num_past: int
     blocks: Sequence[int]  # cover num_past + max(rows, runtime.min_rows) slots
     output_rows: Sequence[int]  # the rows whose logits are wanted, ascending
-    parents: Sequence[int] | None = None  # of each row, -1 for row 0; None: each row follows the one before
+    parents: Sequence[int] | None = None  # of each row, -1: only what is past; None: each row follows the one before
 
     @property
     def is_chain(self) -> bool:
