@@ -197,18 +197,20 @@ def guesses(logits: NDArray[np.float32], params: SamplingParams, row: noise.Addr
     _likeliest(logits)  # raises if they cannot be trusted
     num_places = max(count, 2)
     if params.temperature == 0:
-        lowest = _kth_largest(logits, num_places) if num_places < len(logits) else -np.inf
-        token_ids = np.flatnonzero(logits >= lowest)
-        values = logits[token_ids].astype(np.float64)
+        token_ids, values = np.arange(len(logits)), logits
     elif _is_truncated(params):
         token_ids, values = _kept_values(noise.row_key(row), logits, params)
     else:
         token_ids, values = noise.largest(noise.row_key(row), logits, params.temperature, num_places)
+    if num_places < len(values):
+        best = np.flatnonzero(values >= _kth_largest(values, num_places))
+        token_ids, values = token_ids[best], values[best]
     order = np.argsort(-values, kind="stable")[:num_places]  # equal ones by id
-    order = order[values[order] > -np.inf]
-    behind = values[order[0]] - values[order]
-    scores = [_score(float(behind[1])) if len(behind) > 1 else _MAX_SCORE, *(-_score(gap) for gap in behind[1:].tolist())]
-    return [Guess(*pair) for pair in zip(token_ids[order].tolist(), scores, strict=True)][:count]
+    token_ids, values = token_ids[order], values[order].astype(np.float64)
+    token_ids, values = token_ids[values > -np.inf], values[values > -np.inf]
+    behind = (values[0] - values).tolist()
+    scores = [_score(behind[1]) if len(behind) > 1 else _MAX_SCORE, *(-_score(gap) for gap in behind[1:])]
+    return [Guess(*pair) for pair in zip(token_ids.tolist(), scores, strict=True)][:count]
 
 
 def token_log_probs(

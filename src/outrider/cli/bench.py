@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from outrider.cli.options import Level
 from outrider.cli.output import check_json_target
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError, UsageError
@@ -49,6 +50,9 @@ def bench(
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 160,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the noise, and of the order.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None,
+    exactness: Annotated[
+        Level | None, typer.Option(help="bitwise: or refuse; seed: spare its price. [bitwise where it is found]")
+    ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a page with plots.")] = None,
 ) -> None:
@@ -78,7 +82,7 @@ def bench(
         max_tokens=max_tokens,
         seed=seed,
     )
-    show_bench(*models, plan, Outputs(json=json, html=html, num_threads=threads))
+    show_bench(*models, plan, Outputs(json=json, html=html, num_threads=threads, exactness=exactness))
 
 
 @app.command("make-pair")

@@ -21,6 +21,7 @@ from outrider.bench.report import check_report, write_report
 from outrider.bench.results import ALL, document_of, num_faults
 from outrider.cli import FAILED, INTERRUPTED
 from outrider.cli.interrupt import noted_interrupt
+from outrider.cli.options import Level
 from outrider.cli.output import STDOUT, printable, tolerate_characters
 from outrider.demo import BundledPair
 from outrider.engine.config import EngineConfig
@@ -35,11 +36,12 @@ MIN_SEQUENCES = 16  # what is not timed is written together
 
 
 class Outputs(NamedTuple):
-    """Where results go, and how many threads compute them."""
+    """Where results go, how many threads compute them, and what they must promise."""
 
     json: str | None
     html: Path | None
     num_threads: int | None
+    exactness: Level | None = None
 
 
 def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, outputs: Outputs) -> None:
@@ -60,6 +62,7 @@ def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, ou
             max_sequences=max(MIN_SEQUENCES, *plan.concurrencies),
             max_prefix_tokens=0,  # or a prompt that was seen before would look free
             options=RuntimeOptions(num_threads=outputs.num_threads),
+            exactness=outputs.exactness,
         )
         llm = LLM(target, draft=drafts, config=config)
         models = {"target": _identity(target), "drafts": list(map(_identity, drafts))}

@@ -41,9 +41,9 @@ class BestFirst:
     """A tree of the likeliest nodes: of all that are known, as many as the budget allows.
 
     A node's survival never exceeds its parent's, so that the likeliest nodes always are a tree, and no other tree of
-    their number is expected to earn more (Chen et al. 2024, "Sequoia", for trees that are fixed beforehand). A node that
-    is not among the likeliest now will never be, whatever is found elsewhere: so the nodes of one depth, all that are
-    among them, can be gone on from together, in one draft step.
+    their number is expected to earn more (Chen et al. 2024, "Sequoia", for trees that are fixed beforehand). A node
+    that is not among the likeliest now will never be, whatever is found elsewhere: so one draft step can go on from all
+    nodes of one depth that are among them.
 
     Args:
         budget: limits, and what guesses are worth; one that does not tell scores apart gets the usual curve.
@@ -91,9 +91,7 @@ class BestFirst:
     def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
         """The likeliest nodes that pay for their rows, in the order found; the likeliest of all always does."""
         nodes = self._likeliest()
-        nodes = sorted(
-            node for node in nodes if node == nodes[0] or self._survivals[node] >= self.worth.node_price
-        )
+        nodes = sorted(node for node in nodes if node == nodes[0] or self._survivals[node] >= self.worth.node_price)
         place = {ROOT: ROOT} | {node: index for index, node in enumerate(nodes)}
         tokens = tuple(self.known.tokens[node] for node in nodes)
         parents = tuple(place[self.known.parents[node]] for node in nodes)

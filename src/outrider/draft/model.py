@@ -171,11 +171,14 @@ class _Tree(_Growing):
 
     def grow(self, logits: NDArray[np.float32]) -> None:
         """Add the best guesses after each node that was computed."""
-        params, grown = self.sequence.request.params, []
+        params = self.sequence.request.params
+        grown: list[tuple[int, list[sampling.Guess]]] = []
         for node, row in zip(self._frontier, logits, strict=True):
             path = self._growth.known.tokens_to(node)
             processed = self.process(row, path)
-            grown.append((node, sampling.guesses(processed, params, self.noise_row(len(path)), self.budget.max_children)))
+            grown.append(
+                (node, sampling.guesses(processed, params, self.noise_row(len(path)), self.budget.max_children))
+            )
         self._growth.add(grown)
         self._frontier = sorted(self._growth.frontier())
 
@@ -186,8 +189,8 @@ class _Tree(_Growing):
 class ModelDrafter(Drafter):
     """Drafts with a model of the target's vocabulary, for all sequences of a step together.
 
-    Chains, or trees where a budget allows more than one child: a node's children are the draft model's best tokens under
-    the noise of their position, and the tree is of the nodes that are likeliest to be accepted.
+    Chains, or trees where a budget allows more than one child: a node's children are the draft model's best tokens
+    under the noise of their position, and the tree is of the nodes that are likeliest to be accepted.
 
     When its cache is full, it forgets the sequences that it was not asked about, longest unused first; one that still
     finds no room gets no draft.

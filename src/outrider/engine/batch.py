@@ -41,7 +41,7 @@ def kept_rows(item: ScheduledSequence, path: tuple[int, ...]) -> tuple[int, ...]
 
 
 def compute(target: Runtime, kind: Literal["prefill", "decode"], batch: list[SequenceRows]) -> ModelOutput:
-    """One forward, or as many as it takes for each to stay in the class in which rows have the bits of plain decoding."""
+    """One forward, or as many as it takes for each to stay in the class where rows have the bits of plain decoding."""
     tiles = _tiles(target, kind, batch)
     if len(tiles) == 1:
         return target.forward(batch)

@@ -57,7 +57,12 @@ class Engine:
 
     def __init__(self, parts: Parts, config: EngineConfig) -> None:
         self.parts = parts
-        self.guard = Guard(parts.target.config.vocab_size, parts.clock, config.draft_deadline)
+        self.guard = Guard(
+            parts.target.config.vocab_size,
+            parts.clock,
+            config.draft_deadline,
+            is_chains_only=config.exactness == "bitwise" and parts.target.row_class.trees != "bitwise",
+        )
         self.drafter = self.guard.around(parts.drafter)
         self.pool = BlockPool(config.max_cache_tokens // BLOCK_SIZE, parts.target.resize)
         self.books = CacheBooks(

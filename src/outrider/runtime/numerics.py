@@ -2,9 +2,9 @@
 
 Asked the first time that a checkpoint meets a machine, through `forward` alone, and remembered. Knows no runtime in
 particular. Every probe computes rows that plain decoding computed before, in another company, and measures how far
-they moved. Rounding moves them a little, and then it matters in which company: forwards of so many rows at most, prompts
-alone, chains but not trees. The engine keeps to the class that did not move, and if that is large enough for a text with
-its deepest draft, the runtime is `bitwise`; else it is `seed`. What moves by more than rounding is not the model.
+they moved. Rounding moves them a little, and then it matters in which company: forwards of so many rows at most,
+prompts alone, chains but not trees. The engine keeps to the class that did not move. If that is large enough for a text
+with its deepest draft, the runtime is `bitwise`; else it is `seed`. What moves by more than rounding is not the model.
 """
 
 from __future__ import annotations
@@ -123,19 +123,20 @@ def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: f
     limit = min((finding.num_rows for finding in moved if finding.kind == "decode"), default=None)
     max_rows = None
     if limit is not None:
-        max_rows = max((each.num_rows for each in findings if each.kind == "decode" and each.num_rows < limit), default=0)
+        max_rows = max(
+            (each.num_rows for each in findings if each.kind == "decode" and each.num_rows < limit), default=0
+        )
     reason = ""
     if not runtime.options.bitwise:
         reason = "it was not asked for"
     elif max_rows is not None and max_rows < num_least:
         first = next(finding for finding in moved if finding.num_rows == limit)
         reason = f"{first.what} differ by {first.difference:.2g} of the logits' spread"
-    row_class = RowClass() if reason else RowClass(
-        max_rows,
-        not any(finding.kind == "prefill" for finding in moved),
-        # a tree's branches make more rows of it, so that no limit must be near
-        "seed" if limit is not None or any(finding.kind == "tree" for finding in moved) else "bitwise",
-    )
+    trees = [finding.difference for finding in findings if finding.kind == "tree"]
+    # A tree's branches make more rows of it, so that no limit may be near.
+    are_bitwise = limit is None and trees and not any(trees)
+    is_shared = not any(finding.kind == "prefill" for finding in moved)
+    row_class = RowClass() if reason else RowClass(max_rows, is_shared, "bitwise" if are_bitwise else "seed")
     largest = max(finding.difference for finding in findings)
     return SelfTest("seed" if reason else "bitwise", largest, reference_difference, row_class, reason)
 
@@ -216,7 +217,9 @@ class _Text:
         """Prompts of several sequences in one call; then each alone, which is how the texts go on."""
         alone = self.prefill(0)
         together = self.prefill(*range(NUM_COPIES))
-        yield Finding("prompts side by side against alone", _difference(together, alone.repeat(NUM_COPIES, 0)), "prefill")
+        yield Finding(
+            "prompts side by side against alone", _difference(together, alone.repeat(NUM_COPIES, 0)), "prefill"
+        )
         for copy in range(NUM_COPIES):
             self.prefill(copy)
 
@@ -244,9 +247,7 @@ class _Text:
         branch = tree.branches()[-1]
         self.runtime.move(self.tables[0], [(start + row, start + place) for place, row in enumerate(branch)])
         last = [self.rows(start, start + 1, copy) for copy in (0, 1)]
-        kept, wanted = (
-            self.compute([rows._replace(num_past=start + len(branch), output_rows=[0])]) for rows in last
-        )
+        kept, wanted = (self.compute([rows._replace(num_past=start + len(branch), output_rows=[0])]) for rows in last)
         yield Finding("a row after a branch that was kept", _difference(kept, wanted), "tree")
 
     def _chain(self, nodes: Sequence[int], branch: Sequence[int]) -> SequenceRows:
@@ -276,6 +277,6 @@ def _refuse_beyond_rounding(runtime: Runtime, finding: Finding) -> None:
 def _recall(name: str) -> SelfTest | None:
     found: Any = recall(name)
     try:
-        return SelfTest(**{**found, "row_class": RowClass(**found["row_class"])})
+        return SelfTest(**found)._replace(row_class=RowClass(**found["row_class"]))
     except (TypeError, KeyError):
         return None

@@ -14,7 +14,6 @@ from typing import Any
 
 from outrider.runtime.base import Runtime
 
-
 # By these, libraries are kept from instruction sets that the processor has: other kernels run, which round otherwise.
 ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 

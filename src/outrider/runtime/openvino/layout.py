@@ -38,6 +38,9 @@ RUNGS = (2, 5, 9, 13, 17, 25, 33, 49, 65)
 PATIENCE = 3
 MAX_FILLING = 16
 
+# Lent to branches of trees; a batch that needs more is computed in parts, a single tree never does.
+MAX_BRANCH_BLOCKS = 256
+
 # Any token does in a filling row: nobody reads its logits.
 FILLING_TOKEN = 0
 

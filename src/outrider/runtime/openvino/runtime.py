@@ -22,7 +22,15 @@ from outrider.model.weights import Weights
 from outrider.request import Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
 from outrider.runtime.openvino.graph import Graph, build_graph, cache_input_names
-from outrider.runtime.openvino.layout import Branching, Ladder, RowLayout, fill, lay_out, num_branch_blocks
+from outrider.runtime.openvino.layout import (
+    MAX_BRANCH_BLOCKS,
+    Branching,
+    Ladder,
+    RowLayout,
+    fill,
+    lay_out,
+    num_branch_blocks,
+)
 from outrider.runtime.remembered import isa_limits
 from outrider.runtime.rope import inverse_frequencies
 
@@ -35,10 +43,8 @@ MIN_BITWISE_ROWS = 2
 MIN_TARGET_ROWS, MIN_DRAFT_ROWS = 5, 2
 
 NUM_FILLING_BLOCKS = 1
-# Lent to branches of trees; a batch that needs more is computed in parts, a single tree never does.
-MAX_BRANCH_BLOCKS = 256
 
-# As the libraries' limit names them; they have no products of bfloat16 numbers, though OpenVINO offers these all the same.
+# As the libraries' limit names them; they have no products of bfloat16 numbers, though OpenVINO offers these anyway.
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 # numpy has no bfloat16: the cache's bits are seen as uint16, which is all that copying them needs.
