@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -21,6 +22,8 @@ PROMPTS = [[1], [2, 3], list(range(16)), list(range(17)), [5, 6] * 20, [index % 
 def make_drafter(name: str, target: FakeRuntime):
     if name == "good model":
         return ModelDrafter(FakeRuntime(min_rows=1), 1000, VOCAB_SIZE)
+    if name.endswith("model in trees"):
+        return ModelDrafter(FakeRuntime(salt=5 * name.startswith("bad"), min_rows=1), 1000, VOCAB_SIZE)
     if name == "bad model":
         return ModelDrafter(FakeRuntime(salt=5, min_rows=1), 1000, VOCAB_SIZE)
     if name == "trees":
@@ -29,7 +32,9 @@ def make_drafter(name: str, target: FakeRuntime):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
-@pytest.mark.parametrize("name", ["none", "suffix", "good model", "bad model", "trees"])
+@pytest.mark.parametrize(
+    "name", ["none", "suffix", "good model", "bad model", "trees", "good model in trees", "bad model in trees"]
+)
 @pytest.mark.parametrize("depth", [0, 1, 3, 8])
 def test_the_text_is_plain_decodings_text(name, depth, temperature):
     target = FakeRuntime()
@@ -37,7 +42,10 @@ def test_the_text_is_plain_decodings_text(name, depth, temperature):
         request(index, prompt, depth=depth, seed=index, temperature=temperature, max_tokens=40)
         for index, prompt in enumerate(PROMPTS)
     ]
+    if name.endswith("in trees"):
+        requests = [dataclasses.replace(each, max_children=3) for each in requests]
     together = run(make_engine(target, make_drafter(name, target)), requests)
+    assert any(each.stats.num_branching for each in together) == (name.endswith("trees") and depth > 1)
     for sequence, request_ in zip(together, requests, strict=True):
         assert sequence.output_token_ids == plain_text(target, request_)
         assert sequence.finish_reason == "length"

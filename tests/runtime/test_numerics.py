@@ -128,8 +128,7 @@ class TestProbe:
         ("fault", "row_class"),
         [
             ("trees round", RowClass(None, True, "seed")),
-            # 100 rows of 16 sequences, each with one row of padding
-            ("many rows round", RowClass(116, False, "seed")),
+            ("many rows round", RowClass(100, False, "seed")),
             ("prompts round together", RowClass(None, False, "bitwise")),
         ],
     )
@@ -209,7 +208,7 @@ class TestMemory:
     def test_the_class_is_recalled_too(self):
         for _ in range(2):
             runtime = HashingRuntime(fault="many rows round")
-            assert check_numerics(runtime, "abc").row_class == runtime.row_class == RowClass(116, False, "seed")
+            assert check_numerics(runtime, "abc").row_class == runtime.row_class == RowClass(100, False, "seed")
 
     def test_a_reference_that_comes_later_is_asked_once(self):
         check_numerics(HashingRuntime(), "abc")

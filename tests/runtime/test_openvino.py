@@ -257,7 +257,10 @@ class TestTrees:
         tables = [[block] for block in range(4)]
         for blocks in tables:
             any_dtype.forward([rows(0, 20, blocks)])
-        batch = [SequenceRows(self.TOKENS, 20, blocks, range(7), self.PARENTS) for blocks in tables]
+        texts = [[(token + 9 * block) % 211 for token in self.TOKENS] for block in range(4)]
+        batch = [
+            SequenceRows(tokens, 20, blocks, range(7), self.PARENTS) for tokens, blocks in zip(texts, tables, strict=True)
+        ]
         wanted = any_dtype.forward(batch).logits.copy()
         monkeypatch.setattr("outrider.runtime.openvino.runtime.MAX_BRANCH_BLOCKS", 7)
         np.testing.assert_array_equal(any_dtype.forward(batch).logits, wanted)

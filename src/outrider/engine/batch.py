@@ -45,7 +45,8 @@ def compute(target: Runtime, kind: Literal["prefill", "decode"], batch: list[Seq
     tiles = _tiles(target, kind, batch)
     if len(tiles) == 1:
         return target.forward(batch)
-    return ModelOutput(np.concatenate([target.forward(tile).logits for tile in tiles]))
+    # copies: a forward takes back what the one before returned
+    return ModelOutput(np.concatenate([target.forward(tile).logits.copy() for tile in tiles]))
 
 
 def _tiles(target: Runtime, kind: Literal["prefill", "decode"], batch: list[SequenceRows]) -> list[list[SequenceRows]]:

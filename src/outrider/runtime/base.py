@@ -77,7 +77,8 @@ class RowClass(NamedTuple):
     """Which forwards give a row the same bits as plain decoding, as far as the self-test has compared.
 
     Attributes:
-        max_rows: of a decoding forward, counted as `Runtime.num_padded_rows` does; None: no limit was found.
+        max_rows: that any operation of a decoding forward may have, as `Runtime.num_padded_rows` counts them, unless
+            there is only one sequence; None: no limit was found.
         is_prefill_shared: whether prompts of several sequences may be computed together.
         trees: `bitwise` if a tree's rows are those of its branches, each computed as a chain.
     """

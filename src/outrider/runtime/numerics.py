@@ -70,7 +70,7 @@ class SelfTest(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """How far rows moved in one forward, of so many rows if it was one of decoding."""
+    """How far rows moved in one forward; of decoding, how many rows every operation had at least."""
 
     what: str
     difference: float
@@ -119,7 +119,6 @@ def run_self_test(runtime: Runtime, reference: Reference | None = None) -> SelfT
 def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: float | None) -> SelfTest:
     """The largest class of forwards in which nothing moved, and whether it is large enough."""
     moved = [finding for finding in findings if finding.difference]
-    num_least = runtime.num_padded_rows([max(WIDTHS)])
     limit = min((finding.num_rows for finding in moved if finding.kind == "decode"), default=None)
     max_rows = None
     if limit is not None:
@@ -129,7 +128,7 @@ def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: f
     reason = ""
     if not runtime.options.bitwise:
         reason = "it was not asked for"
-    elif max_rows is not None and max_rows < num_least:
+    elif max_rows is not None and max_rows < max(WIDTHS):
         first = next(finding for finding in moved if finding.num_rows == limit)
         reason = f"{first.what} differ by {first.difference:.2g} of the logits' spread"
     trees = [finding.difference for finding in findings if finding.kind == "tree"]
@@ -211,7 +210,7 @@ class _Text:
         for width in (width for width in WIDTHS if width <= len(plain)):
             difference = _difference(self.forward((start, start + width, 0)), plain[:width])
             what = f"{width} rows in one call against one by one"
-            yield Finding(what, difference, "decode", self.runtime.num_padded_rows([width]))
+            yield Finding(what, difference, "decode", width)
 
     def prefill_together(self) -> Iterator[Finding]:
         """Prompts of several sequences in one call; then each alone, which is how the texts go on."""
@@ -231,7 +230,7 @@ class _Text:
             found = self.forward(*((start, start + width, copy) for copy, width in enumerate(widths)))
             difference = _difference(found, np.concatenate([plain[:width] for width in widths]))
             what = f"{sum(widths)} rows of {len(widths)} sequences in one call against one by one"
-            yield Finding(what, difference, "decode", self.runtime.num_padded_rows(widths))
+            yield Finding(what, difference, "decode", sum(widths))
 
     def decode_trees(self) -> Iterator[Finding]:
         """A tree, if the text is long enough, against each of its branches; the prompt is in two copies already."""

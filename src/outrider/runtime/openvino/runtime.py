@@ -97,7 +97,8 @@ class OpenVinoRuntime(Runtime):
         num_lent = num_branch_blocks(batch) if self.options.bitwise else 0
         if num_lent > MAX_BRANCH_BLOCKS and len(batch) > 1:
             half = len(batch) // 2
-            return ModelOutput(np.concatenate([self.forward(part).logits for part in (batch[:half], batch[half:])]))
+            parts = [self.forward(part).logits.copy() for part in (batch[:half], batch[half:])]
+            return ModelOutput(np.concatenate(parts))
         layout, branching = self._lay_out(batch, num_lent)
         self._check(batch, layout)
         num_outputs = len(layout.output_rows)
