@@ -45,9 +45,7 @@ def main() -> None:
     began = provenance()
     texts = [prompt.text for prompt in read_prompts()][: arguments.prompts]
     with machine_to_ourselves():
-        rows = [
-            price(setting, temperature, texts, arguments) for setting in SETTINGS for temperature in (0.0, 1.0)
-        ]
+        rows = [price(setting, temperature, texts, arguments) for setting in SETTINGS for temperature in (0.0, 1.0)]
         engine = load("bitwise", SETTINGS[0], arguments.dtype).describe()
     save("exactness_price", began, {"max_tokens": arguments.max_tokens, "rows": rows, "engine": engine})
 
@@ -76,9 +74,7 @@ def price(setting: Setting, temperature: float, texts: list[str], arguments: arg
                 run = run_group(llms[level], group, setting.depth)
                 if round_index >= 0:
                     runs[level][group.name].append(run)
-    ratios = [
-        _seconds_per_step(runs["bitwise"][name]) / _seconds_per_step(runs["seed"][name]) for name in runs["seed"]
-    ]
+    ratios = [_seconds_per_step(runs["bitwise"][name]) / _seconds_per_step(runs["seed"][name]) for name in runs["seed"]]
     num_parted = sum(runs["bitwise"][name][0].token_ids != runs["seed"][name][0].token_ids for name in runs["seed"])
     interval = median_interval(ratios)
     milliseconds = {

@@ -42,12 +42,16 @@ def main() -> None:
             for num_children, llm in llms.items():
                 generations = llm.generate(prompts, params, depth=num_nodes)
                 if [each.token_ids for each in generations] != plain:
-                    raise SystemExit(f"{num_children} children and {num_nodes} nodes changed a text: no count is worth it")
+                    raise SystemExit(
+                        f"{num_children} children and {num_nodes} nodes changed a text: no count is worth it"
+                    )
                 chains = chains or generations
                 rows.append({"temperature": temperature, "num_nodes": num_nodes, "max_children": num_children})
                 rows[-1] |= counts_of(generations, chains)
                 say(rows[-1])
-    save("trees", began, {"max_tokens": MAX_TOKENS, "prompts": len(prompts), "rows": rows, "engine": llms[2].describe()})
+    save(
+        "trees", began, {"max_tokens": MAX_TOKENS, "prompts": len(prompts), "rows": rows, "engine": llms[2].describe()}
+    )
 
 
 def counts_of(generations: Sequence[Generation], chains: Sequence[Generation]) -> dict[str, Any]:

@@ -61,7 +61,10 @@ def setting(request, tmp_path_factory):
     alone = load(max_prefix_tokens=0)
     plain = {
         temperature: what_is_promised(
-            [alone.generate([prompt], each, depth=0)[0] for prompt, each in zip(PROMPTS, params(temperature), strict=True)]
+            [
+                alone.generate([prompt], each, depth=0)[0]
+                for prompt, each in zip(PROMPTS, params(temperature), strict=True)
+            ]
         )
         for temperature in (0.0, 1.0)
     }

@@ -227,44 +227,6 @@ class TestTrees:
             np.delete(found, 5, axis=0), in_chunks(any_dtype, NUM_TOKENS)[[*range(5), 30, 31, 32]]
         )
 
-    @pytest.mark.parametrize("num_past", [1, 30, 32, 61])
-    def test_each_branch_has_the_bits_of_its_chain_and_so_does_what_follows_it(self, any_dtype, num_past):
-        generator = np.random.default_rng(num_past)
-        parents = [-1, *(int(generator.integers(row)) for row in range(1, 14))]
-        tokens = generator.integers(0, 211, 14).tolist()
-        tables = ([1, 2, 3], [4, 5, 6], [7, 8, 9])
-        for blocks in tables:
-            any_dtype.forward([rows(0, num_past, blocks, output_rows=[])])
-        tree = SequenceRows(tokens, num_past, tables[0], range(14), parents)
-        other = rows(num_past, num_past + 3, tables[1])
-        found = any_dtype.forward([other, tree]).logits[3:].copy()
-        for branch in tree.branches():
-            chain = SequenceRows([tokens[row] for row in branch], num_past, tables[2], range(len(branch)))
-            np.testing.assert_array_equal(found[branch], any_dtype.forward([chain]).logits)
-        any_dtype.move(tables[0], [(num_past + row, num_past + place) for place, row in enumerate(branch)])
-        after = [SequenceRows([7], num_past + len(branch), blocks, [0]) for blocks in (tables[0], tables[2])]
-        np.testing.assert_array_equal(*(any_dtype.forward([each]).logits.copy() for each in after))
-
-    def test_a_tree_that_stands_beside_a_chain_leaves_its_bits(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
-        for blocks in ([1, 2], [3, 4]):
-            any_dtype.forward([rows(0, 30, blocks)])
-        found = any_dtype.forward([rows(30, 33, [3, 4]), self.tree([1, 2], [])]).logits
-        np.testing.assert_array_equal(found, whole[30:33])
-        np.testing.assert_array_equal(any_dtype.forward([rows(33, 36, [3, 4])]).logits, whole[33:36])
-
-    def test_more_branches_than_there_are_blocks_for_are_computed_in_parts(self, any_dtype, monkeypatch):
-        tables = [[block] for block in range(4)]
-        for blocks in tables:
-            any_dtype.forward([rows(0, 20, blocks)])
-        texts = [[(token + 9 * block) % 211 for token in self.TOKENS] for block in range(4)]
-        batch = [
-            SequenceRows(tokens, 20, blocks, range(7), self.PARENTS) for tokens, blocks in zip(texts, tables, strict=True)
-        ]
-        wanted = any_dtype.forward(batch).logits.copy()
-        monkeypatch.setattr("outrider.runtime.openvino.runtime.MAX_BRANCH_BLOCKS", 7)
-        np.testing.assert_array_equal(any_dtype.forward(batch).logits, wanted)
-
     def test_a_tree_with_one_branch_is_a_chain_to_the_bit(self, any_dtype):
         chain = any_dtype.forward([rows(0, 9)]).logits.copy()
         np.testing.assert_array_equal(any_dtype.forward([rows(0, 9, parents=range(-1, 8))]).logits, chain)

@@ -129,23 +129,6 @@ def test_each_path_of_a_tree_is_computed_as_if_alone(runtime):
         np.testing.assert_allclose(tree[path], alone, atol=tolerance(runtime))
 
 
-@pytest.mark.parametrize("num_past", [1, 45, 505])
-def test_each_branch_of_a_tree_has_the_bits_of_its_chain_and_so_does_what_follows_it(runtime, num_past):
-    generator = np.random.default_rng(num_past)
-    parents = [-1, *(int(generator.integers(row)) for row in range(1, 14))]
-    tokens = generator.integers(3, 200, 14).tolist()
-    prefill(runtime, num_past)
-    tree = forward(runtime, tokens, num_past, parents=parents).copy()
-    branches = SequenceRows(tokens, num_past, BLOCKS, (), parents).branches()
-    branch = branches[-1]
-    runtime.move(BLOCKS, [(num_past + row, num_past + place) for place, row in enumerate(branch)])
-    after = forward(runtime, [7], num_past + len(branch)).copy()
-    for branch in branches:
-        chain = forward(runtime, [tokens[row] for row in branch], num_past)
-        np.testing.assert_array_equal(tree[branch], chain)
-    np.testing.assert_array_equal(after, forward(runtime, [7], num_past + len(branch)))
-
-
 def test_a_chain_is_a_tree_with_one_branch(runtime):
     prefill(runtime, 45)
     chain = forward(runtime, TEXT[45:50], 45).copy()
