@@ -200,3 +200,16 @@ def test_seconds_are_told_apart_by_stage_on_an_injected_clock():
     (sequence,) = run(engine, [request(0, [1] * 17, max_tokens=5)])
     assert sequence.stats.seconds == {"prefill": 2.0, "draft": 0.0, "target": 10.0, "sample": 0.0, "other": 0.0}
     assert sequence.stats.decode_tokens_per_second == 0.5
+
+
+def test_trees_go_on_after_preemption_with_the_same_text():
+    target = FakeRuntime(order=60)
+    drafter = ModelDrafter(FakeRuntime(order=60, min_rows=1), 1000, VOCAB_SIZE)
+    requests = [
+        dataclasses.replace(request(index, [index] * 20, depth=9, temperature=1.0, max_tokens=90), max_children=3)
+        for index in range(6)
+    ]
+    sequences = run(make_engine(target, drafter, max_cache_tokens=32 * 9), requests)
+    assert [each.output_token_ids for each in sequences] == [plain_text(target, each) for each in requests]
+    assert any(each.num_preempted and each.stats.num_branching for each in sequences)
+    assert not any(each.draft_fault for each in sequences)
