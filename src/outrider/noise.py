@@ -108,6 +108,15 @@ def argmax_and_lead(key: int, logits: NDArray[np.float32], temperature: float) -
     return int(token_ids[best]), lead(values, best)
 
 
+def largest(
+    key: int, logits: NDArray[np.float32], temperature: float, num_places: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids, ascending, among which the winners of so many places are, and their values."""
+    if len(logits) <= _WHOLE_ROW_SIZE:
+        return np.arange(len(logits)), _whole_values(key, logits, temperature)
+    return _contenders(key, logits, temperature, num_places)
+
+
 def lead(values: NDArray[np.floating[Any]], best: int) -> float:
     """How far the value at `best`, the largest, is above all others; infinite where there are none."""
     others = [part.max() for part in (values[:best], values[best + 1 :]) if len(part)]

@@ -146,6 +146,7 @@ class DraftBudget(NamedTuple):
         worth: when to stop before the limits; by default never.
         gain: tokens that drafting with this budget is expected to earn, its price already taken off.
         members: a cascade's budgets for its members, in its order; empty for any other drafter.
+        max_children: guesses that may follow one token, for a drafter that can make trees; 1 asks for a chain.
     """
 
     max_depth: int
@@ -153,6 +154,7 @@ class DraftBudget(NamedTuple):
     worth: Worth = Worth()
     gain: float = 0.0
     members: tuple[DraftBudget, ...] = ()
+    max_children: int = 1
 
     @property
     def limit(self) -> int:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from outrider import noise
-from outrider.draft.model import ModelDrafter, _DrawnChain, _Memory
+from outrider.draft.making import DrawnChain, Memory
+from outrider.draft.model import ModelDrafter
 from outrider.sampling import History, choose, log_probs
 from outrider.sequence import Sequence
 from tests.draft.drafting import budget, start
@@ -64,10 +65,10 @@ def test_tokens_are_drawn_as_often_as_recorded_and_not_by_the_targets_noise():
     for seed in range(4000):
         logits = drafter.runtime.logits(text)
         request_ = dataclasses.replace(start(0, text, temperature=1.0).request, seed=seed)
-        chain = _DrawnChain(
-            Sequence.start(request_), budget(1), 1, _Memory(drafter.pool, request_), vocab_size=VOCAB_SIZE
+        chain = DrawnChain(
+            Sequence.start(request_), budget(1), 1, Memory(drafter.pool, request_), vocab_size=VOCAB_SIZE
         )
-        chain.grow(logits)
+        chain.grow(logits[np.newaxis])
         counts[chain.guesses[0]] += 1
         num_same += chain.guesses[0] == choose(logits, request_.params, noise.Address(seed, 0, len(text)))
     (probabilities,) = chain.probabilities

@@ -58,6 +58,7 @@ class FakeRuntime(Runtime):
         self.slots = np.zeros(0, dtype=np.int64)
         self.batches: list[list[SequenceRows]] = []
         self.pool: BlockPool | None = None
+        self.returned = np.zeros((0, VOCAB_SIZE), np.float32)
 
     @property
     def num_rows(self) -> int:
@@ -68,10 +69,11 @@ class FakeRuntime(Runtime):
         self.batches.append(list(batch))
         if self.pool:
             self.slots.reshape(-1, BLOCK_SIZE)[self.pool._free] = UNWRITTEN
-        assert all(rows.num_past + len(rows.token_ids) <= self.config.max_context for rows in batch)
+        assert all(rows.num_past + max(rows.depths()) < self.config.max_context for rows in batch)
         logits = [row for rows in batch for row in self._sequence(rows)]
-        num_computed = self.computed_rows([len(rows.token_ids) for rows in batch])
-        return ModelOutput(np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32), num_computed)
+        self.returned.fill(np.nan)  # what the last forward returned was valid until now
+        self.returned = np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32)
+        return ModelOutput(self.returned, self.computed_rows([len(rows.token_ids) for rows in batch]))
 
     def _sequence(self, rows: SequenceRows) -> list[np.ndarray]:
         num_slots = rows.num_past + max(len(rows.token_ids), self.min_rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from outrider.cli.options import VERIFY_HELP, Verify
+from outrider.cli.options import VERIFY_HELP, Level, Verify
 from outrider.cli.output import check_json_target
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError, UsageError
@@ -51,6 +51,9 @@ def bench(
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 160,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the noise, and of the order.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None,
+    exactness: Annotated[
+        Level | None, typer.Option(help="bitwise: or refuse; seed: spare its price. [bitwise where it is found]")
+    ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a page with plots.")] = None,
 ) -> None:
@@ -80,7 +83,7 @@ def bench(
         max_tokens=max_tokens,
         seed=seed,
     )
-    show_bench(*models, plan, Run(json=json, html=html, num_threads=threads, verify=verify))
+    show_bench(*models, plan, Run(json=json, html=html, num_threads=threads, verify=verify, exactness=exactness))
 
 
 @app.command("make-pair")

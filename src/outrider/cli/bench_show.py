@@ -21,6 +21,7 @@ from outrider.bench.report import check_report, write_report
 from outrider.bench.results import ALL, document_of, num_faults
 from outrider.cli import FAILED, INTERRUPTED
 from outrider.cli.interrupt import noted_interrupt
+from outrider.cli.options import Level
 from outrider.cli.output import STDOUT, printable, tolerate_characters
 from outrider.demo import BundledPair
 from outrider.engine.config import EngineConfig, VerifyName
@@ -35,12 +36,13 @@ MIN_SEQUENCES = 16  # what is not timed is written together
 
 
 class Run(NamedTuple):
-    """Where results go, how many threads compute them, and how drafts are verified."""
+    """Where results go, how many threads compute them, how drafts are verified, and what results must promise."""
 
     json: str | None
     html: Path | None
     num_threads: int | None
     verify: VerifyName
+    exactness: Level | None = None
 
 
 def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, run: Run) -> None:
@@ -62,6 +64,7 @@ def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, ru
             max_prefix_tokens=0,  # or a prompt that was seen before would look free
             options=RuntimeOptions(num_threads=run.num_threads),
             verify=run.verify,
+            exactness=run.exactness,
         )
         llm = LLM(target, draft=drafts, config=config)
         models = {"target": _identity(target), "drafts": list(map(_identity, drafts))}

@@ -5,13 +5,15 @@ Knows how rows are numbered; no cache arrays, no verification.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from outrider import noise, sampling
 from outrider.cache.table import BlockTable
 from outrider.request import TokenLogProbs
-from outrider.runtime.base import SequenceRows
+from outrider.runtime.base import ModelOutput, Runtime, SequenceRows, joined
 from outrider.sampling import History
 from outrider.sequence import ScheduledSequence, Sequence
 from outrider.tree import TokenTree, Verdict
@@ -36,6 +38,27 @@ def rows_of(item: ScheduledSequence, tree: TokenTree, table: BlockTable) -> Sequ
 def kept_rows(item: ScheduledSequence, path: tuple[int, ...]) -> tuple[int, ...]:
     """Rows whose tokens belong to the text: the item's own and the accepted nodes'."""
     return (*range(item.num_tokens), *(item.num_tokens + node for node in path))
+
+
+def compute(target: Runtime, kind: Literal["prefill", "decode"], batch: list[SequenceRows]) -> ModelOutput:
+    """One forward, or as many as it takes for each to stay in the class where rows have the bits of plain decoding."""
+    tiles = _tiles(target, kind, batch)
+    if len(tiles) == 1:
+        return target.forward(batch)
+    return joined(target.forward(tile) for tile in tiles)
+
+
+def _tiles(target: Runtime, kind: Literal["prefill", "decode"], batch: list[SequenceRows]) -> list[list[SequenceRows]]:
+    row_class = target.row_class
+    if kind == "prefill":
+        return [batch] if row_class.is_prefill_shared else [[rows] for rows in batch]
+    tiles: list[list[SequenceRows]] = [[]]
+    for rows in batch:
+        num_rows = [len(each.token_ids) for each in (*tiles[-1], rows)]
+        if tiles[-1] and row_class.max_rows is not None and target.num_padded_rows(num_rows) > row_class.max_rows:
+            tiles.append([])
+        tiles[-1].append(rows)
+    return tiles
 
 
 class LogitRows:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from outrider.cache.books import CacheBooks
 from outrider.cache.table import BLOCK_SIZE, BlockPool
 from outrider.draft.base import Draft, Drafter
-from outrider.engine.batch import LogitRows, kept_rows, rows_of
+from outrider.engine.batch import LogitRows, compute, kept_rows, rows_of
 from outrider.engine.config import EngineConfig
 from outrider.engine.faults import Guard
 from outrider.engine.scheduler import Limits, Scheduler
@@ -60,7 +60,12 @@ class Engine:
 
     def __init__(self, parts: Parts, config: EngineConfig) -> None:
         self.parts = parts
-        self.guard = Guard(parts.target.config.vocab_size, parts.clock, config.draft_deadline)
+        self.guard = Guard(
+            parts.target.config.vocab_size,
+            parts.clock,
+            config.draft_deadline,
+            is_chains_only=config.exactness == "bitwise" and parts.target.row_class.trees != "bitwise",
+        )
         self.drafter = self.guard.around(parts.drafter)
         self.pool = BlockPool(config.max_cache_tokens // BLOCK_SIZE, parts.target.resize)
         self.books = CacheBooks(
@@ -146,14 +151,14 @@ class Engine:
         return draft._replace(trees=trees, scores=scores)
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
-        """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
+        """All rows of all sequences through the target, in slots that stay reserved until `reserved` closes."""
         rows: list[SequenceRows] = []
         for item, tree in zip(batch.items, draft.trees, strict=True):
             table = self.books.table(item.sequence)
             num_rows = max(item.num_tokens + len(tree), self.parts.target.min_rows)
             reserved.enter_context(table.reserve(num_rows))
             rows.append(rows_of(item, tree, table))
-        return self.parts.target.forward(rows)
+        return compute(self.parts.target, batch.kind, rows)
 
     def _verify(self, batch: ScheduledBatch, draft: Draft, output: ModelOutput) -> list[Verdict | None]:
         """The path that matches and the target's next token; None for a prompt that goes on."""

@@ -34,12 +34,16 @@ class Guard:
         vocab_size: the target's.
         clock: gives seconds.
         deadline: seconds that one call may take.
+        is_chains_only: whether a tree that branches is a fault, since it could change bits that were promised.
 
     Attributes:
         faults: how often each kind was seen. The first of each is logged.
     """
 
-    def __init__(self, vocab_size: int, clock: Callable[[], float], deadline: float) -> None:
+    def __init__(
+        self, vocab_size: int, clock: Callable[[], float], deadline: float, *, is_chains_only: bool = False
+    ) -> None:
+        self.is_chains_only = is_chains_only
         self.vocab_size = vocab_size
         self.clock = clock
         self.deadline = deadline
@@ -50,6 +54,12 @@ class Guard:
         if isinstance(drafter, Cascade):
             return Cascade([GuardedDrafter(member, self) for member in drafter.members])
         return GuardedDrafter(drafter, self)
+
+    def branching_fault_of(self, tree: TokenTree) -> str | None:
+        """What is wrong with a valid tree where only chains are bitwise."""
+        if self.is_chains_only and not tree.is_chain:
+            return "proposed a tree that branches, but exactness is bitwise, and only chains are here"
+        return None
 
     def note(self, kind: FaultKind, message: str, sequences: Sequences[Sequence]) -> None:
         """Count it, log the first of its kind, and say it in the results."""
@@ -98,9 +108,7 @@ class GuardedDrafter(Drafter):
         deepest = max((tree.depth for tree in trees), default=0)
         num_steps = deepest if some.num_steps is None else some.num_steps
         own_work = DraftWork(self.name, len(asked), num_steps, some.num_caught_up, seconds)
-        return Draft(
-            trees, scores, sources, num_steps, some.num_caught_up, probabilities, some.work or (own_work,)
-        )
+        return Draft(trees, scores, sources, num_steps, some.num_caught_up, probabilities, some.work or (own_work,))
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
         if sequence.request.request_id not in self._failed:
@@ -163,7 +171,7 @@ class GuardedDrafter(Drafter):
                 return f"counted {count!r} steps or tokens caught up, but must give a whole number of 0 or more"
         vocab_size = self._guard.vocab_size
         faults = [
-            fault_of(tree, scores, budget, vocab_size)
+            fault_of(tree, scores, budget, vocab_size) or self._guard.branching_fault_of(tree)
             for tree, scores, budget in zip(draft.trees, _scores(draft), budgets, strict=True)
         ]
         return [

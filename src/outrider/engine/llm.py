@@ -108,7 +108,7 @@ class LLM:
         self.config, self.ledger = loaded.config, loaded.ledger
         self.target, self.tokenizer, self.drafter = loaded.target.runtime, loaded.target.tokenizer, loaded.drafter
         self.verifier = VERIFIERS[self.config.verify]
-        self._requests = RequestMaker(self.target.config, self.tokenizer)
+        self._requests = RequestMaker(self.target.config, self.tokenizer, self.config.max_children)
         self._unread: dict[int, deque[Delta]] = {}
         self._new_costs = loaded.new_costs
         self.engine, self.policy = self._fresh()
@@ -232,8 +232,7 @@ class LLM:
         request = sequence.request
         if self.config.verify == "block" and request.params.temperature > 0 and request.depth != 0:
             return "distribution"
-        # Siblings stand between a row and its ancestors, so a branching tree's rows may round differently.
-        return "seed" if sequence.stats.num_branching else self.target.exactness
+        return self.target.row_class.trees if sequence.stats.num_branching else self.target.exactness
 
     def memory(self) -> dict[str, int]:
         """Bytes held now, by component."""
@@ -248,6 +247,7 @@ class LLM:
             "verification": self.verifier.name,
             "policy": self.policy.name,
             "exactness": "distribution" if self.config.verify == "block" else self.target.exactness,
+            "row_class": self.target.row_class._asdict(),
             "prefill_chunk": self.config.prefill_chunk,
         }
 
