@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from fractions import Fraction
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -206,23 +206,38 @@ def test_a_prompt_that_does_not_fit(audit, outrider, tmp_path, tiny_pair):
     assert "context" in outrider("audit", "--target", tiny_pair.target, "--prompts", tmp_path / "long.txt").error
 
 
-@pytest.fixture
-def certifier(monkeypatch):
-    """What enumerates verifiers, with an answer that the verifier gives itself."""
-    module = ModuleType("outrider.verify.enumerate")
-    module.certify = lambda verify: SimpleNamespace(distance=verify(), num_cases=1234, worst_case="argmax drafts")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+CARELESS = """
+from outrider.tree import Verdict
+
+def careless(tree, rows):
+    token, target, draft = tree.tokens[0], rows.target_probabilities(0), rows.draft_probabilities(0)
+    if rows.flip(0, min(1, target[token] / (1 if draft is None else draft[token]))):
+        return Verdict((0,), rows.pick(0, rows.target_probabilities(1)), is_bonus=False)
+    return Verdict((), rows.pick(-1, target), is_bonus=False)
+
+def failing(tree, rows):
+    raise LookupError("no such row")
+"""
 
 
-@pytest.mark.parametrize(("distance", "exit_code"), [(Fraction(0), 0), (Fraction(1, 7), 1)])
-def test_a_verifier_of_ones_own_is_certified(outrider, certifier, monkeypatch, tmp_path, distance, exit_code):
+@pytest.mark.parametrize(
+    ("name", "exit_code", "said"),
+    [("outrider.verify.coupled:CoupledVerifier", 0, "lossless"), ("mine:careless", 1, "worst case: ")],
+)
+def test_a_verifier_is_certified(outrider, monkeypatch, tmp_path, name, exit_code, said):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / f"mine_{exit_code}.py").write_text(
-        f"from fractions import Fraction\ndef verify(): return Fraction({distance.numerator}, {distance.denominator})\n"
-    )
-    outcome = outrider("audit", "verifier", f"mine_{exit_code}:verify", "--json", tmp_path / "out.json")
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(CARELESS)
+    outcome = outrider("audit", "verifier", name, "--json", tmp_path / "out.json")
     assert outcome.exit_code == exit_code, outcome
-    assert "1,234 cases" in outcome.stdout
-    assert ("argmax drafts" in outcome.stdout) == bool(exit_code)
+    assert said in outcome.stdout
     document = json.loads((tmp_path / "out.json").read_text())
-    assert document["distance"] == str(distance)
+    assert (Fraction(document["distance"]) == 0) == (exit_code == 0)
+    assert document["num_cases"] > 1
+
+
+def test_a_verifier_that_raises_is_one_line(outrider, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(CARELESS)
+    assert "raised LookupError (no such row)" in outrider("audit", "verifier", "mine:failing").error

@@ -12,9 +12,7 @@ import typer
 from outrider.cli import FAILED
 from outrider.cli.output import STDOUT, printable, save_json
 from outrider.errors import UsageError
-
-# Enumerates a verifier: takes it, and returns what has a distance (an exact fraction), num_cases and worst_case.
-CERTIFIER = "outrider.verify.enumerate"
+from outrider.verify.enumerate import Certificate, certify
 
 
 def show_certificate(name: str, json: str | None) -> None:
@@ -69,9 +67,17 @@ def find_verifier(name: str) -> Any:
     return verifier
 
 
-def _certify(verifier: Any) -> Any:
+def _certify(verifier: Any) -> Certificate:
+    """Enumerate it; a class is made one of first. Whatever it raises is said in one line.
+
+    Raises:
+        UsageError: it is none that can be enumerated.
+    """
     try:
-        certifier = importlib.import_module(CERTIFIER)
-    except ModuleNotFoundError as error:
-        raise UsageError("this installation cannot enumerate verifiers: install Outrider again") from error
-    return certifier.certify(verifier)
+        return certify(verifier() if isinstance(verifier, type) else verifier)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"the verifier raised {type(error).__name__} ({error}): it is called with a tree and a round"
+        ) from error
