@@ -39,6 +39,7 @@ core dev:
 bench:
 	@scripts/setup.sh dev
 	@.venv/bin/python -m benchmarks.identity
+	@.venv/bin/python -m benchmarks.verification
 	@.venv/bin/python -m benchmarks.speculation
 	@.venv/bin/python -m benchmarks.plain
 	@.venv/bin/python -m benchmarks.overhead

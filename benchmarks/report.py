@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from benchmarks.common import FOLDER, RESULTS
 
 README = FOLDER.parent / "README.md"
+AUDIT = FOLDER.parent / "docs/audit.md"
+AUDIT_FILE = "audit_faults.json"
 BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
@@ -25,6 +27,11 @@ METHOD = (
     "it is the median over the pairs, in brackets its 95 % bootstrap interval. Each file has its command line."
 )
 HEAD = ["| measured | setting | result | file |", "|---|---|---|---|"]
+
+FAULTS_HEAD = [
+    "| fault | seen in | total variation | found | median tokens | theory | mostly by the bet on |",
+    "|---|---|---|---|---|---|---|",
+]
 
 TARGETS = {
     "bundled": "bundled target",
@@ -48,6 +55,8 @@ class Row(NamedTuple):
 def main() -> None:
     README.write_text(put(render(read_results(RESULTS)), README.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{README.name}: results written")
+    AUDIT.write_text(put(render_faults(RESULTS), AUDIT.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{AUDIT.name}: results written")
 
 
 def read_results(folder: Path) -> dict[str, Document]:
@@ -74,6 +83,45 @@ def render(results: Mapping[str, Document]) -> str:
         for row in ROWS[name](document)
     ]
     return "\n".join([*configuration(results), "", *HEAD, *rows])
+
+
+def render_faults(folder: Path) -> str:
+    """What the sequential test found of each fault, worst first, and how often it accused a sound engine."""
+    path = folder / AUDIT_FILE
+    if not path.exists():
+        return "Results follow from `python -m benchmarks.audit_faults`."
+    document = json.loads(path.read_text())
+    plan, clean = document["plan"], document["clean"]
+    threshold = document["promised_total_variation"]
+    promised = [row for row in document["rows"] if row["total_variation"] >= threshold]
+    share = sum(row["num_found"] for row in promised) / sum(row["num_runs"] for row in promised)
+    alarms = (
+        f"- False alarms: **{clean['num_alarms']}** in {clean['num_runs']} runs of {clean['num_tokens']:,} tokens of a "
+        f"sound engine, at alpha {plan['alpha']:g}."
+    )
+    found = (
+        f"- Of the {len(promised)} faults of a total variation of {threshold:g} or more, **{share:.1%}** of the runs "
+        f"were refuted within {plan['num_tokens']:,} tokens; of each fault {min(row['num_found'] for row in promised)} "
+        f"of {plan['num_runs']} at least."
+    )
+    rows = sorted(document["rows"], key=lambda row: -row["total_variation"])
+    return "\n".join(
+        [*configuration({"audit_faults": document})[:-1], alarms, found, "", *FAULTS_HEAD, *map(fault, rows)]
+    )
+
+
+def fault(row: Mapping[str, Any]) -> str:
+    tokens = "" if row["median_tokens"] is None else f"{row['median_tokens']:,.0f}"
+    cells = (
+        row["fault"],
+        row["seen_in"],
+        f"{row['total_variation']:.3f}",
+        f"{row['num_found']} of {row['num_runs']}",
+        tokens,
+        f"{row['theory_tokens']:,.0f}",
+        f"{row['bet'] or ''}{' (told what was rejected)' if row['is_told_rejections'] else ''}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def configuration(results: Mapping[str, Document]) -> list[str]:
@@ -216,6 +264,16 @@ def identity_rows(document: Document) -> Iterator[Row]:
     )
 
 
+def verification_rows(document: Document) -> Iterator[Row]:
+    for row in document["rows"]:
+        lengths = row["acceptance_length"]
+        yield Row(
+            "tokens a target forward, block over coupled verification",
+            f"bundled pair, {DRAFTERS[document['drafter']]}, {how(row['temperature'])}, depth {row['depth']}",
+            f"**{row['ratio']:.2f}x**, {lengths['block']:.2f} against {lengths['coupled']:.2f}",
+        )
+
+
 def startup_rows(document: Document) -> Iterator[Row]:
     for row in document["rows"]:
         seconds = row["all_seconds"]
@@ -240,6 +298,7 @@ ROWS = {
     "batching": batching_rows,
     "adversarial": adversarial_rows,
     "identity": identity_rows,
+    "verification": verification_rows,
     "plain": plain_rows,
     "overhead": overhead_rows,
     "startup": startup_rows,

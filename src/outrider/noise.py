@@ -1,4 +1,4 @@
-"""Rows of Gumbel noise, a pure function of (seed, stream, purpose, position, token id). Knows no logits' meaning.
+"""Rows of Gumbel noise, a pure function of (seed, stream, purpose, position, path, token id). Knows no logits' meaning.
 
 The target's token at a position is the argmax of its scaled logits plus the position's row, and drafters see the same
 row. Version 1 of the noise; a later version gets another key, so that a seed's text stays its text.
@@ -22,8 +22,8 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Purpose = Literal["target"]
-_PURPOSES: Final[dict[Purpose, int]] = {"target": 1}
+Purpose = Literal["target", "proposal", "coin", "residual"]
+_PURPOSES: Final[dict[Purpose, int]] = {"target": 1, "proposal": 2, "coin": 3, "residual": 4}
 
 _VERSION: Final = 1
 _GROUP_BITS: Final = 6
@@ -44,25 +44,37 @@ _MEMBERS: Final = np.arange(_GROUP_SIZE, dtype=np.int64)
 class Address(NamedTuple):
     """Which row.
 
+    "target" is the noise by which the target chooses. The other three are for verification by ratios, which must see
+    chance that nobody else saw: a proposal's, the coins that keep or reject it, and the draw that replaces it.
+
     Attributes:
         seed: of the request.
         stream: index of the sample when a request asks for several.
-        position: absolute position of the token that the row helps to choose, the prompt included.
+        position: absolute position of the token that the row helps to choose, the prompt included; for purposes other
+            than "target", of the round's root.
         purpose: rows for different purposes are independent.
+        path: for purposes other than "target", the node: which child of its parent, from the root down. So branches of
+            a tree share no row, nor do rounds, which have different roots.
     """
 
     seed: int
     stream: int
     position: int
     purpose: Purpose = "target"
+    path: tuple[int, ...] = ()
 
 
 def row_key(address: Address) -> int:
     """The 64-bit key of one row."""
     key = _VERSION
-    for part in (address.seed, address.stream, _PURPOSES[address.purpose], address.position):
+    for part in (address.seed, address.stream, _PURPOSES[address.purpose], address.position, *address.path):
         key = _mix_int(key ^ _mix_int(part + _GOLDEN))
     return key
+
+
+def uniform(key: int) -> float:
+    """One number between 0 and 1, neither included, in place of a row: 52 bits of chance."""
+    return float(_uniform(_hash(key, np.zeros(1, dtype=np.int64)))[0])
 
 
 def gumbel_at(key: int, token_ids: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -94,6 +106,15 @@ def argmax_and_lead(key: int, logits: NDArray[np.float32], temperature: float) -
     token_ids, values = _contenders(key, logits, temperature, num_places=2)
     best = int(values.argmax())
     return int(token_ids[best]), lead(values, best)
+
+
+def largest(
+    key: int, logits: NDArray[np.float32], temperature: float, num_places: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids, ascending, among which the winners of so many places are, and their values."""
+    if len(logits) <= _WHOLE_ROW_SIZE:
+        return np.arange(len(logits)), _whole_values(key, logits, temperature)
+    return _contenders(key, logits, temperature, num_places)
 
 
 def lead(values: NDArray[np.floating[Any]], best: int) -> float:

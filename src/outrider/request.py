@@ -37,7 +37,7 @@ class SamplingParams:
     """How the target samples, and when a text ends.
 
     The text depends on the target, the prompt and these parameters only: never on the drafter, its depth, or what else
-    runs in the batch.
+    runs in the batch. (Under block verification its distribution does, see `EngineConfig.verify`.)
 
     Logits are processed in this order: repetition penalty, frequency and presence penalty, bias, bans (`min_tokens`,
     `bad_words`), temperature, top-k, top-p, min-p. Greedy decoding takes the largest logit after the bans. What
@@ -150,6 +150,7 @@ class Request:
     Attributes:
         seed: of the noise, in force.
         depth: tokens to draft a step; "auto" leaves that to the policy.
+        max_children: guesses that may follow one token of a draft; 1 makes chains, more make trees.
         stream: index among the texts of one prompt.
         end_token_ids: tokens that end the text: the model's own, unless they are to be ignored, and those asked for.
         bad_token_ids: runs of tokens that must not be written.
@@ -161,6 +162,7 @@ class Request:
     params: SamplingParams
     seed: int
     depth: Depth = "auto"
+    max_children: int = 1
     stream: int = 0
     end_token_ids: frozenset[int] = frozenset()
     bad_token_ids: tuple[tuple[int, ...], ...] = ()
@@ -169,6 +171,7 @@ class Request:
     def __post_init__(self) -> None:
         is_depth = self.depth == "auto" or (_is_whole(self.depth) and 0 <= self.depth <= MAX_DEPTH)
         _require("depth", self.depth, is_depth, f'"auto" or between 0 and {MAX_DEPTH}')
+        _require_whole("max_children", self.max_children, 1)
 
 
 class TokenLogProbs(NamedTuple):

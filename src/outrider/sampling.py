@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +181,38 @@ def guess(logits: NDArray[np.float32], params: SamplingParams, row: noise.Addres
     return int(kept[best]), _score(noise.lead(values, best))
 
 
+class Guess(NamedTuple):
+    """A token that may come next, and how surely: a score for `tree.Worth`, in the range -4 to 4."""
+
+    token_id: int
+    score: float
+
+
+def guesses(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address, count: int) -> list[Guess]:
+    """The first is `guess`; then come those that `choose` would choose if the ones before were banned.
+
+    The first one's score grows with its lead over the runner-up, another's falls with how far it is behind the first,
+    so that two which are as good as each other score 0 both. Tokens that may not be chosen are left out.
+    """
+    _likeliest(logits)  # raises if they cannot be trusted
+    num_places = max(count, 2)
+    if params.temperature == 0:
+        token_ids, values = np.arange(len(logits)), logits
+    elif _is_truncated(params):
+        token_ids, values = _kept_values(noise.row_key(row), logits, params)
+    else:
+        token_ids, values = noise.largest(noise.row_key(row), logits, params.temperature, num_places)
+    if num_places < len(values):
+        best = np.flatnonzero(values >= _kth_largest(values, num_places))
+        token_ids, values = token_ids[best], values[best]
+    order = np.argsort(-values, kind="stable")[:num_places]  # equal ones by id
+    token_ids, values = token_ids[order], values[order].astype(np.float64)
+    token_ids, values = token_ids[values > -np.inf], values[values > -np.inf]
+    behind = (values[0] - values).tolist()
+    scores = [_score(behind[1]) if len(behind) > 1 else _MAX_SCORE, *(-_score(gap) for gap in behind[1:])]
+    return [Guess(*pair) for pair in zip(token_ids.tolist(), scores, strict=True)][:count]
+
+
 def token_log_probs(
     raw: NDArray[np.float32], processed: NDArray[np.float32], params: SamplingParams, token_id: int
 ) -> TokenLogProbs:
@@ -234,6 +266,29 @@ def log_probs(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np
     kept = kept_token_ids(logits, params)
     result[kept] = _log_softmax(logits[kept].astype(np.float64) / params.temperature)
     return result
+
+
+def probabilities(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np.float64]:
+    """[vocab] probabilities that `choose` samples by; they add up to 1.
+
+    Raises:
+        NumericsError: as `choose` does.
+    """
+    _likeliest(logits)
+    return np.exp(log_probs(logits, params))
+
+
+def draw(probabilities: NDArray[np.float64], row: noise.Address) -> int:
+    """A token by these probabilities [vocab], or any weights in proportion to them, and one row of noise."""
+    possible = np.flatnonzero(probabilities)
+    values = np.log(probabilities[possible]) + noise.gumbel_at(noise.row_key(row), possible)
+    return int(possible[values.argmax()])
+
+
+def sureness(logits: NDArray[np.float32], params: SamplingParams) -> float:
+    """A score for `tree.Worth` that is known before anything is drawn: as that of `guess`, but without noise."""
+    lead = noise.lead(logits, _likeliest(logits))
+    return _score(lead / params.temperature if params.temperature else lead)
 
 
 def kept_token_ids(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np.int64]:

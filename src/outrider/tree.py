@@ -78,6 +78,19 @@ class TokenTree:
         """The tree of its first nodes."""
         return self if num_nodes >= len(self.tokens) else TokenTree(self.tokens[:num_nodes], self.parents[:num_nodes])
 
+    def ranks_to(self, node: int) -> tuple[int, ...]:
+        """Which child of its parent each node is, from the root's down to `node`: its place in the tree's shape.
+
+        Example:
+            >>> TokenTree(tokens=(5, 6, 7), parents=(-1, -1, 1)).ranks_to(2)
+            (1, 0)
+        """
+        ranks: list[int] = []
+        while node != ROOT:
+            ranks.append(self.parents[:node].count(self.parents[node]))
+            node = self.parents[node]
+        return tuple(reversed(ranks))
+
     def is_valid(self, vocab_size: int) -> bool:
         """Whether every node hangs under an earlier one, and every token is a plain number of the vocabulary."""
         return (
@@ -133,6 +146,7 @@ class DraftBudget(NamedTuple):
         worth: when to stop before the limits; by default never.
         gain: tokens that drafting with this budget is expected to earn, its price already taken off.
         members: a cascade's budgets for its members, in its order; empty for any other drafter.
+        max_children: guesses that may follow one token, for a drafter that can make trees; 1 asks for a chain.
     """
 
     max_depth: int
@@ -140,6 +154,7 @@ class DraftBudget(NamedTuple):
     worth: Worth = Worth()
     gain: float = 0.0
     members: tuple[DraftBudget, ...] = ()
+    max_children: int = 1
 
     @property
     def limit(self) -> int:

@@ -76,6 +76,13 @@ def test_a_text_that_differs_is_in_no_ratio_and_a_fault_where_none_may_differ(si
     assert num_faults(document) == num_expected
 
 
+def test_a_text_of_which_only_the_distribution_was_promised_may_be_another_and_is_measured():
+    other = make_written(2.0, token_ids=[*range(7), 99], exactness="distribution")
+    document = make_document(make_plan({"code": "a"}), [make_run(make_text("code", "a"), 8.0, other)])
+    assert document["rows"][0]["speedup"]["median"] == pytest.approx(4.0)
+    assert (document["differences"], num_faults(document)) == ([], 0)
+
+
 def test_a_text_that_ends_early_differs_from_its_end_on():
     run = make_run(make_text("code", "a"), 8.0, make_written(1.0, token_ids=range(5)))
     assert make_document(make_plan({"code": "a"}), [run])["differences"][0]["at_token"] == 5

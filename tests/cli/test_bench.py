@@ -59,6 +59,15 @@ def test_json_on_stdout_is_all_that_is_there(bench):
     assert "Speculation against plain decoding" in outcome.stderr
 
 
+def test_under_block_verification_sampled_texts_may_differ_and_are_measured(bench):
+    outcome = bench(*QUICK, "--temperature", "0,1", "--verify", "block", "--json", "-")
+    assert outcome.exit_code == 0, outcome
+    assert outcome.json["engine"]["verification"] == "block"
+    assert not outcome.json["differences"]
+    rows = [row for row in outcome.json["rows"] if row["temperature"] == 1]
+    assert any(row["speedup"] for row in rows)
+
+
 def test_a_file_is_a_workload(bench, tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"prompt": "import os"}\n{"prompt": "def f(", "prediction": "def f(x): pass"}\n')

@@ -9,8 +9,9 @@ from typer.main import get_command
 
 from outrider.cli.app import app
 from outrider.cli.models import Models, choose_models
-from outrider.cli.options import DraftOptions, SamplingOptions
+from outrider.cli.options import DraftOptions, EngineOptions, SamplingOptions
 from outrider.demo import BundledPair
+from outrider.errors import ParameterError
 from outrider.request import SamplingParams
 
 
@@ -81,3 +82,16 @@ def test_which_models_are_meant(monkeypatch, arguments, expected):
 def test_a_prediction_is_something_to_draft_from():
     asked = options(DraftOptions, "--target", "mine", "--depth", "3", "--speculation", "on")
     assert choose_models(asked, has_prediction=True).depth == 3
+
+
+def test_trees_need_a_number_of_nodes():
+    models = choose_models(options(DraftOptions, "--depth", "8", "--max-children", "3"), has_prediction=False)
+    assert (models.depth, models.max_children) == (8, 3)
+    for depth in ((), ("--depth", "auto")):
+        with pytest.raises(ParameterError, match="makes trees of --depth nodes, but --depth is auto"):
+            choose_models(options(DraftOptions, "--max-children", "3", *depth), has_prediction=False)
+
+
+def test_exactness_is_asked_for_by_name():
+    assert options(EngineOptions).exactness is None
+    assert options(EngineOptions, "--exactness", "bitwise").exactness == "bitwise"

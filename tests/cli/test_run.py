@@ -172,3 +172,28 @@ def test_a_closed_pipe_ends_the_run_quietly(cache, long_target):
     process.stdout.close()
     assert [line.split()[1] for line in process.stderr.read().decode().splitlines()] == ["memory:"]
     assert process.wait() == 1
+
+
+def test_block_verification_is_distribution_exact_and_repeatable_and_plain_where_nothing_is_drafted(outrider):
+    common = ("run", "x = x = x", *FEW, "--seed", 5, "--json", "-", "--log-probs", 1)
+    sampled = (*common, "--temperature", 1, "--depth", 4)
+    document = outrider(*sampled, "--verify", "block").json
+    (block,) = document["sequences"]
+    assert (block["exactness"], document["engine"]["verification"]) == ("distribution", "block")
+    assert document["engine"]["exactness"] == "distribution"
+    assert len(block["log_probs"]) == 24
+    assert len(sequence_of(outrider(*common, "--temperature", 1, "--verify", "block"))["token_ids"]) == 24
+    assert sequence_of(outrider(*sampled, "--verify", "block"))["token_ids"] == block["token_ids"]
+    coupled = sequence_of(outrider(*sampled))
+    assert coupled["token_ids"] != block["token_ids"]
+    off = sequence_of(outrider(*common, "--temperature", 1, "--speculation", "off", "--verify", "block"))
+    assert (off["token_ids"], off["exactness"]) == (coupled["token_ids"], coupled["exactness"])
+    greedy = [sequence_of(outrider(*common, "--depth", 4, "--verify", rule)) for rule in ("block", "coupled")]
+    assert greedy[0]["token_ids"] == greedy[1]["token_ids"]
+    assert greedy[0]["exactness"] == greedy[1]["exactness"] != "distribution"
+
+
+@pytest.mark.parametrize("verb", ["run", "bench"])
+def test_an_unknown_rule_of_verification_is_refused(outrider, verb):
+    error = outrider(verb, "--verify", "ratio").error
+    assert "'ratio' is not one of 'coupled', 'block'" in error

@@ -73,6 +73,44 @@ def test_rows_differ_by_every_part_of_the_key():
     assert len(keys) == 1000
 
 
+def test_purposes_and_paths_have_rows_of_their_own():
+    paths = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
+    keys = {
+        noise.row_key(noise.Address(7, stream, position, purpose, path))
+        for stream in range(3)
+        for position in range(3)
+        for purpose in ("target", "proposal", "coin", "residual")
+        for path in paths
+    }
+    assert len(keys) == 3 * 3 * 4 * len(paths)
+    assert noise.row_key(noise.Address(7, 0, 3, "target", ())) == noise.row_key(noise.Address(7, 0, 3))
+
+
+def test_a_coin_has_52_bits_and_is_never_certain():
+    coins = [noise.uniform(key_of(seed, 0)) for seed in range(2000)]
+    assert all(0 < coin < 1 for coin in coins)
+    assert all((coin * 2**52) % 1 == 0.5 for coin in coins)  # the midpoint of a cell
+    assert {int(coin * 2**52) % 2 for coin in coins} == {0, 1}
+
+
+def test_the_largest_and_smallest_hashes_make_coins_between_0_and_1(monkeypatch):
+    for extreme in (0, 2**64 - 1):
+        monkeypatch.setattr(noise, "_hash", lambda key, counters, extreme=extreme: np.array([extreme], np.uint64))
+        assert 0 < noise.uniform(1) < 1
+
+
+@pytest.mark.statistical
+def test_coins_are_uniform_and_know_nothing_of_the_rows_beside_them():
+    """Kolmogorov-Smirnov as below; correlation with the proposal's row of the same node: |r| < 4.5 / sqrt(n)."""
+    addresses = [noise.Address(seed, 0, 5, "coin", (0,)) for seed in range(40_000)]
+    coins = np.array([noise.uniform(noise.row_key(address)) for address in addresses])
+    expected = (np.arange(len(coins)) + 0.5) / len(coins)
+    assert np.abs(np.sort(coins) - expected).max() < 2.2 / np.sqrt(len(coins))
+    rows = [noise.gumbel_at(noise.row_key(address._replace(purpose="proposal")), np.arange(2)) for address in addresses]
+    for column in np.array(rows).T:
+        assert abs(np.corrcoef(coins, column)[0, 1]) < 4.5 / np.sqrt(len(coins))
+
+
 def test_the_noise_of_a_seed_never_changes():
     """Version 1, as recorded when it was made: a seed's text stays its text."""
     row = noise.gumbel_at(key_of(1234, 56), np.array([0, 1, 63, 64, 4095, 151_999]))

@@ -177,3 +177,33 @@ def test_without_alternatives_a_tokens_own_log_probs_are_still_told():
     found = sampling.token_log_probs(logits, logits, SamplingParams(temperature=1.0, log_probs=0), 0)
     assert (found.top_raw, found.top_processed) == ((), ())
     assert found.raw == found.processed == pytest.approx(-np.log1p(np.e))
+
+
+@pytest.mark.parametrize("vocab_size", [40, 20_000])
+@pytest.mark.parametrize(
+    "params", [SamplingParams(), SamplingParams(temperature=0.8), SamplingParams(temperature=1.2, top_k=30, top_p=0.95)]
+)
+def test_guesses_are_what_would_be_chosen_if_the_ones_before_were_banned(params, vocab_size):
+    for position in range(20):
+        logits = np.random.default_rng(position).normal(0, 3, vocab_size).astype(np.float32)
+        row = noise.Address(5, 0, position)
+        found = sampling.guesses(logits, params, row, 4)
+        assert found[0] == sampling.guess(logits, params, row)
+        if not params.top_k:  # a ban changes what is left after truncation
+            banned = logits.copy()
+            for guess in found:
+                assert guess.token_id == sampling.choose(banned, params, row)
+                banned[guess.token_id] = -np.inf
+        scores = [guess.score for guess in found]
+        assert scores == sorted(scores, reverse=True)
+        assert max(scores[1:], default=0) <= 0 <= scores[0]
+        assert len({guess.token_id for guess in found}) == len(found)
+        assert params.top_k or len(found) == 4  # of what truncation leaves there may be fewer
+
+
+def test_fewer_tokens_than_asked_for_are_all_that_may_be_chosen():
+    logits = np.array([1.0, -np.inf, 3.0, 3.0], np.float32)
+    found = sampling.guesses(logits, SamplingParams(), noise.Address(0, 0, 0), 9)
+    assert found[:2] == [(2, 0.0), (3, 0.0)]
+    assert [guess.token_id for guess in found] == [2, 3, 0]
+    assert sampling.guesses(logits[:2], SamplingParams(), noise.Address(0, 0, 0), 3) == [(0, 4.0)]

@@ -22,6 +22,7 @@ from benchmarks import (
     report,
     speculation,
     startup,
+    verification,
 )
 from outrider.draft.model import ModelDrafter
 from outrider.engine import llm as llm_module
@@ -83,7 +84,8 @@ def results(monkeypatch, tmp_path):
     monkeypatch.setattr(batching, "CONCURRENCIES", (1, 2))
     monkeypatch.setattr(drafting, "MAX_PROMPTS", 2)
     monkeypatch.setattr(drafting, "cases", lambda agreements: [drafting.Case("bundled", "cascade", "code", 0.0, 1)])
-    for module in (adversarial, batching, drafting, identity, overhead, plain, speculation):
+    monkeypatch.setattr(verification, "CASES", verification.CASES[:1])
+    for module in (adversarial, batching, drafting, identity, overhead, plain, speculation, verification):
         monkeypatch.setattr(module, "read_prompts", lambda: PROMPTS, raising=False)
         monkeypatch.setattr(module, "bundled_pair", lambda: SimpleNamespace(target="t", draft="d"), raising=False)
         monkeypatch.setattr(module, "make_checkpoint", lambda *_, **__: "t", raising=False)
@@ -99,6 +101,7 @@ ARGUMENTS = {
     plain: ["--rounds", "1"],
     speculation: ["--rounds", "1", "--max-tokens", "12"],
     startup: [],
+    verification: ["--rounds", "1", "--max-tokens", "12"],
 }
 
 
@@ -118,6 +121,7 @@ def run(benchmark, monkeypatch):
         (overhead, "random weights, T = 1, draft model, depth 4 |"),
         (plain, "bundled target, greedy | **"),
         (speculation, "| draft model, greedy, depth auto (default) | **"),
+        (verification, "| bundled pair, draft model, T = 1, depth 8 | **"),
         (startup, "| 0.50 s (0.50 to 0.50 s in 15 starts) |"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

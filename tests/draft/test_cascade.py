@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from outrider.draft.base import Draft
@@ -132,6 +133,39 @@ def test_it_is_the_sum_of_its_members():
     assert cascade.sources == ("first", "second")
     assert cascade.memory() == 20
     assert cascade.describe() == {"name": "cascade", "members": [{"name": "first"}, {"name": "second"}]}
+
+
+class Drawing(ToldDrafter):
+    """Says that all its tokens were drawn from the same distribution."""
+
+    draws_in_order = True
+
+    def propose(self, sequences, budgets):
+        draft = super().propose(sequences, budgets)
+        return draft._replace(probabilities=[np.full((len(tree), 9), 1 / 9) for tree in draft.trees])
+
+
+@pytest.mark.parametrize("drawn_gain", [-1.0, 2.0])
+def test_what_was_drawn_is_kept_whatever_it_is_worth_and_nobody_is_asked_after_it(drawn_gain):
+    cheap = ToldDrafter("cheap", {0: (5, 6), 1: (5, 6)}, 0.0)
+    drawing = Drawing("drawing", {0: (7,)}, drawn_gain)
+    last = ToldDrafter("last", {0: (8, 8, 8, 8), 1: (8, 8, 8, 8)}, 4.0)
+    budgets = [priced(member(0.5), member(0.6, gain=2.0), member(0.9, gain=9.0))] * 2
+    draft = Cascade([cheap, drawing, last]).propose(TEXTS[:2], budgets)
+    assert draft.sources == ["drawing", "last"]
+    assert tokens_of(draft) == [(7,), (8, 8, 8, 8)]
+    assert last.asked == [[1]]
+    assert [each is None for each in draft.probabilities] == [False, True]
+
+
+def test_probabilities_of_a_member_that_does_not_draw_do_not_count():
+    class Pretending(Drawing):
+        draws_in_order = False
+
+    cascade = Cascade([Pretending("pretending", {0: (5,)})])
+    assert cascade.propose(TEXTS[:1], [FIXED]).probabilities == [None]
+    assert not cascade.draws_in_order
+    assert Cascade([NoDrafter(), Drawing("drawing", {})]).draws_in_order
 
 
 @pytest.mark.parametrize("members", [[], [NoDrafter(), NoDrafter()]])

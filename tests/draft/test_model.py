@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from outrider import sampling
+from outrider import noise, sampling
 from outrider.cache.table import BLOCK_SIZE
 from outrider.draft.model import MAX_PREFILL_ROWS, ModelDrafter
 from outrider.tree import NO_DRAFT, DraftBudget
@@ -138,3 +139,65 @@ def test_a_draft_model_that_is_the_target_penalises_and_bans_as_it_does_node_by_
     (sequence,) = run(make_engine(target, make_drafter()), [wanted])
     assert sequence.stats.acceptance_rate == 1.0
     assert sequence.stats.num_accepted == 50
+
+
+class TestTrees:
+    def propose(self, *, max_nodes: int, max_children: int = 3, max_depth: int = 5):
+        drafter, text = make_drafter(), [1, 2, 3]
+        granted = DraftBudget(max_depth, max_nodes, max_children=max_children)
+        draft = drafter.propose([start(0, text, temperature=0.9)], [granted])
+        drafter.check()
+        return drafter, draft, text
+
+    def test_children_are_the_best_tokens_under_the_noise_of_their_position(self):
+        drafter, draft, text = self.propose(max_nodes=12)
+        (tree,), (scores,) = draft.trees, draft.scores
+        assert len(tree) == len(scores) == 12
+        assert not tree.is_chain
+        for node in {-1, *tree.parents}:
+            path = tree.tokens_to(node)
+            row = noise.row_key(noise.Address(7, 0, len(text) + len(path)))
+            values = drafter.runtime.logits([*text, *path]) / 0.9 + noise.gumbel_at(row, np.arange(VOCAB_SIZE))
+            children = [tree.tokens[child] for child, parent in enumerate(tree.parents) if parent == node]
+            assert children == np.argsort(-values)[: len(children)].tolist()
+
+    def test_nodes_of_one_depth_are_computed_together_and_nothing_of_them_stays(self):
+        drafter, draft, text = self.propose(max_nodes=12)
+        assert len(drafter.runtime.batches) == draft.num_steps >= max(draft.trees[0].depths())
+        assert any(len(rows.output_rows) > 1 for batch in drafter.runtime.batches for rows in batch)
+        (memory,) = drafter._memories.values()
+        assert memory.token_ids == text
+        assert memory.table.num_committed == len(text)
+
+    def test_a_text_near_the_end_of_the_context_gets_a_shallow_tree(self):
+        drafter = make_drafter(max_context=32)
+        draft = drafter.propose([start(0, tokens(30))], [DraftBudget(6, 12, max_children=3)])
+        assert 0 < max(draft.trees[0].depths()) <= 2
+
+    def test_a_tree_whose_drafter_is_the_target_is_accepted_to_its_end(self):
+        drafter = make_drafter()
+        wanted = request(0, [3, 1, 4], depth=6, temperature=0.8, max_tokens=80)
+        wanted = dataclasses.replace(wanted, max_children=3)
+        (sequence,) = run(make_engine(FakeRuntime(), drafter), [wanted])
+        stats = sequence.stats
+        assert stats.num_branching > 5
+        assert stats.survival[0] == 1.0
+        assert stats.acceptance_length > 2
+
+    def test_after_a_tree_the_draft_model_sees_the_text_and_nothing_else(self):
+        """Its cache, were a sibling left in it, would show another text than the target's."""
+        target = FakeRuntime(order=50)
+        drafter = ModelDrafter(FakeRuntime(order=50, min_rows=1), 1000, VOCAB_SIZE)
+        wanted = dataclasses.replace(request(0, [1, 2, 3], depth=7, temperature=1.0, max_tokens=60), max_children=2)
+        (sequence,) = run(make_engine(target, drafter), [wanted])
+        assert sequence.stats.num_branching > 3
+        assert sequence.stats.survival[0] == 1.0
+
+    def test_penalties_and_bans_follow_each_branch(self):
+        params = {"repetition_penalty": 1.7, "frequency_penalty": 0.9, "temperature": 0.7, "logit_bias": {3: 2.5}}
+        wanted = request(0, tokens(20), depth=6, max_tokens=60, **params)
+        wanted = dataclasses.replace(wanted, max_children=3, bad_token_ids=((4,), (5, 6), (7, 8, 9)))
+        target = FakeRuntime()
+        (sequence,) = run(make_engine(target, make_drafter()), [wanted])
+        assert sequence.output_token_ids == plain_text(target, wanted)
+        assert sequence.stats.survival[0] == 1.0

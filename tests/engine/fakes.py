@@ -18,13 +18,13 @@ from outrider.cache.table import BLOCK_SIZE, BlockPool, num_blocks_for
 from outrider.draft.base import Draft, Drafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
+from outrider.engine.llm import VERIFIERS
 from outrider.model.config import ModelConfig, RopeConfig
 from outrider.policy.fixed import FixedPolicy
 from outrider.request import Depth, Request, SamplingParams
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
 from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
-from outrider.verify.coupled import CoupledVerifier
 
 VOCAB_SIZE = 23
 UNWRITTEN = -1
@@ -58,6 +58,7 @@ class FakeRuntime(Runtime):
         self.slots = np.zeros(0, dtype=np.int64)
         self.batches: list[list[SequenceRows]] = []
         self.pool: BlockPool | None = None
+        self.returned = np.zeros((0, VOCAB_SIZE), np.float32)
 
     @property
     def num_rows(self) -> int:
@@ -68,10 +69,11 @@ class FakeRuntime(Runtime):
         self.batches.append(list(batch))
         if self.pool:
             self.slots.reshape(-1, BLOCK_SIZE)[self.pool._free] = UNWRITTEN
-        assert all(rows.num_past + len(rows.token_ids) <= self.config.max_context for rows in batch)
+        assert all(rows.num_past + max(rows.depths()) < self.config.max_context for rows in batch)
         logits = [row for rows in batch for row in self._sequence(rows)]
-        num_computed = self.computed_rows([len(rows.token_ids) for rows in batch])
-        return ModelOutput(np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32), num_computed)
+        self.returned.fill(np.nan)  # what the last forward returned was valid until now
+        self.returned = np.stack(logits) if logits else np.zeros((0, VOCAB_SIZE), np.float32)
+        return ModelOutput(self.returned, self.computed_rows([len(rows.token_ids) for rows in batch]))
 
     def _sequence(self, rows: SequenceRows) -> list[np.ndarray]:
         num_slots = rows.num_past + max(len(rows.token_ids), self.min_rows)
@@ -152,10 +154,16 @@ def make_engine(
     target: FakeRuntime, drafter: Drafter, *, clock: Callable[[], float] = time.perf_counter, **config: Any
 ) -> Engine:
     """Prompts share nothing with chunks of 16, as a chunk must be whole blocks; they do with 32."""
+    asked = EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config})
     parts = Parts(
-        target=target, drafter=drafter, verifier=CoupledVerifier(), policy=FixedPolicy(), tokenizer=None, clock=clock
+        target=target,
+        drafter=drafter,
+        verifier=VERIFIERS[asked.verify],
+        policy=FixedPolicy(),
+        tokenizer=None,
+        clock=clock,
     )
-    engine = Engine(parts, EngineConfig(**{"prefill_chunk": 16, "max_cache_tokens": 4096, **config}))
+    engine = Engine(parts, asked)
     target.pool = engine.pool
     return engine
 

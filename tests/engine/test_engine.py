@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -21,6 +22,8 @@ PROMPTS = [[1], [2, 3], list(range(16)), list(range(17)), [5, 6] * 20, [index % 
 def make_drafter(name: str, target: FakeRuntime):
     if name == "good model":
         return ModelDrafter(FakeRuntime(min_rows=1), 1000, VOCAB_SIZE)
+    if name.endswith("model in trees"):
+        return ModelDrafter(FakeRuntime(salt=5 * name.startswith("bad"), min_rows=1), 1000, VOCAB_SIZE)
     if name == "bad model":
         return ModelDrafter(FakeRuntime(salt=5, min_rows=1), 1000, VOCAB_SIZE)
     if name == "trees":
@@ -29,7 +32,9 @@ def make_drafter(name: str, target: FakeRuntime):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
-@pytest.mark.parametrize("name", ["none", "suffix", "good model", "bad model", "trees"])
+@pytest.mark.parametrize(
+    "name", ["none", "suffix", "good model", "bad model", "trees", "good model in trees", "bad model in trees"]
+)
 @pytest.mark.parametrize("depth", [0, 1, 3, 8])
 def test_the_text_is_plain_decodings_text(name, depth, temperature):
     target = FakeRuntime()
@@ -37,7 +42,10 @@ def test_the_text_is_plain_decodings_text(name, depth, temperature):
         request(index, prompt, depth=depth, seed=index, temperature=temperature, max_tokens=40)
         for index, prompt in enumerate(PROMPTS)
     ]
+    if name.endswith("in trees"):
+        requests = [dataclasses.replace(each, max_children=3) for each in requests]
     together = run(make_engine(target, make_drafter(name, target)), requests)
+    assert any(each.stats.num_branching for each in together) == (name.endswith("trees") and depth > 1)
     for sequence, request_ in zip(together, requests, strict=True):
         assert sequence.output_token_ids == plain_text(target, request_)
         assert sequence.finish_reason == "length"
@@ -192,3 +200,16 @@ def test_seconds_are_told_apart_by_stage_on_an_injected_clock():
     (sequence,) = run(engine, [request(0, [1] * 17, max_tokens=5)])
     assert sequence.stats.seconds == {"prefill": 2.0, "draft": 0.0, "target": 10.0, "sample": 0.0, "other": 0.0}
     assert sequence.stats.decode_tokens_per_second == 0.5
+
+
+def test_trees_go_on_after_preemption_with_the_same_text():
+    target = FakeRuntime(order=60)
+    drafter = ModelDrafter(FakeRuntime(order=60, min_rows=1), 1000, VOCAB_SIZE)
+    requests = [
+        dataclasses.replace(request(index, [index] * 20, depth=9, temperature=1.0, max_tokens=90), max_children=3)
+        for index in range(6)
+    ]
+    sequences = run(make_engine(target, drafter, max_cache_tokens=32 * 9), requests)
+    assert [each.output_token_ids for each in sequences] == [plain_text(target, each) for each in requests]
+    assert any(each.num_preempted and each.stats.num_branching for each in sequences)
+    assert not any(each.draft_fault for each in sequences)

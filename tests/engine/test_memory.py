@@ -137,3 +137,18 @@ def test_a_process_holds_what_its_ledger_says():
     sizes = [size_of(folder, dtype) for folder in (pair.target, pair.draft)]
     ledger, _ = plan_memory(sizes[0], sizes[1:], EngineConfig(max_cache_tokens=2048))
     assert LOWEST * ledger.num_bytes < held <= HIGHEST * ledger.num_bytes
+
+
+def test_what_branches_of_trees_borrow_is_declared_where_there_may_be_any(target):
+    plain, trees, seed, torch = (
+        {entry.name: entry.num_bytes for entry in plan_memory(target, [], EngineConfig(**config))[0].entries}
+        for config in (
+            {},
+            {"max_children": 2},
+            {"max_children": 2, "exactness": "seed"},
+            {"max_children": 2, "runtime": "torch"},
+        )
+    )
+    assert trees.pop("target branches") > 0
+    assert trees == plain == seed
+    assert "target branches" not in torch

@@ -12,7 +12,7 @@ import pytest
 
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ModelError, NumericsError
-from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions
+from outrider.runtime.base import MemoryUse, ModelOutput, RowClass, Runtime, RuntimeOptions
 from outrider.runtime.numerics import SelfTest, check_numerics, run_self_test
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.remembered import cache_folder
@@ -75,13 +75,17 @@ class HashingRuntime(Runtime):
             "wide rows round": len(rows.token_ids) > 33,
             "crowds round": len(batch) > 15,
             "trees round": rows.parents is not None,
+            "many rows round": sum(len(each.token_ids) for each in batch) > 100,
+            "prompts round together": len(batch) > 1 and not any(each.num_past for each in batch),
             "nan": np.nan,
         }
         logits[0] += 1e-5 * roundings.get(self.fault, 0)
         return logits
 
     def move(self, blocks, moves):
-        raise NotImplementedError
+        for source, target in moves:
+            from_block, to_block = blocks[source // BLOCK_SIZE], blocks[target // BLOCK_SIZE]
+            self.slots[to_block, target % BLOCK_SIZE] = self.slots[from_block, source % BLOCK_SIZE]
 
     def memory(self):
         return MemoryUse(0, 0)
@@ -101,7 +105,7 @@ def own_cache(tmp_path, monkeypatch):
 
 class TestProbe:
     def test_a_runtime_without_fault_is_bitwise(self):
-        assert run_self_test(HashingRuntime()) == SelfTest("bitwise", 0.0, None)
+        assert run_self_test(HashingRuntime()) == SelfTest("bitwise", 0.0, None, RowClass(None, True, "bitwise"))
 
     @pytest.mark.parametrize(
         "fault",
@@ -117,11 +121,24 @@ class TestProbe:
         found = run_self_test(HashingRuntime(fault=fault))
         assert found.exactness == "seed"
         assert 0 < found.row_difference < 1e-3
+        assert found.row_class == RowClass()
+        assert "in one call against one by one differ by" in found.reason
 
-    def test_rounding_of_trees_leaves_chains_bitwise(self):
-        found = run_self_test(HashingRuntime(fault="trees round"))
-        assert found.exactness == "bitwise"
+    @pytest.mark.parametrize(
+        ("fault", "row_class"),
+        [
+            ("trees round", RowClass(None, True, "seed")),
+            ("many rows round", RowClass(100, False, "seed")),
+            ("prompts round together", RowClass(None, False, "bitwise")),
+        ],
+    )
+    def test_what_does_not_move_is_the_class_to_keep_to(self, fault, row_class):
+        found = run_self_test(HashingRuntime(fault=fault))
+        assert (found.exactness, found.reason, found.row_class) == ("bitwise", "", row_class)
         assert found.row_difference > 0
+
+    def test_trees_that_the_context_had_no_room_for_are_not_promised(self):
+        assert run_self_test(HashingRuntime(max_context=13)).row_class == RowClass(None, True, "seed")
 
     def test_a_runtime_that_was_not_asked_to_be_bitwise_is_not(self):
         assert run_self_test(HashingRuntime(bitwise=False)).exactness == "seed"
@@ -179,6 +196,20 @@ class TestMemory:
             check_numerics(runtime, fingerprint)
             assert runtime.num_forwards
 
+    @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"])
+    def test_other_instruction_sets_are_asked_anew(self, monkeypatch, name):
+        check_numerics(HashingRuntime(), "abc")
+        monkeypatch.setenv(name, "AVX2")
+        for has_to_ask in (True, False):
+            runtime = HashingRuntime()
+            check_numerics(runtime, "abc")
+            assert bool(runtime.num_forwards) == has_to_ask
+
+    def test_the_class_is_recalled_too(self):
+        for _ in range(2):
+            runtime = HashingRuntime(fault="many rows round")
+            assert check_numerics(runtime, "abc").row_class == runtime.row_class == RowClass(100, False, "seed")
+
     def test_a_reference_that_comes_later_is_asked_once(self):
         check_numerics(HashingRuntime(), "abc")
         for has_to_ask in (True, False):
@@ -233,7 +264,7 @@ class TestTorch:
     def test_padded_rows_are_bitwise(self, tmp_path, dtype):
         runtime = TorchRuntime.from_folder(make_checkpoint(tmp_path, "qwen3", dtype=dtype), RuntimeOptions())
         check_numerics(runtime, "abc")
-        assert runtime.exactness == "bitwise"
+        assert runtime.exactness == runtime.row_class.trees == "bitwise"
 
 
 class TestOpenVino:

@@ -243,14 +243,14 @@ class TestTrees:
         np.testing.assert_allclose(found, wanted, atol=atol, rtol=0)
 
     def test_padding_a_tree_of_one_row_leaves_it_a_chain(self):
-        layout = lay_out([SequenceRows([4], 9, [0], [0], [-1])], 2)
+        layout, _ = lay_out([SequenceRows([4], 9, [0], [0], [-1])], 2)
         assert (layout.input_ids, layout.attention_rows, layout.own_rows) == ([4], [0, 0], [0])
         assert (layout.position_ids, layout.qq_bias) == ([9, 10], [])
 
 
 class TestLayout:
     def test_a_tree_is_padded_under_its_root_and_sees_its_ancestors_only(self):
-        layout = lay_out([rows(0, 2, [7]), SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])], 4)
+        layout, _ = lay_out([rows(0, 2, [7]), SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])], 4)
         assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
         assert layout.attention_rows == [0, 1, 0, 0, 2, 3, 4, 2]
         assert layout.own_rows == [0, 1, 4, 5, 6]
@@ -258,14 +258,27 @@ class TestLayout:
         assert layout.qq_bias == [1, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1]
         assert layout.qq_bias_begins == [0, 0, 16]
 
+    def test_branches_are_chains_to_attention_with_blocks_of_their_own(self):
+        tree = SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])
+        layout, branching = lay_out([rows(0, 2, [7]), tree], 2, iter((20, 21)))
+        assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
+        assert layout.attention_rows == [0, 1, 2, 3, 2, 4]
+        assert layout.own_rows == [0, 1, 2, 3, 5]
+        assert layout.position_ids == [0, 1, 40, 41, 40, 41]
+        assert (layout.past_lens, layout.subsequence_begins) == ([0, 40, 40], [0, 2, 4, 6])
+        assert (layout.block_indices, layout.block_indices_begins) == ([7, 3, 20, 3, 21], [0, 1, 3, 5])
+        assert (layout.qq_bias, layout.output_rows) == ([], [0, 1, 4])
+        assert branching.opened == [(9, 20), (9, 21)]
+        assert branching.closed == [((20, 8), (9, 8)), ((20, 9), (9, 9)), ((21, 9), (9, 10))]
+
     def test_without_bitwise_a_single_row_goes_alone(self, llama_folder):
         runtime = load(llama_folder, bitwise=False)
         assert runtime.min_rows == 1
-        assert lay_out([rows(0, 1)], 1).input_ids == TOKEN_IDS[:1]
+        assert lay_out([rows(0, 1)], 1)[0].input_ids == TOKEN_IDS[:1]
         np.testing.assert_allclose(in_chunks(runtime, 1), in_chunks(runtime, 9), atol=0.1)
 
     def test_blocks_beyond_the_rows_are_not_told(self):
-        assert lay_out([rows(0, 32, [3, 4]), rows(31, 32, [5, 6])], 2).block_indices == [3, 5, 6]
+        assert lay_out([rows(0, 32, [3, 4]), rows(31, 32, [5, 6])], 2)[0].block_indices == [3, 5, 6]
 
     def test_wrong_rows_are_caught_before_they_read_other_memory(self, any_dtype):
         for wrong in (
@@ -348,7 +361,7 @@ class TestFilling:
         assert [ladder.climb(count) for count in (65, 1)] == [65, 5]
 
     def test_filling_is_a_sequence_of_its_own_that_no_row_sees(self):
-        layout = lay_out([rows(0, 2, [7])], 2)
+        layout, _ = lay_out([rows(0, 2, [7])], 2)
         fill(layout, 5, 6, 11)
         assert layout.input_ids == [*TOKEN_IDS[:2], 0, 0, 0]
         assert (layout.attention_rows, layout.own_rows) == ([0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4])

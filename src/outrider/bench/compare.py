@@ -2,7 +2,8 @@
 
 First every text is written plainly and not timed. What it ends in decides how much of it is measured: a text that falls
 into a loop is measured up to where it begins to repeat itself, and one that is too short, or whose prompt is random,
-not at all. Then each text is written again, several at a time, on both sides. All must come out as the first time.
+not at all. Then each text is written again, several at a time, on both sides. All must come out as the first time, but
+those of which only the distribution is promised.
 Knows engines and clocks; what the measurements say together is in `results`.
 """
 

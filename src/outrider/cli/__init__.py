@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-SUCCEEDED, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+SUCCEEDED, FAILED, MISUSED, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command line, by default the process's own, and exit.
 
-    Exit codes: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 the user's mistake, 3 an audit could not decide, 130 interrupted.
     """
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 

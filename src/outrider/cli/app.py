@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from outrider import __version__
+from outrider.cli.audit import app as audit
 from outrider.cli.bench import app as bench
 from outrider.cli.demo import demo
 from outrider.cli.run import run
@@ -16,6 +17,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command()(run)
 app.command()(demo)
 app.add_typer(bench, name="bench")
+app.add_typer(audit, name="audit")
 
 
 def _show_version(value: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from outrider.cli.options import VERIFY_HELP, Level, Verify
 from outrider.cli.output import check_json_target
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError, UsageError
@@ -44,11 +45,15 @@ def bench(
     concurrency: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1",
     temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
     depth: Annotated[str, typer.Option(metavar="auto|N", help="Tokens to draft a step.")] = "auto",
+    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled",
     runs: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
     prompts: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each workload.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 160,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the noise, and of the order.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None,
+    exactness: Annotated[
+        Level | None, typer.Option(help="bitwise: or refuse; seed: spare its price. [bitwise where it is found]")
+    ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a page with plots.")] = None,
 ) -> None:
@@ -67,7 +72,7 @@ def bench(
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
-    from outrider.cli.bench_show import Outputs, show_bench
+    from outrider.cli.bench_show import Run, show_bench
 
     plan = BenchPlan(
         workloads=_read_workloads(workload or [], prompts),
@@ -78,7 +83,7 @@ def bench(
         max_tokens=max_tokens,
         seed=seed,
     )
-    show_bench(*models, plan, Outputs(json=json, html=html, num_threads=threads))
+    show_bench(*models, plan, Run(json=json, html=html, num_threads=threads, verify=verify, exactness=exactness))
 
 
 @app.command("make-pair")

@@ -21,9 +21,10 @@ from outrider.bench.report import check_report, write_report
 from outrider.bench.results import ALL, document_of, num_faults
 from outrider.cli import FAILED, INTERRUPTED
 from outrider.cli.interrupt import noted_interrupt
+from outrider.cli.options import Level
 from outrider.cli.output import STDOUT, printable, tolerate_characters
 from outrider.demo import BundledPair
-from outrider.engine.config import EngineConfig
+from outrider.engine.config import EngineConfig, VerifyName
 from outrider.engine.llm import LLM
 from outrider.model.checkpoint import resolve_checkpoint
 from outrider.model.fields import Fields
@@ -34,32 +35,36 @@ MAX_LISTED = 12
 MIN_SEQUENCES = 16  # what is not timed is written together
 
 
-class Outputs(NamedTuple):
-    """Where results go, and how many threads compute them."""
+class Run(NamedTuple):
+    """Where results go, how many threads compute them, how drafts are verified, and what results must promise."""
 
     json: str | None
     html: Path | None
     num_threads: int | None
+    verify: VerifyName
+    exactness: Level | None = None
 
 
-def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, outputs: Outputs) -> None:
+def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, run: Run) -> None:
     """Run it.
 
     Raises:
         UsageError: a model, a prompt or an output file cannot be used.
     """
     tolerate_characters()
-    console = Console(stderr=outputs.json == STDOUT, highlight=False)
+    console = Console(stderr=run.json == STDOUT, highlight=False)
     progress = Console(stderr=True, highlight=False)
-    if outputs.html is not None:
-        check_report(outputs.html)
-        check_writable(outputs.html)
+    if run.html is not None:
+        check_report(run.html)
+        check_writable(run.html)
     began = provenance()
     with progress.status("loading the models") as status, noted_interrupt() as interrupted:
         config = EngineConfig(
             max_sequences=max(MIN_SEQUENCES, *plan.concurrencies),
             max_prefix_tokens=0,  # or a prompt that was seen before would look free
-            options=RuntimeOptions(num_threads=outputs.num_threads),
+            options=RuntimeOptions(num_threads=run.num_threads),
+            verify=run.verify,
+            exactness=run.exactness,
         )
         llm = LLM(target, draft=drafts, config=config)
         models = {"target": _identity(target), "drafts": list(map(_identity, drafts))}
@@ -73,7 +78,7 @@ def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, ou
         **document_of(plan, comparison),
     }
     _show(console, document)
-    _save(document, outputs)
+    _save(document, run)
     if num_faults(document):
         raise typer.Exit(FAILED)
     if comparison.is_partial:
@@ -196,10 +201,10 @@ def _is_in(text: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool
     return any(all(text[key] == other[key] for key in keys) for other in others)
 
 
-def _save(document: Mapping[str, Any], outputs: Outputs) -> None:
-    if outputs.html is not None:
-        write_report(outputs.html, document)
-    if outputs.json == STDOUT:
+def _save(document: Mapping[str, Any], run: Run) -> None:
+    if run.html is not None:
+        write_report(run.html, document)
+    if run.json == STDOUT:
         sys.stdout.write(to_json(document))
-    elif outputs.json is not None:
-        write_json(Path(outputs.json), document)
+    elif run.json is not None:
+        write_json(Path(run.json), document)

@@ -28,6 +28,7 @@ class Models(NamedTuple):
         learns: whether "suffix" also drafts from earlier outputs.
         depth: where a prompt does not say.
         is_plain: speculation is off, whatever a prompt says.
+        max_children: of a draft's tokens.
     """
 
     target: str | Path
@@ -35,6 +36,7 @@ class Models(NamedTuple):
     learns: bool
     depth: Depth
     is_plain: bool
+    max_children: int = 1
 
     def check_depth(self, depth: Depth, *, has_prediction: bool) -> None:
         """Raise ParameterError if a prompt cannot be drafted for as it asks; `depth` may be that of all prompts."""
@@ -67,7 +69,9 @@ def choose_models(options: DraftOptions, *, has_prediction: bool) -> Models:
     if options.learn and "suffix" not in drafts:
         raise ParameterError("--learn is for the suffix drafter, and it is not among the drafters: add --draft suffix")
     asked: Depth = "auto" if depth is None else depth
-    return Models(target, () if is_plain else drafts, options.learn, 0 if is_plain else asked, is_plain)
+    return Models(
+        target, () if is_plain else drafts, options.learn, 0 if is_plain else asked, is_plain, options.max_children
+    )
 
 
 def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_prediction: bool) -> None:
@@ -75,6 +79,11 @@ def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_pr
     if "none" in names and len(names) > 1:
         raise ParameterError(
             f"--draft none drafts nothing, but there is --draft {_other(names)}: leave one of them out"
+        )
+    if options.max_children > 1 and depth in (None, "auto", 0):
+        raise ParameterError(
+            f"--max-children {options.max_children} makes trees of --depth nodes, but --depth is {depth or 'auto'}: "
+            "give a number above 0, or leave --max-children out"
         )
     if twice := {name for name in names if names.count(name) > 1}:
         raise ParameterError(f"--draft {min(twice)} is given twice: keep one of them")
@@ -111,8 +120,11 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
     config = EngineConfig(
         runtime=options.runtime,
         device=options.device,
+        verify=options.verify,
         options=RuntimeOptions(dtype=options.dtype, num_threads=options.threads),
         memory_limit=None if options.memory is None else parse_memory(options.memory),
+        exactness=options.exactness,
+        max_children=models.max_children,
         **bounds,
     )
     drafts = [_drafter(draft, models) for draft in models.drafts]

@@ -18,6 +18,9 @@ from outrider.request import MAX_DEPTH, Depth, SamplingParams
 
 Switch = Literal["on", "off"]
 Dtype = Literal["float32", "bfloat16"]
+Verify = Literal["coupled", "block"]
+VERIFY_HELP = "coupled: same seed, same text; block: more is accepted at high temperature, same distribution."
+Level = Literal["bitwise", "seed"]
 BATCH_SUFFIX = ".jsonl"
 
 
@@ -76,6 +79,9 @@ class DraftOptions:
         str | None,
         typer.Option(metavar="N|auto", help="Tokens to draft a step. [auto]", callback=_checked),
     ] = None
+    max_children: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Guesses at one place: above 1, --depth N makes trees of N nodes.")
+    ] = 1
     speculation: Annotated[
         Switch | None, typer.Option(help="off: plain decoding, the same text; on: refuse to go without a drafter.")
     ] = None
@@ -136,8 +142,12 @@ class EngineOptions:
 
     batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts written at once, at most. [16]")] = None
     memory: Annotated[str | None, typer.Option(metavar="LIMIT", help="Not to be passed: 2GiB, 800MB, bytes.")] = None
+    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled"
     dtype: Annotated[Dtype | None, typer.Option(help="To compute in. [the checkpoint's]")] = None
     threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None
+    exactness: Annotated[
+        Level | None, typer.Option(help="bitwise: or refuse; seed: spare its price. [bitwise where it is found]")
+    ] = None
     runtime: Annotated[Literal["openvino", "torch"], typer.Option(help="What computes.")] = "openvino"
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where; cuda needs --runtime torch.")] = "cpu"
 

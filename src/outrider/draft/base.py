@@ -1,4 +1,7 @@
-"""What a drafter is: it looks at texts and proposes how they go on. It may be wrong; it cannot change the text."""
+"""What a drafter is: it looks at texts and proposes how they go on. It may be wrong; it cannot change the text.
+
+Under block verification there is one thing that it must be right about: the probabilities of what it drew.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as Sequences
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from outrider.sequence import DraftWork, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
@@ -14,7 +20,8 @@ from outrider.tree import DraftBudget, TokenTree, Verdict
 class Draft(NamedTuple):
     """One tree per sequence, in the order asked; empty where the drafter has no guess.
 
-    Only the trees matter to the text. The rest tells a policy how sure the guesses are and what they took.
+    Only the trees matter to the text, and where tokens were drawn, their probabilities. The rest tells a policy how
+    sure the guesses are and what they took.
 
     Attributes:
         trees: of each sequence.
@@ -22,6 +29,8 @@ class Draft(NamedTuple):
         sources: who made each tree; None: the drafter itself.
         num_steps: draft steps taken one after the other; None: as many as the deepest tree is deep.
         num_caught_up: tokens of the texts that had to be computed before guessing, beyond the last few.
+        probabilities: of each tree, [nodes, vocab of the target]: what each node's token was drawn from; None where
+            nothing was drawn, or all. They count only if the drafter `draws_in_order`.
         work: of each source; the engine fills it in.
 
     Example:
@@ -35,7 +44,12 @@ class Draft(NamedTuple):
     sources: list[str] | None = None
     num_steps: int | None = None
     num_caught_up: int = 0
+    probabilities: list[NDArray[np.float64] | None] | None = None
     work: tuple[DraftWork, ...] = ()
+
+
+# By how much probabilities in double precision may miss a sum of 1.
+MAX_ROUNDING = 1e-6
 
 
 def fault_of(tree: TokenTree, scores: tuple[float, ...] | None, budget: DraftBudget, vocab_size: int) -> str | None:
@@ -54,6 +68,20 @@ def fault_of(tree: TokenTree, scores: tuple[float, ...] | None, budget: DraftBud
     return None
 
 
+def fault_of_probabilities(tree: TokenTree, probabilities: NDArray[np.float64], vocab_size: int) -> str | None:
+    """What is wrong with what a tree is said to have been drawn from, in words; None if nothing that can be seen is."""
+    if np.shape(probabilities) != (len(tree), vocab_size):
+        return f"gave probabilities of shape {np.shape(probabilities)}, but must give {(len(tree), vocab_size)}"
+    if not len(tree):
+        return None
+    totals = probabilities.sum(axis=1)
+    if not (probabilities.min() >= 0 and np.abs(totals - 1).max() <= MAX_ROUNDING):
+        return f"gave probabilities that add up to {totals.tolist()}, but must give some of 0 or more that add up to 1"
+    if not probabilities[np.arange(len(tree)), tree.tokens].all():
+        return f"proposed {tree} with tokens that it gave no probability"
+    return None
+
+
 class Drafter(ABC):
     """Anything that proposes.
 
@@ -69,9 +97,17 @@ class Drafter(ABC):
         ...                       for sequence, budget in zip(sequences, budgets)])
         >>> LastAgain().name
         'last again'
+
+    Attributes:
+        draws_in_order: whether its drafts give probabilities, for block verification to use. Then each token is drawn
+            from just these, by chance that nobody else sees (`noise`, purpose "proposal"), and nothing is left out,
+            reordered or withheld for what was drawn: a tree's shape is settled first, or ends below a token that stays
+            in it. Other drafters' tokens are verified as what nobody drew; these must not depend on the noise of
+            coins and residuals, and may depend on anything else.
     """
 
     name: str
+    draws_in_order: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -7,6 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from outrider.draft.base import Draft, Drafter
 from outrider.draft.growth import gain_of
 from outrider.draft.suffix import score_of
@@ -26,6 +29,11 @@ class _Best:
     scores: tuple[float, ...] | None
     member: Drafter
     gain: float
+    probabilities: NDArray[np.float64] | None = None
+
+    @property
+    def is_drawn(self) -> bool:
+        return self.member.draws_in_order and len(self.tree) > 0
 
 
 class Cascade(Drafter):
@@ -34,6 +42,9 @@ class Cascade(Drafter):
     Where the budgets price the members, a dearer one is asked only about the texts where it is expected to earn more
     than the best draft that is made already; its draft is kept if it is indeed worth more. Where they do not (a fixed
     depth was asked for), the first member that is sure enough drafts, or one that gives no scores, or else the last.
+
+    What was drawn to be verified by ratios (`Drafter.draws_in_order`) must not be chosen by what it is: of a member
+    that draws, a draft that was asked for is kept, and nobody is asked after it.
 
     A verdict is told to the member whose draft it was, and to no other.
 
@@ -56,6 +67,11 @@ class Cascade(Drafter):
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(member.name for member in self.members)
+
+    @property
+    def draws_in_order(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of what members drew, it gives the probabilities on."""
+        return any(member.draws_in_order for member in self.members)
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         nothing = _Best(TokenTree(), (), self.members[0], 0.0)
@@ -82,6 +98,7 @@ class Cascade(Drafter):
             [made.member.name for made in best],
             num_steps=num_steps,
             num_caught_up=num_caught_up,
+            probabilities=[made.probabilities for made in best],
             work=work,
         )
 
@@ -107,7 +124,7 @@ class Cascade(Drafter):
 
     def _is_wanted(self, rank: int, budget: DraftBudget, best: _Best) -> bool:
         """Whether to ask this member about a text that has such a draft already."""
-        if _budget_of(rank, budget).limit < 1:
+        if _budget_of(rank, budget).limit < 1 or best.is_drawn:
             return False
         if not len(best.tree):
             return True
@@ -117,6 +134,8 @@ class Cascade(Drafter):
 
     def _is_better(self, made: _Best, best: _Best, budget: DraftBudget) -> bool:
         """An empty draft is no better than another; without prices, whoever is asked later knows better."""
+        if made.is_drawn:
+            return True
         return len(made.tree) > 0 and (not budget.members or not len(best.tree) or made.gain > best.gain)
 
 
@@ -129,10 +148,14 @@ def _budget_of(rank: int, budget: DraftBudget) -> DraftBudget:
 
 
 def _drafts_of(draft: Draft, member: Drafter, budgets: list[DraftBudget]) -> list[_Best]:
-    scores = draft.scores or [None] * len(draft.trees)
+    nothing = [None] * len(draft.trees)
+    scores = draft.scores or nothing
+    probabilities = (draft.probabilities if member.draws_in_order else None) or nothing
     return [
-        _Best(tree, tree_scores, member, gain_of(tree, tree_scores, budget.worth))
-        for tree, tree_scores, budget in zip(draft.trees, scores, budgets, strict=True)
+        _Best(tree, tree_scores, member, gain_of(tree, tree_scores, budget.worth), tree_probabilities)
+        for tree, tree_scores, tree_probabilities, budget in zip(
+            draft.trees, scores, probabilities, budgets, strict=True
+        )
     ]
 
 

@@ -1,10 +1,17 @@
-"""What a draft's nodes are worth by their scores, and where a chain stops paying. Knows no texts and no models."""
+"""What a draft's nodes are worth by their scores, where a chain stops paying, and which nodes make the best tree.
+
+Knows no texts and no models.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequences
 
-from outrider.tree import TokenTree, Worth
+from outrider.tree import ROOT, DraftBudget, TokenTree, Worth
+
+# How likely guesses are right where a budget does not say: fitted to the bundled pair at temperatures 0, 0.7 and 1, the
+# first five guesses of each place.
+USUAL_INTERCEPT, USUAL_SLOPE = -0.9, 2.0
 
 
 def gain_of(tree: TokenTree, scores: Sequences[float] | None, worth: Worth) -> float:
@@ -19,3 +26,72 @@ def paying_chain(
     tree = TokenTree.chain(tokens)
     num_paying = sum(survival >= worth.node_price for survival in worth.survivals(tree, scores))
     return TokenTree.chain(tokens[:num_paying]), scores[:num_paying]
+
+
+class BestFirst:
+    """A tree of the likeliest nodes: of all that are known, as many as the budget allows.
+
+    A node's survival never exceeds its parent's, so that the likeliest nodes always are a tree, and no other tree of
+    their number is expected to earn more (Chen et al. 2024, "Sequoia", for trees that are fixed beforehand). A node
+    that is not among the likeliest now will never be, whatever is found elsewhere: so one draft step can go on from all
+    nodes of one depth that are among them.
+
+    Args:
+        budget: limits, and what guesses are worth; one that does not tell scores apart gets the usual curve.
+        max_depth: within the budget's.
+    """
+
+    def __init__(self, budget: DraftBudget, max_depth: int) -> None:
+        self.max_depth = max_depth
+        self.max_nodes = budget.max_nodes
+        self.worth = budget.worth
+        if not budget.worth.slope:
+            self.worth = budget.worth._replace(intercept=USUAL_INTERCEPT, slope=USUAL_SLOPE)
+        self.known = TokenTree()
+        self._scores: list[float] = []
+        self._survivals: list[float] = []
+        self._depths: list[int] = []
+        self._depth = 0  # of the nodes to go on from
+
+    def add(self, guesses: Sequences[tuple[int, Sequences[tuple[int, float]]]]) -> None:
+        """Take in a draft step: for each node that was gone on from, tokens and their scores."""
+        tokens, parents = [*self.known.tokens], [*self.known.parents]
+        for parent, children in guesses:
+            before = 1.0 if parent == ROOT else self._survivals[parent]
+            for token, score in children:
+                tokens.append(token)
+                parents.append(parent)
+                self._scores.append(score)
+                self._survivals.append(before * self.worth.chance(score))
+                self._depths.append(self._depth + 1)
+        self.known = TokenTree(tuple(tokens), tuple(parents))
+        self._depth += 1
+
+    def frontier(self) -> list[int]:
+        """Nodes to go on from in the next draft step; none when the tree is grown."""
+        if self._depth == 0:
+            return [ROOT]
+        if self._depth == self.max_depth:
+            return []
+        return [
+            node
+            for node in self._likeliest()
+            if self._depths[node] == self._depth and self.worth.pays_to_go_on(self._survivals[node])
+        ]
+
+    def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
+        """The likeliest nodes that pay for their rows; the likeliest of all always does.
+
+        They come likeliest first, so that the first few are the best tree of their number.
+        """
+        known = self._likeliest()
+        nodes = [node for node in known if node == known[0] or self._survivals[node] >= self.worth.node_price]
+        place = {ROOT: ROOT} | {node: index for index, node in enumerate(nodes)}
+        tokens = tuple(self.known.tokens[node] for node in nodes)
+        parents = tuple(place[self.known.parents[node]] for node in nodes)
+        return TokenTree(tokens, parents), tuple(self._scores[node] for node in nodes)
+
+    def _likeliest(self) -> list[int]:
+        """Likeliest first; of equal ones those found earlier, so that no node comes without its parent."""
+        order = sorted(range(len(self.known)), key=lambda node: (-self._survivals[node], node))
+        return order[: self.max_nodes]

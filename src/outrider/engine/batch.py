@@ -5,13 +5,15 @@ Knows how rows are numbered; no cache arrays, no verification.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from outrider import noise, sampling
 from outrider.cache.table import BlockTable
 from outrider.request import TokenLogProbs
-from outrider.runtime.base import SequenceRows
+from outrider.runtime.base import ModelOutput, Runtime, SequenceRows, joined
 from outrider.sampling import History
 from outrider.sequence import ScheduledSequence, Sequence
 from outrider.tree import TokenTree, Verdict
@@ -38,15 +40,44 @@ def kept_rows(item: ScheduledSequence, path: tuple[int, ...]) -> tuple[int, ...]
     return (*range(item.num_tokens), *(item.num_tokens + node for node in path))
 
 
+def compute(target: Runtime, kind: Literal["prefill", "decode"], batch: list[SequenceRows]) -> ModelOutput:
+    """One forward, or as many as it takes for each to stay in the class where rows have the bits of plain decoding."""
+    tiles = _tiles(target, kind, batch)
+    if len(tiles) == 1:
+        return target.forward(batch)
+    return joined(target.forward(tile) for tile in tiles)
+
+
+def _tiles(target: Runtime, kind: Literal["prefill", "decode"], batch: list[SequenceRows]) -> list[list[SequenceRows]]:
+    row_class = target.row_class
+    if kind == "prefill":
+        return [batch] if row_class.is_prefill_shared else [[rows] for rows in batch]
+    tiles: list[list[SequenceRows]] = [[]]
+    for rows in batch:
+        num_rows = [len(each.token_ids) for each in (*tiles[-1], rows)]
+        if tiles[-1] and row_class.max_rows is not None and target.num_padded_rows(num_rows) > row_class.max_rows:
+            tiles.append([])
+        tiles[-1].append(rows)
+    return tiles
+
+
 class LogitRows:
-    """The target's answers at the root and the nodes of one sequence, each sampled only when asked for.
+    """What a verifier asks of one sequence's root and nodes (`verify.base.Round`), each computed only when asked for.
 
     Args:
         history: what penalties and bans look at, of the text so far.
         logits: [1 + nodes, vocab].
+        probabilities: [nodes, vocab] that the tree's tokens were drawn from; None if they were not drawn.
     """
 
-    def __init__(self, history: History, sequence: Sequence, tree: TokenTree, logits: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        history: History,
+        sequence: Sequence,
+        tree: TokenTree,
+        logits: NDArray[np.float32],
+        probabilities: NDArray[np.float64] | None = None,
+    ) -> None:
         self._request = sequence.request
         self._history = history
         self._history.follow(sequence.token_ids)
@@ -54,6 +85,7 @@ class LogitRows:
         self._tree = tree
         self._depths = (0, *tree.depths())
         self._logits = logits
+        self._probabilities = probabilities
         self._processed_rows: dict[int, NDArray[np.float32]] = {}
 
     def token(self, row: int) -> int:
@@ -61,6 +93,26 @@ class LogitRows:
         request = self._request
         address = noise.Address(request.seed, request.stream, self._root_position + self._depths[row] + 1)
         return sampling.choose(self._processed(row), request.params, address)
+
+    def target_probabilities(self, row: int) -> NDArray[np.float64]:
+        """[vocab], of the token after this row."""
+        return sampling.probabilities(self._processed(row), self._request.params)
+
+    def draft_probabilities(self, node: int) -> NDArray[np.float64] | None:
+        """[vocab] that a node was drawn from; None if it was not drawn."""
+        return None if self._probabilities is None else self._probabilities[node]
+
+    def flip(self, node: int, probability: float) -> bool:
+        """The node's coin, under noise that nothing else looks at."""
+        return noise.uniform(noise.row_key(self._address("coin", node))) < probability
+
+    def pick(self, node: int, probabilities: NDArray[np.float64]) -> int:
+        """A token, under noise that nothing else looks at."""
+        return sampling.draw(probabilities, self._address("residual", node))
+
+    def _address(self, purpose: noise.Purpose, node: int) -> noise.Address:
+        request = self._request
+        return noise.Address(request.seed, request.stream, self._root_position, purpose, self._tree.ranks_to(node))
 
     def log_probs_along(self, verdict: Verdict) -> list[TokenLogProbs]:
         """Of the accepted tokens and the next one."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from outrider.cache.books import CacheBooks
 from outrider.cache.table import BLOCK_SIZE, BlockPool
 from outrider.draft.base import Draft, Drafter
-from outrider.engine.batch import LogitRows, kept_rows, rows_of
+from outrider.engine.batch import LogitRows, compute, kept_rows, rows_of
 from outrider.engine.config import EngineConfig
 from outrider.engine.faults import Guard
 from outrider.engine.scheduler import Limits, Scheduler
@@ -29,6 +29,9 @@ from outrider.sequence import DecodeStep, ScheduledBatch, Sequence
 from outrider.stats import STAGES, Stage
 from outrider.tree import TokenTree, Verdict
 from outrider.verify.base import Verifier
+from outrider.verify.coupled import CoupledVerifier
+
+PLAIN = CoupledVerifier()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,12 @@ class Engine:
 
     def __init__(self, parts: Parts, config: EngineConfig) -> None:
         self.parts = parts
-        self.guard = Guard(parts.target.config.vocab_size, parts.clock, config.draft_deadline)
+        self.guard = Guard(
+            parts.target.config.vocab_size,
+            parts.clock,
+            config.draft_deadline,
+            is_chains_only=config.exactness == "bitwise" and parts.target.row_class.trees != "bitwise",
+        )
         self.drafter = self.guard.around(parts.drafter)
         self.pool = BlockPool(config.max_cache_tokens // BLOCK_SIZE, parts.target.resize)
         self.books = CacheBooks(
@@ -124,41 +132,50 @@ class Engine:
     def _propose(self, batch: ScheduledBatch) -> Draft:
         """What is worth verifying of what the drafter has made.
 
-        Nobody is asked to draft for a prompt: a drafter's own prefill waits until there is a budget.
+        Nobody is asked to draft for a prompt: a drafter's own prefill waits until there is a budget. What was drawn is
+        verified whole: to leave out a token for what it is would change the distribution of the text.
         """
         draft = self.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
         if not any(map(len, draft.trees)):
             return draft
         assert draft.scores is not None
         assert draft.sources is not None
-        counts = self.parts.policy.select(batch, draft.trees, draft.scores, draft.sources)
+        selected = self.parts.policy.select(batch, draft.trees, draft.scores, draft.sources)
+        drawn_from = draft.probabilities or [None] * len(draft.trees)
+        counts = [
+            count if probabilities is None else len(tree)
+            for tree, count, probabilities in zip(draft.trees, selected, drawn_from, strict=True)
+        ]
         trees = [tree.first(count) for tree, count in zip(draft.trees, counts, strict=True)]
         scores = [each and each[:count] for each, count in zip(draft.scores, counts, strict=True)]
         return draft._replace(trees=trees, scores=scores)
 
     def _forward(self, batch: ScheduledBatch, draft: Draft, reserved: ExitStack) -> ModelOutput:
-        """All rows of all sequences in one target pass, in slots that stay reserved until `reserved` closes."""
+        """All rows of all sequences through the target, in slots that stay reserved until `reserved` closes."""
         rows: list[SequenceRows] = []
         for item, tree in zip(batch.items, draft.trees, strict=True):
             table = self.books.table(item.sequence)
             num_rows = max(item.num_tokens + len(tree), self.parts.target.min_rows)
             reserved.enter_context(table.reserve(num_rows))
             rows.append(rows_of(item, tree, table))
-        return self.parts.target.forward(rows)
+        return compute(self.parts.target, batch.kind, rows)
 
     def _verify(self, batch: ScheduledBatch, draft: Draft, output: ModelOutput) -> list[Verdict | None]:
         """The path that matches and the target's next token; None for a prompt that goes on."""
         verdicts: list[Verdict | None] = []
         first_row = 0
-        for item, tree in zip(batch.items, draft.trees, strict=True):
+        drawn_from = draft.probabilities or [None] * len(draft.trees)
+        for item, tree, probabilities in zip(batch.items, draft.trees, drawn_from, strict=True):
             if not item.reaches_root:
                 verdicts.append(None)
                 continue
             logits = output.logits[first_row : first_row + len(tree) + 1]
             first_row += len(tree) + 1
             live = self._live[item.sequence.request.request_id]
-            rows = LogitRows(live.history, item.sequence, tree, logits)
-            verdict = self.parts.verifier.verify(tree, rows)
+            rows = LogitRows(live.history, item.sequence, tree, logits, probabilities)
+            # Where nobody was asked to draft this is plain decoding, by the target's own noise, under any rule.
+            verifier = self.parts.verifier if item.budget.limit > 0 else PLAIN
+            verdict = verifier.verify(tree, rows)
             if item.sequence.request.params.log_probs is not None:
                 del live.sequence.log_probs[live.sequence.num_output_tokens :]  # of a step that failed
                 live.sequence.log_probs += rows.log_probs_along(verdict)

@@ -1,7 +1,8 @@
 """A broken drafter is not an outage: its texts go on without it. Knows drafters and clocks; no models, no cache.
 
-Whatever a drafter does, the text is the target's, so a fault costs speed only. A drafter that failed is not asked about
-those texts again; other texts give it another chance, and other members of a cascade go on. A call that runs late
+Whatever a drafter does, the text is the target's, so a fault costs speed only. (Not so under block verification, if a
+drafter drew by other probabilities than it says: that cannot be seen from here.) A drafter that failed is not asked
+about those texts again; other texts give it another chance, and other members of a cascade go on. A call that runs late
 cannot be interrupted, only not repeated.
 """
 
@@ -12,7 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence as Sequences
 from typing import Any, Literal
 
-from outrider.draft.base import Draft, Drafter, fault_of
+import numpy as np
+from numpy.typing import NDArray
+
+from outrider.draft.base import Draft, Drafter, fault_of, fault_of_probabilities
 from outrider.draft.cascade import Cascade
 from outrider.sequence import DraftWork, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
@@ -30,12 +34,16 @@ class Guard:
         vocab_size: the target's.
         clock: gives seconds.
         deadline: seconds that one call may take.
+        is_chains_only: whether a tree that branches is a fault, since it could change bits that were promised.
 
     Attributes:
         faults: how often each kind was seen. The first of each is logged.
     """
 
-    def __init__(self, vocab_size: int, clock: Callable[[], float], deadline: float) -> None:
+    def __init__(
+        self, vocab_size: int, clock: Callable[[], float], deadline: float, *, is_chains_only: bool = False
+    ) -> None:
+        self.is_chains_only = is_chains_only
         self.vocab_size = vocab_size
         self.clock = clock
         self.deadline = deadline
@@ -46,6 +54,12 @@ class Guard:
         if isinstance(drafter, Cascade):
             return Cascade([GuardedDrafter(member, self) for member in drafter.members])
         return GuardedDrafter(drafter, self)
+
+    def branching_fault_of(self, tree: TokenTree) -> str | None:
+        """What is wrong with a valid tree where only chains are bitwise."""
+        if self.is_chains_only and not tree.is_chain:
+            return "proposed a tree that branches, but exactness is bitwise, and only chains are here"
+        return None
 
     def note(self, kind: FaultKind, message: str, sequences: Sequences[Sequence]) -> None:
         """Count it, log the first of its kind, and say it in the results."""
@@ -62,6 +76,7 @@ class GuardedDrafter(Drafter):
 
     def __init__(self, drafter: Drafter, guard: Guard) -> None:
         self.name = drafter.name
+        self.draws_in_order = drafter.draws_in_order
         self.drafter = drafter
         self._guard = guard
         self._failed: set[int] = set()  # requests
@@ -79,6 +94,7 @@ class GuardedDrafter(Drafter):
         ]
         trees, sources = [TokenTree()] * len(sequences), [self.name] * len(sequences)
         scores: list[tuple[float, ...] | None] = [None] * len(sequences)
+        probabilities: list[NDArray[np.float64] | None] = [None] * len(sequences)
         if not asked:
             return Draft(trees, scores, sources, num_steps=0)
         began = self._guard.clock()
@@ -88,10 +104,11 @@ class GuardedDrafter(Drafter):
             trees[index] = some.trees[place]
             scores[index] = some.scores[place] if some.scores else None
             sources[index] = some.sources[place] if some.sources else self.name
+            probabilities[index] = some.probabilities[place] if some.probabilities else None
         deepest = max((tree.depth for tree in trees), default=0)
         num_steps = deepest if some.num_steps is None else some.num_steps
         own_work = DraftWork(self.name, len(asked), num_steps, some.num_caught_up, seconds)
-        return Draft(trees, scores, sources, num_steps, some.num_caught_up, some.work or (own_work,))
+        return Draft(trees, scores, sources, num_steps, some.num_caught_up, probabilities, some.work or (own_work,))
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
         if sequence.request.request_id not in self._failed:
@@ -138,21 +155,35 @@ class GuardedDrafter(Drafter):
                 self._note("malformed", fault, [sequences[index]])
         trees = [TokenTree() if fault else tree for tree, fault in zip(draft.trees, faults, strict=True)]
         scores = [None if fault else each for each, fault in zip(_scores(draft), faults, strict=True)]
-        return draft._replace(trees=trees, scores=scores)
+        probabilities = [
+            None if fault else each for each, fault in zip(self._probabilities(draft), faults, strict=True)
+        ]
+        return draft._replace(trees=trees, scores=scores, probabilities=probabilities)
 
     def _faults_of(self, draft: Draft, budgets: Sequences[DraftBudget]) -> str | list[str | None]:
         """One fault of the whole draft, or one or none of each tree."""
-        for name in ("trees", "scores", "sources"):
+        for name in ("trees", "scores", "sources", "probabilities"):
             values = getattr(draft, name)
             if values is not None and len(values) != len(budgets):
                 return f"made {len(values)} {name} for {len(budgets)} sequences"
         for count in (draft.num_steps or 0, draft.num_caught_up):
             if type(count) is not int or count < 0:
                 return f"counted {count!r} steps or tokens caught up, but must give a whole number of 0 or more"
-        return [
-            fault_of(tree, scores, budget, self._guard.vocab_size)
+        vocab_size = self._guard.vocab_size
+        faults = [
+            fault_of(tree, scores, budget, vocab_size) or self._guard.branching_fault_of(tree)
             for tree, scores, budget in zip(draft.trees, _scores(draft), budgets, strict=True)
         ]
+        return [
+            fault if fault or each is None else fault_of_probabilities(tree, each, vocab_size)
+            for tree, each, fault in zip(draft.trees, self._probabilities(draft), faults, strict=True)
+        ]
+
+    def _probabilities(self, draft: Draft) -> list[NDArray[np.float64] | None]:
+        """Of a drafter that does not draw, none: its tokens are verified as what nobody drew."""
+        if draft.probabilities is None or not self.draws_in_order:
+            return [None] * len(draft.trees)
+        return draft.probabilities
 
     def _note(self, kind: FaultKind, what: str, sequences: Sequences[Sequence]) -> None:
         self._guard.note(kind, f"drafter {self.name!r} {what}"[:MAX_MESSAGE], sequences)

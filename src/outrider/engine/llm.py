@@ -21,6 +21,9 @@ from outrider.request import Depth, Exactness, FinishReason, Request, SamplingPa
 from outrider.sequence import Decision, Sequence
 from outrider.stats import SequenceStats
 from outrider.verify.coupled import CoupledVerifier
+from outrider.verify.traversal import TraversalVerifier
+
+VERIFIERS = {verifier.name: verifier for verifier in (CoupledVerifier(), TraversalVerifier())}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,8 @@ class Generation:
         text: the output, without what ended it.
         finish_reason: "stop", "length" or "cancelled".
         seed: of the noise; the same seed gives the same text.
-        exactness: what this run promises: "bitwise", or "seed" where rounding may decide a near-tie.
+        exactness: what this run promises: "bitwise", or "seed" where rounding may decide a near-tie, or "distribution"
+            where drafts were sampled and verified by ratios.
         stats: steps, acceptance and seconds.
         stream: index among the texts of one prompt.
         log_probs: of each token, where asked for.
@@ -103,8 +107,8 @@ class LLM:
         loaded = load(target, draft, self.config, tokenizer)
         self.config, self.ledger = loaded.config, loaded.ledger
         self.target, self.tokenizer, self.drafter = loaded.target.runtime, loaded.target.tokenizer, loaded.drafter
-        self.verifier = CoupledVerifier()
-        self._requests = RequestMaker(self.target.config, self.tokenizer)
+        self.verifier = VERIFIERS[self.config.verify]
+        self._requests = RequestMaker(self.target.config, self.tokenizer, self.config.max_children)
         self._unread: dict[int, deque[Delta]] = {}
         self._new_costs = loaded.new_costs
         self.engine, self.policy = self._fresh()
@@ -215,8 +219,7 @@ class LLM:
             text=text,
             finish_reason=sequence.finish_reason,
             seed=sequence.request.seed,
-            # Siblings stand between a row and its ancestors, so a branching tree's rows may round differently.
-            exactness="seed" if sequence.stats.num_branching else self.target.exactness,
+            exactness=self._exactness(sequence),
             stats=sequence.stats,
             stream=sequence.request.stream,
             log_probs=tuple(sequence.log_probs),
@@ -224,6 +227,12 @@ class LLM:
             draft_fault=sequence.draft_fault,
             num_preempted=sequence.num_preempted,
         )
+
+    def _exactness(self, sequence: Sequence) -> Exactness:
+        request = sequence.request
+        if self.config.verify == "block" and request.params.temperature > 0 and request.depth != 0:
+            return "distribution"
+        return self.target.row_class.trees if sequence.stats.num_branching else self.target.exactness
 
     def memory(self) -> dict[str, int]:
         """Bytes held now, by component."""
@@ -237,7 +246,8 @@ class LLM:
             "drafter": {**self.drafter.describe(), "faults": dict(self.engine.guard.faults)},
             "verification": self.verifier.name,
             "policy": self.policy.name,
-            "exactness": self.target.exactness,
+            "exactness": "distribution" if self.config.verify == "block" else self.target.exactness,
+            "row_class": self.target.row_class._asdict(),
             "prefill_chunk": self.config.prefill_chunk,
         }
 

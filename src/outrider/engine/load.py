@@ -28,8 +28,9 @@ from outrider.model.tokenizer import Tokenizer
 from outrider.model.weights import Weights, fingerprint
 from outrider.policy.cost import StepCosts
 from outrider.runtime.base import Runtime
-from outrider.runtime.numerics import check_numerics, run_self_test
+from outrider.runtime.numerics import SelfTest, check_numerics, run_self_test
 from outrider.runtime.profile import DRAFT_WIDTHS, NUM_TOGETHER, TARGET_WIDTHS, Profile, recalled_profile, warm_up
+from outrider.runtime.remembered import isa_limits
 
 # The first load of a larger checkpoint does not ask transformers, which would need as much memory again.
 MAX_REFERENCE_BYTES = 2_000_000_000
@@ -64,7 +65,7 @@ def load(target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | 
 
     Raises:
         ModelError: a checkpoint cannot be used, or the two do not fit.
-        UsageError: the runtime asked for is not installed.
+        UsageError: the runtime asked for is not installed, or cannot keep the exactness asked for.
     """
     drafts = _as_list(draft)
     ledger, config = _plan(target, drafts, config)
@@ -74,7 +75,7 @@ def load(target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | 
             for place, each in enumerate(drafts)
             if _is_model(each)
         }
-        loaded = _load(target, config, bitwise=True)
+        loaded = _load(target, config, bitwise=config.exactness != "seed")
         for place, model in loading.items():
             drafts[place] = model.result()
     if tokenizer is not None:
@@ -82,7 +83,9 @@ def load(target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | 
     # One after the other: transformers, which may be asked, changes settings of the whole process while it loads.
     for model in (loaded, *drafts):
         if isinstance(model, LoadedModel) and config.self_test:
-            _self_test(model, can_refer=config.memory_limit is None)
+            found = _self_test(model, can_refer=config.memory_limit is None)
+            if model is loaded and config.exactness == "bitwise":
+                require_bitwise(loaded.runtime, found, config)
     drafter = make_drafter(drafts, loaded, config)
     return Loaded(loaded, drafter, config, ledger, _costs(loaded, drafts))
 
@@ -142,7 +145,12 @@ def make_member(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafte
         return SuffixDrafter()
     model = draft if isinstance(draft, LoadedModel) else _load(draft, config, bitwise=False)
     _check_vocabularies(target, model)
-    return ModelDrafter(model.runtime, config.max_cache_tokens // BLOCK_SIZE, target.runtime.config.vocab_size)
+    return ModelDrafter(
+        model.runtime,
+        config.max_cache_tokens // BLOCK_SIZE,
+        target.runtime.config.vocab_size,
+        draws=config.verify == "block",
+    )
 
 
 def _is_model(draft: Any) -> bool:
@@ -212,15 +220,39 @@ def _profile(model: LoadedModel, widths: Sequence[int] = TARGET_WIDTHS) -> Profi
     return profile
 
 
-def _self_test(model: LoadedModel, *, can_refer: bool) -> None:
+def _self_test(model: LoadedModel, *, can_refer: bool) -> SelfTest:
     """Check the runtime's numbers, against transformers' own where it is installed and would not fill the memory."""
     runtime, folder = model.runtime, model.folder
     if folder is None:  # transformers' own weights: nothing to compare with, and no file to remember them by
-        runtime.exactness = run_self_test(runtime).exactness
-        return
+        found = run_self_test(runtime)
+        runtime.exactness, runtime.row_class = found.exactness, found.row_class
+        return found
     can_refer &= runtime.memory().weights <= MAX_REFERENCE_BYTES and _is_installed("torch", "transformers")
     reference = functools.partial(_reference_logits, folder, str(runtime.options.dtype)) if can_refer else None
-    check_numerics(runtime, fingerprint(folder), reference)
+    return check_numerics(runtime, fingerprint(folder), reference)
+
+
+def require_bitwise(runtime: Runtime, found: SelfTest, config: EngineConfig) -> None:
+    """Refuse to promise what the self-test has not found, and say what may keep it.
+
+    Raises:
+        UsageError: it was not found, of chains or of the trees that are asked for.
+    """
+    here = f"the {runtime.name} runtime in {runtime.options.dtype} on this machine"
+    if found.exactness != "bitwise":
+        other_dtype = "bfloat16" if runtime.options.dtype == "float32" else "float32"
+        others = [f"--dtype {other_dtype}"]
+        others += ["--runtime openvino"] if runtime.name == "torch" else ["--runtime torch"] * _is_installed("torch")
+        others += [f"without {name}={value} in the environment" for name, value in isa_limits().items()]
+        raise UsageError(
+            f"exactness is bitwise, but {here} cannot keep it for this model: {found.reason}; "
+            f"try {', or '.join(others)}, or leave --exactness out for level seed"
+        )
+    if config.max_children > 1 and found.row_class.trees != "bitwise":
+        raise UsageError(
+            f"exactness is bitwise, but {here} keeps it for chains only, and max_children is {config.max_children}: "
+            "set it to 1, or leave --exactness out for level seed"
+        )
 
 
 def _reference_logits(folder: Path, dtype: str, token_ids: list[int]) -> NDArray[np.float32]:

@@ -25,6 +25,7 @@ from outrider.engine.scheduler import MAX_DECODE_ROWS, MAX_TILE
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import ModelConfig
 from outrider.model.weights import expected_shapes
+from outrider.runtime.openvino.layout import MAX_BRANCH_BLOCKS
 
 MIB = 2**20
 # With fewer, no text is worth the loading.
@@ -171,6 +172,8 @@ def _ledger(target: ModelSize, drafts: Sequence[ModelSize], config: EngineConfig
     for index, draft in enumerate(drafts):
         role = "draft" if len(drafts) == 1 else f"draft {index + 1}"
         entries += _Model(role, draft, config.runtime, num_tokens).entries(MAX_DECODE_ROWS, config.max_sequences)
+    if config.max_children > 1 and config.runtime == "openvino" and config.exactness != "seed":
+        entries.append(_Model("target", target, config.runtime, MAX_BRANCH_BLOCKS * BLOCK_SIZE).branches())
     return Ledger(tuple(entries), num_tokens)
 
 
@@ -210,6 +213,10 @@ class _Model(NamedTuple):
         # while it grows, one layer's array stands beside its successor
         num_bytes = (per_token + per_layer) * (self.num_tokens + BLOCK_SIZE)
         return Entry(f"{self.role} cache", num_bytes, f"{per_token} bytes a token, taken as texts grow")
+
+    def branches(self) -> Entry:
+        """Copies of the texts' last blocks, one for each branch of a tree."""
+        return self._cache()._replace(name=f"{self.role} branches", note="blocks lent to branches of trees")
 
     def _buffers(self, num_rows: int, num_outputs: int) -> Entry:
         config, _, dtype = self.size

@@ -27,4 +27,4 @@ def fixed_budget(sequence: Sequence, default_depth: int) -> DraftBudget:
     """Never beyond the request's end: the step's last token is the target's."""
     asked = sequence.request.depth
     depth = min(default_depth if asked == "auto" else asked, sequence.num_tokens_left - 1)
-    return DraftBudget(max_depth=depth, max_nodes=depth)
+    return DraftBudget(max_depth=depth, max_nodes=depth, max_children=sequence.request.max_children)

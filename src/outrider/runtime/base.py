@@ -7,7 +7,7 @@ says which tokens stand in which slots at which positions and what each row sees
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ class SequenceRows(NamedTuple):
     num_past: int
     blocks: Sequence[int]  # cover num_past + max(rows, runtime.min_rows) slots
     output_rows: Sequence[int]  # the rows whose logits are wanted, ascending
-    parents: Sequence[int] | None = None  # of each row, -1 for row 0; None: each row follows the one before
+    parents: Sequence[int] | None = None  # of each row, -1: only what is past; None: each row follows the one before
 
     @property
     def is_chain(self) -> bool:
@@ -43,6 +43,14 @@ class SequenceRows(NamedTuple):
         for parent in self.parents:
             depths.append(0 if parent < 0 else depths[parent] + 1)
         return depths
+
+    def branches(self) -> list[list[int]]:
+        """The rows from row 0 down to each row under which none stands: every branch is a chain."""
+        parents = range(-1, len(self.token_ids) - 1) if self.parents is None else self.parents
+        paths: list[list[int]] = []
+        for row, parent in enumerate(parents):
+            paths.append([*(paths[parent] if parent >= 0 else ()), row])
+        return [path for row, path in enumerate(paths) if row not in parents]
 
     def lineage(self) -> NDArray[np.bool_]:
         """[rows, rows], true where a row is the other or descends from it."""
@@ -63,6 +71,31 @@ class ModelOutput(NamedTuple):
     hidden: NDArray[np.float32] | None = None  # [wanted rows, hidden], where a drafter asked for it
 
 
+def joined(outputs: Iterable[ModelOutput]) -> ModelOutput:
+    """What forwards return that together are one batch's, each made when it is asked for."""
+    logits: list[NDArray[np.float32]] = []
+    num_computed_rows = 0
+    for output in outputs:
+        logits.append(output.logits.copy())  # the next forward takes it back
+        num_computed_rows += output.num_computed_rows
+    return ModelOutput(np.concatenate(logits), num_computed_rows)
+
+
+class RowClass(NamedTuple):
+    """Which forwards give a row the same bits as plain decoding, as far as the self-test has compared.
+
+    Attributes:
+        max_rows: that any operation of a decoding forward may have, as `Runtime.num_padded_rows` counts them, unless
+            there is only one sequence; None: no limit was found.
+        is_prefill_shared: whether prompts of several sequences may be computed together.
+        trees: `bitwise` if a tree's rows are those of its branches, each computed as a chain.
+    """
+
+    max_rows: int | None = None
+    is_prefill_shared: bool = True
+    trees: Exactness = "seed"
+
+
 class MemoryUse(NamedTuple):
     """Bytes a runtime holds."""
 
@@ -75,7 +108,8 @@ class RuntimeOptions:
     """How to compute a model. One field is one option of the CLI.
 
     `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of
-    padding rows; a draft model does without, since its numbers can change only the speed.
+    padding rows, and of attention to each branch of a tree by itself; a draft model does without, since its numbers can
+    change only the speed.
 
     Example:
         >>> from outrider import EngineConfig, RuntimeOptions
@@ -95,7 +129,8 @@ class Runtime(ABC):
         config: what the checkpoint says.
         options: as resolved, nothing left to None.
         min_rows: slots to reserve for a sequence at least, padding rows included.
-        exactness: `bitwise` if the self-test found a row's bits the same in whatever company, else `seed`.
+        exactness: `bitwise` if the self-test found a row's bits the same within a class of forwards, else `seed`.
+        row_class: that class.
         num_blocks: blocks of `BLOCK_SIZE` slots that the cache arrays hold.
     """
 
@@ -104,6 +139,7 @@ class Runtime(ABC):
     options: RuntimeOptions
     min_rows: int
     exactness: Exactness
+    row_class: RowClass = RowClass()
     num_blocks: int
 
     @abstractmethod
@@ -117,6 +153,10 @@ class Runtime(ABC):
     def computed_rows(self, num_rows: Sequence[int]) -> int:
         """How many rows a decoding forward computes for sequences of so many rows: what its cost depends on."""
         return sum(max(rows, self.min_rows) for rows in num_rows)
+
+    def num_padded_rows(self, num_rows: Sequence[int]) -> int:
+        """The most rows that any operation of a forward may compute for sequences of so many rows."""
+        return sum(num_rows) + (self.min_rows - 1) * len(num_rows)
 
     def set_change_price(self, num_rows: float) -> None:  # noqa: B027
         """Say how many rows take as long to compute as a change of the number of rows takes to prepare for."""

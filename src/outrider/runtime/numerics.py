@@ -1,16 +1,17 @@
-"""Can a runtime's numbers be trusted, and are they the same to the bit however rows are put together?
+"""Can a runtime's numbers be trusted, and which forwards give a row the same bits?
 
 Asked the first time that a checkpoint meets a machine, through `forward` alone, and remembered. Knows no runtime in
 particular. Every probe computes rows that plain decoding computed before, in another company, and measures how far
-they moved: not at all in any probe, and the runtime is `bitwise`; by rounding, and it is `seed`; by more, and it
-computes something other than the model.
+they moved. Rounding moves them a little, and then it matters in which company: forwards of so many rows at most,
+prompts alone, chains but not trees. The engine keeps to the class that did not move. If that is large enough for a text
+with its deepest draft, the runtime is `bitwise`; else it is `seed`. What moves by more than rounding is not the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +19,25 @@ from numpy.typing import NDArray
 from outrider.cache.table import num_blocks_for
 from outrider.errors import ModelError, NumericsError
 from outrider.request import MAX_DEPTH, Exactness
-from outrider.runtime.base import Runtime, SequenceRows
+from outrider.runtime.base import RowClass, Runtime, SequenceRows
 from outrider.runtime.remembered import machine_key, recall, remember
 
 Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
 
 # Raised when the probes change, so that what older ones said is asked again.
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
 WIDTHS = (2, 3, 5, 8, 9, 16, 17, 33, MAX_DEPTH + 1)
 RAGGED_WIDTHS = (1, 5, 17, 2) * 4
+NUM_COPIES = len(RAGGED_WIDTHS)
+# Rows of each of so many sequences together: up to what a decoding step may have.
+CROWD_WIDTHS = (1, 5, 6, 8, 12, 16, 24, 32)
 NUM_ALONE = 17
-TREE = (-1, 0, 0, 1)
-TREE_PATHS = ((0, 2), (0, 1, 3))
+# Wide above, deep below, and longer than what is left of a block.
+TREE = (-1, 0, 0, 0, 1, 1, 2, 4, 4, 6, 7, 9, 10, 11)
 
 
 class Lengths(NamedTuple):
@@ -48,23 +52,34 @@ SHORT, LONG = Lengths(25, max(WIDTHS)), Lengths(505, 17)
 
 
 class SelfTest(NamedTuple):
-    """What was found: the largest differences, None where there was nothing to compare with."""
+    """What was found.
+
+    Attributes:
+        exactness: of chains, as far as the row class goes.
+        row_difference: the largest.
+        reference_difference: None where there was nothing to compare with.
+        row_class: which forwards give a row the same bits.
+        reason: why the level is not `bitwise`, in words; empty where it is.
+    """
 
     exactness: Exactness
     row_difference: float
-    reference_difference: float | None
+    reference_difference: float | None = None
+    row_class: RowClass = RowClass()
+    reason: str = ""
 
 
 class Finding(NamedTuple):
-    """How far rows moved. A tree's rows may always move: siblings stand between a row and its ancestors."""
+    """How far rows moved in one forward; of decoding, how many rows every operation had at least."""
 
     what: str
     difference: float
-    may_round: bool = False
+    kind: Literal["decode", "prefill", "tree"]
+    num_rows: int = 0
 
 
 def check_numerics(runtime: Runtime, fingerprint: str, reference: Reference | None = None) -> SelfTest:
-    """Test a runtime, or recall what was found when it was tested, and set its `exactness`.
+    """Test a runtime, or recall what was found when it was tested, and set its `exactness` and `row_class`.
 
     Args:
         runtime: freshly loaded; its cache serves the test and is emptied.
@@ -79,8 +94,8 @@ def check_numerics(runtime: Runtime, fingerprint: str, reference: Reference | No
     found = _recall(name)
     if found is None or (reference and found.reference_difference is None):
         found = run_self_test(runtime, reference)
-        remember(name, found._asdict())
-    runtime.exactness = found.exactness
+        remember(name, found._asdict() | {"row_class": found.row_class._asdict()})
+    runtime.exactness, runtime.row_class = found.exactness, found.row_class
     return found
 
 
@@ -98,26 +113,52 @@ def run_self_test(runtime: Runtime, reference: Reference | None = None) -> SelfT
             reference_difference = finding.difference
     finally:
         runtime.resize(0)
-    is_bitwise = runtime.options.bitwise and all(finding.may_round or not finding.difference for finding in findings)
+    return _conclude(runtime, findings, reference_difference)
+
+
+def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: float | None) -> SelfTest:
+    """The largest class of forwards in which nothing moved, and whether it is large enough."""
+    moved = [finding for finding in findings if finding.difference]
+    limit = min((finding.num_rows for finding in moved if finding.kind == "decode"), default=None)
+    max_rows = None
+    if limit is not None:
+        max_rows = max(
+            (each.num_rows for each in findings if each.kind == "decode" and each.num_rows < limit), default=0
+        )
+    reason = ""
+    if not runtime.options.bitwise:
+        reason = "it was not asked for"
+    elif max_rows is not None and max_rows < max(WIDTHS):
+        first = next(finding for finding in moved if finding.num_rows == limit)
+        reason = f"{first.what} differ by {first.difference:.2g} of the logits' spread"
+    trees = [finding.difference for finding in findings if finding.kind == "tree"]
+    # A tree's branches make more rows of it, so that no limit may be near.
+    are_bitwise = limit is None and trees and not any(trees)
+    is_shared = not any(finding.kind == "prefill" for finding in moved)
+    row_class = RowClass() if reason else RowClass(max_rows, is_shared, "bitwise" if are_bitwise else "seed")
     largest = max(finding.difference for finding in findings)
-    return SelfTest("bitwise" if is_bitwise else "seed", largest, reference_difference)
+    return SelfTest("seed" if reason else "bitwise", largest, reference_difference, row_class, reason)
 
 
 def _probe(runtime: Runtime) -> Iterator[Finding]:
-    """Rows put together as the engine does, against plain decoding: up to the deepest draft, up to 16 sequences."""
-    text = _Text(runtime, SHORT, num_copies=len(RAGGED_WIDTHS))
+    """Rows put together as the engine does, against plain decoding: deepest drafts, many sequences, trees."""
+    text = _Text(runtime, SHORT, num_copies=NUM_COPIES)
     plain = text.decode_plainly()
     yield from text.decode_in_widths(plain)
+    yield from text.prefill_together()
     yield from text.decode_beside_others(plain)
     yield from text.decode_trees()
-    text = _Text(runtime, LONG)
+    text = _Text(runtime, LONG, num_copies=2)
     yield from text.decode_in_widths(text.decode_plainly())
+    text.prefill(1)
+    yield from text.decode_trees()
 
 
 def _compare_with(runtime: Runtime, reference: Reference) -> Finding:
     text = _Text(runtime, SHORT)
     found = text.forward((0, len(text.token_ids), 0))
-    return Finding("a short text's logits against the reference", _difference(found, reference(text.token_ids)))
+    difference = _difference(found, reference(text.token_ids))
+    return Finding("a short text's logits against the reference", difference, "prefill")
 
 
 class _Text:
@@ -167,33 +208,50 @@ class _Text:
         wrong = [(token + 1) % self.runtime.config.vocab_size for token in self.token_ids[start:]]
         self.compute([SequenceRows(wrong, start, self.tables[0], [])])
         for width in (width for width in WIDTHS if width <= len(plain)):
-            found = self.forward((start, start + width, 0))
-            yield Finding(f"{width} rows in one call against one by one", _difference(found, plain[:width]))
+            difference = _difference(self.forward((start, start + width, 0)), plain[:width])
+            what = f"{width} rows in one call against one by one"
+            yield Finding(what, difference, "decode", width)
+
+    def prefill_together(self) -> Iterator[Finding]:
+        """Prompts of several sequences in one call; then each alone, which is how the texts go on."""
+        alone = self.prefill(0)
+        together = self.prefill(*range(NUM_COPIES))
+        yield Finding(
+            "prompts side by side against alone", _difference(together, alone.repeat(NUM_COPIES, 0)), "prefill"
+        )
+        for copy in range(NUM_COPIES):
+            self.prefill(copy)
 
     def decode_beside_others(self, plain: Logits) -> Iterator[Finding]:
-        """Sequences together, in prefill and in decoding."""
-        copies = range(len(RAGGED_WIDTHS))
-        alone = self.prefill(0)
-        together = self.prefill(*copies)
-        yield Finding("prompts side by side against alone", _difference(together, np.repeat(alone, len(copies), 0)))
-        for widths in ([min(width, len(plain)) for width in RAGGED_WIDTHS], [1] * len(copies)):
-            spans = [
-                (self.num_prompt, self.num_prompt + width, copy) for copy, width in zip(copies, widths, strict=True)
-            ]
-            wanted = np.concatenate([plain[:width] for width in widths])
-            yield Finding("sequences side by side against alone", _difference(self.forward(*spans), wanted))
+        """Sequences together: a few rows and many, all alike and each with its own."""
+        for asked in (RAGGED_WIDTHS, *((width,) * NUM_COPIES for width in CROWD_WIDTHS)):
+            widths = [min(width, len(plain)) for width in asked]
+            start = self.num_prompt
+            found = self.forward(*((start, start + width, copy) for copy, width in enumerate(widths)))
+            difference = _difference(found, np.concatenate([plain[:width] for width in widths]))
+            what = f"{sum(widths)} rows of {len(widths)} sequences in one call against one by one"
+            yield Finding(what, difference, "decode", sum(widths))
 
     def decode_trees(self) -> Iterator[Finding]:
-        """A tree, if the text is long enough, against each of its paths; the prompt is in all copies already."""
+        """A tree, if the text is long enough, against each of its branches; the prompt is in two copies already."""
         start = self.num_prompt
         nodes = self.token_ids[start : start + len(TREE)]
         if len(nodes) < len(TREE):
             return
-        tree = self.compute([SequenceRows(nodes, start, self.tables[0], range(len(TREE)), TREE)])
-        for path in TREE_PATHS:
-            chain = SequenceRows([nodes[row] for row in path], start, self.tables[1], [len(path) - 1])
-            difference = _difference(tree[path[-1:],], self.compute([chain]))
-            yield Finding("a row of a tree against its path alone", difference, may_round=True)
+        tree = SequenceRows(nodes, start, self.tables[0], range(len(TREE)), TREE)
+        found = self.compute([tree])
+        for branch in tree.branches():
+            wanted = self.compute([self._chain(nodes, branch)])
+            yield Finding("rows of a tree against their branch alone", _difference(found[branch], wanted), "tree")
+        branch = tree.branches()[-1]
+        self.runtime.move(self.tables[0], [(start + row, start + place) for place, row in enumerate(branch)])
+        last = [self.rows(start, start + 1, copy) for copy in (0, 1)]
+        kept, wanted = (self.compute([rows._replace(num_past=start + len(branch), output_rows=[0])]) for rows in last)
+        yield Finding("a row after a branch that was kept", _difference(kept, wanted), "tree")
+
+    def _chain(self, nodes: Sequence[int], branch: Sequence[int]) -> SequenceRows:
+        tokens = [nodes[row] for row in branch]
+        return SequenceRows(tokens, self.num_prompt, self.tables[1], range(len(branch)))
 
 
 def _difference(found: Logits, wanted: Logits) -> float:
@@ -216,8 +274,8 @@ def _refuse_beyond_rounding(runtime: Runtime, finding: Finding) -> None:
 
 
 def _recall(name: str) -> SelfTest | None:
-    found = recall(name)
+    found: Any = recall(name)
     try:
-        return SelfTest(**found)
-    except TypeError:
+        return SelfTest(**found)._replace(row_class=RowClass(**found["row_class"]))
+    except (TypeError, KeyError):
         return None

@@ -14,6 +14,14 @@ from typing import Any
 
 from outrider.runtime.base import Runtime
 
+# By these, libraries are kept from instruction sets that the processor has: other kernels run, which round otherwise.
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+
+
+def isa_limits() -> dict[str, str]:
+    """What the environment says of instruction sets, for a result's provenance."""
+    return {name: os.environ[name].upper() for name in ISA_LIMITS if os.environ.get(name)}
+
 
 def cache_folder() -> Path:
     """Where facts about this machine are kept between runs."""
@@ -27,7 +35,7 @@ def cache_folder() -> Path:
 
 def machine_key(runtime: Runtime, facts: list[Any]) -> str:
     """Of these facts and all else that bits and seconds can depend on: libraries, options, the processor."""
-    facts = [*facts, runtime.describe(), asdict(runtime.options), _processor()]
+    facts = [*facts, runtime.describe(), asdict(runtime.options), _processor(), isa_limits()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -16,12 +16,12 @@ class CoupledVerifier(Verifier):
 
     name = "coupled"
 
-    def verify(self, tree: TokenTree, target: TargetRows) -> Verdict:
+    def verify(self, tree: TokenTree, rows: TargetRows) -> Verdict:
         """Walk from the root along the target's own tokens until one was not drafted."""
         path: list[int] = []
         node = ROOT
         while True:
-            token = target.token(node + 1)
+            token = rows.token(node + 1)
             child = tree.child(node, token)
             if child is None:
                 is_bonus = node != ROOT and node not in tree.parents

@@ -20,9 +20,18 @@ from outrider.errors import ParameterError
 from outrider.model.config import ModelConfig, read_config
 from outrider.model.weights import Weights
 from outrider.request import Exactness
-from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
+from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
 from outrider.runtime.openvino.graph import Graph, build_graph, cache_input_names
-from outrider.runtime.openvino.layout import Ladder, RowLayout, fill, lay_out
+from outrider.runtime.openvino.layout import (
+    MAX_BRANCH_BLOCKS,
+    Branching,
+    Ladder,
+    RowLayout,
+    fill,
+    lay_out,
+    num_branch_blocks,
+)
+from outrider.runtime.remembered import isa_limits
 from outrider.runtime.rope import inverse_frequencies
 
 # Attention has a kernel of its own for a single row, which adds up in another order. With two rows at least, a row's
@@ -34,6 +43,9 @@ MIN_BITWISE_ROWS = 2
 MIN_TARGET_ROWS, MIN_DRAFT_ROWS = 5, 2
 
 NUM_FILLING_BLOCKS = 1
+
+# As the libraries' limit names them; they have no products of bfloat16 numbers, though OpenVINO offers these anyway.
+ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 # numpy has no bfloat16: the cache's bits are seen as uint16, which is all that copying them needs.
 _CACHE_TYPES: dict[str, tuple[type[np.generic], ov.Type]] = {
@@ -56,7 +68,9 @@ class OpenVinoRuntime(Runtime):
         self.min_rows = MIN_BITWISE_ROWS if options.bitwise else 1
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
+        self._num_branch_blocks = 0
         self._ladder = Ladder(MIN_TARGET_ROWS if options.bitwise else MIN_DRAFT_ROWS)
+        self._branch_ladder = Ladder(self._ladder.first)
         self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._weights = graph.arrays  # OpenVINO reads them in place, but does not keep them
         self._request = compiled.create_infer_request()
@@ -80,24 +94,59 @@ class OpenVinoRuntime(Runtime):
         return cls(config, build_graph(config, weights), options)
 
     def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
-        layout = lay_out(batch, self.min_rows)
-        self._check(layout)
+        num_lent = num_branch_blocks(batch) if self.options.bitwise else 0
+        if num_lent > MAX_BRANCH_BLOCKS and len(batch) > 1:
+            half = len(batch) // 2
+            return joined(self.forward(part) for part in (batch[:half], batch[half:]))
+        layout, branching = self._lay_out(batch, num_lent)
+        self._check(batch, layout)
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
         # A prompt's chunks vary in length anyway; but a single row has kernels of its own, so none is ever alone.
         num_rows = self._ladder.climb(num_rows) if num_outputs else max(num_rows, self._ladder.first)
         # As many in attention as all sequences' padding could need, so that their number does not vary either.
-        fill(layout, num_rows, num_rows + (self.min_rows - 1) * len(batch), self.num_blocks)
+        num_attention_rows = num_rows + (self.min_rows - 1) * len(batch)
+        if branching.closed:
+            num_attention_rows = max(num_attention_rows, self._branch_ladder.climb(len(layout.attention_rows)))
+        fill(layout, num_rows, num_attention_rows, self.num_blocks)
         if not num_outputs:
             layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
         for input_, values in zip(self._inputs, layout, strict=True):
             input_.fill(values)
+        self._open(branching)
         self._request.infer(share_outputs=True)
+        self._close(branching)
+        # What branches share is computed again for their attention only, which is little beside a row's layers.
         return ModelOutput(self._request.get_output_tensor(0).data[:num_outputs], num_rows)
 
-    def _check(self, layout: RowLayout) -> None:
+    def _lay_out(self, batch: Sequence[SequenceRows], num_lent: int) -> tuple[RowLayout, Branching]:
+        """Branches of trees get blocks behind the filling block, which belong to no sequence."""
+        if not self.options.bitwise:
+            return lay_out(batch, self.min_rows)
+        if num_lent > self._num_branch_blocks:
+            self._num_branch_blocks = max(num_lent, min(2 * self._num_branch_blocks, MAX_BRANCH_BLOCKS))
+            self.resize(self.num_blocks)
+        first = self.num_blocks + NUM_FILLING_BLOCKS
+        return lay_out(batch, self.min_rows, iter(range(first, first + num_lent)))
+
+    def _open(self, branching: Branching) -> None:
+        """Give each branch the beginning of its first block."""
+        if branching.opened:
+            sources, targets = np.array(branching.opened).T
+            for array in self._caches():
+                array[targets] = array[sources]
+
+    def _close(self, branching: Branching) -> None:
+        """Bring each row's key and value to its slot."""
+        if branching.closed:
+            (from_blocks, from_offsets), (to_blocks, to_offsets) = np.array(branching.closed).transpose(1, 2, 0)
+            for array in self._caches():
+                array[to_blocks, :, to_offsets] = array[from_blocks, :, from_offsets]
+
+    def _check(self, batch: Sequence[SequenceRows], layout: RowLayout) -> None:
         """Assert what OpenVINO takes on trust: it would read and write other memory."""
-        assert 0 <= min(layout.block_indices) <= max(layout.block_indices) < self.num_blocks, "no such cache block"
+        for rows in batch:
+            assert 0 <= min(rows.blocks) <= max(rows.blocks) < self.num_blocks, "no such cache block"
         assert 0 <= min(layout.input_ids) <= max(layout.input_ids) < self.config.vocab_size, "no such token"
         assert max(layout.position_ids) < self._num_positions, "a position is beyond the model's context"
 
@@ -110,7 +159,10 @@ class OpenVinoRuntime(Runtime):
     def resize(self, num_blocks: int) -> None:
         config = self.config
         array_type, element_type = _CACHE_TYPES[str(self.options.dtype)]
-        shape = (num_blocks + NUM_FILLING_BLOCKS, config.num_kv_heads, BLOCK_SIZE, config.head_dim)
+        if not num_blocks:
+            self._num_branch_blocks = 0
+        num_all = num_blocks + NUM_FILLING_BLOCKS + self._num_branch_blocks
+        shape = (num_all, config.num_kv_heads, BLOCK_SIZE, config.head_dim)
         for name in self._cache_names:
             array = np.zeros(shape, array_type)  # takes memory only where it is written
             kept = self._shared.get(name, array)[: min(num_blocks, self.num_blocks)]
@@ -157,6 +209,7 @@ class OpenVinoRuntime(Runtime):
             "dtype": self.options.dtype,
             "num_threads": self.options.num_threads,
             "min_rows": self.min_rows,
+            "isa_limits": isa_limits(),
         }
 
 
@@ -186,6 +239,7 @@ def _resolve_dtype(core: ov.Core, config: ModelConfig, asked: str | None) -> str
     if asked not in (None, *_CACHE_TYPES):
         raise ParameterError(f"dtype is {asked!r}, but must be one of {', '.join(_CACHE_TYPES)}")
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bfloat16 &= not any(limit in ISAS_WITHOUT_BFLOAT16 for limit in isa_limits().values())
     if asked == "bfloat16" and not has_bfloat16:
         raise ParameterError("dtype is 'bfloat16', which this processor does not compute in: use 'float32'")
     return asked or (config.dtype if has_bfloat16 else "float32")

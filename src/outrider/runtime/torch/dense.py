@@ -25,10 +25,10 @@ LoadTensor = Callable[[str], Tensor]
 
 
 class Span(NamedTuple):
-    """What attention must know of one sequence."""
+    """What attention must know of one sequence, or of one branch of a tree."""
 
-    rows: slice  # its queries within the batch; padding queries may be other sequences' rows, their result is dropped
-    num_rows: int  # how many of them are its own
+    rows: slice | Tensor  # its queries within the batch; padding may be others' rows, whose result is dropped
+    num_rows: int  # how many of them, the first ones, are its own
     slots: slice | Tensor  # where its keys and values stand; a slice costs no copy
     mask: Tensor  # [queries, keys], added to the scores
 
@@ -119,10 +119,8 @@ class DenseModel:
         keys_values[0].index_copy_(0, batch.write_slots, keys[:num_real])
         keys_values[1].index_copy_(0, batch.write_slots, values[:num_real])
         mixed = torch.zeros_like(queries)
-        row = 0
         for span in batch.spans:
-            mixed[row : row + span.num_rows] = _attend(queries[span.rows], keys_values[:, span.slots], span)
-            row += span.num_rows
+            mixed[_own(span)] = _attend(queries[span.rows], keys_values[:, span.slots], span)
         return layer.output(mixed.flatten(1))
 
     def _rotation(self, positions: Tensor) -> Rotation:
@@ -136,6 +134,13 @@ class DenseModel:
         """RMS norm in float32, rounded before the weight as in transformers."""
         normalised = functional.rms_norm(inputs.float(), inputs.shape[-1:], eps=self._config.rms_norm_eps)
         return weight * normalised.to(weight.dtype)
+
+
+def _own(span: Span) -> slice | Tensor:
+    """The span's rows without padding. Branches share rows, whose results are the same."""
+    if isinstance(span.rows, slice):
+        return slice(span.rows.start, span.rows.start + span.num_rows)
+    return span.rows[: span.num_rows]
 
 
 def _attend(queries: Tensor, keys_values: Tensor, span: Span) -> Tensor:

@@ -25,6 +25,7 @@ from outrider.model.config import ModelConfig, read_config
 from outrider.model.weights import RawTensor, Weights
 from outrider.request import Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
+from outrider.runtime.remembered import isa_limits
 from outrider.runtime.torch.dense import DenseModel, LoadTensor, RowBatch, Span
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -128,6 +129,7 @@ class TorchRuntime(Runtime):
             "dtype": self.options.dtype,
             "num_threads": self.options.num_threads,
             "tiles": self._tiles._asdict(),
+            "isa_limits": isa_limits(),
         }
 
     def _pack(self, batch: Sequence[SequenceRows]) -> tuple[RowBatch, int]:
@@ -143,9 +145,13 @@ class TorchRuntime(Runtime):
             own_slots = self._slots(rows)
             slots.append(own_slots[rows.num_past : rows.num_past + num_rows])
             outputs += [first + row for row in rows.output_rows]
-            spans.append(self._span(rows, first, own_slots))
+            if rows.is_chain or not self.options.bitwise:
+                spans.append(self._span(rows, first, own_slots))
+            else:
+                spans += [self._branch(rows, branch, first, own_slots) for branch in rows.branches()]
             first += num_rows
-        num_padded = _round_up(max(span.rows.stop for span in spans), self._tiles.rows)
+        last = max((span.rows.stop for span in spans if isinstance(span.rows, slice)), default=first)
+        num_padded = _round_up(max(last, first), self._tiles.rows)
         padding = [0] * (num_padded - first)
         padded_outputs = outputs + [0] * (_round_up(len(outputs), self._tiles.rows) - len(outputs))
         packed = RowBatch(
@@ -166,6 +172,20 @@ class TorchRuntime(Runtime):
             num_rows=num_rows,
             slots=self._key_slots(rows.blocks, own_slots, num_keys),
             mask=attention_mask(rows, num_queries, num_keys, self._dtype).to(self._device),
+        )
+
+    def _branch(self, rows: SequenceRows, branch: list[int], first: int, own_slots: Tensor) -> Span:
+        """A branch of a tree as the chain that it is: with a sibling between them, keys add up in another order."""
+        num_queries = _round_up(len(branch), self._tiles.queries)
+        num_keys = _round_up(rows.num_past + len(branch), self._tiles.keys)
+        queries = self._integers([*branch, *[branch[0]] * (num_queries - len(branch))])
+        slots = own_slots[[*range(rows.num_past), *(rows.num_past + row for row in branch)]]
+        chain = SequenceRows([0] * len(branch), rows.num_past, rows.blocks, ())
+        return Span(
+            rows=first + queries,
+            num_rows=len(branch),
+            slots=torch.cat((slots, own_slots[:1].expand(num_keys - len(slots)))),
+            mask=attention_mask(chain, num_queries, num_keys, self._dtype).to(self._device),
         )
 
     def _slots(self, rows: SequenceRows) -> Tensor:

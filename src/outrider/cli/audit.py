@@ -1,0 +1,143 @@
+"""`outrider audit`: is what speculation writes the target's own text? Knows options; what audits is imported then."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import typer
+
+from outrider.cli.models import choose_models
+from outrider.cli.options import DraftOptions, Dtype
+from outrider.cli.output import check_json_target
+from outrider.errors import ParameterError, UsageError
+from outrider.request import MAX_SEED, SamplingParams
+
+Number = TypeVar("Number", int, float)
+
+MAX_BATCH = 256
+
+# Plain help, as in app.py.
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def audit(
+    context: typer.Context,
+    target: Annotated[str | None, typer.Option(metavar="DIR", help="Whose text it is. [bundled]")] = None,
+    draft: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="To go on from: *.jsonl, *.txt, a workload's name. [bundled]"),
+    ] = None,
+    temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
+    top_k: Annotated[int, typer.Option(help="Keep this many of the likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Keep tokens this fraction as likely as the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: against tokens of prompt and text.")] = 1.0,
+    presence_penalty: Annotated[float, typer.Option(help="Above 0: against tokens of the text.")] = 0.0,
+    frequency_penalty: Annotated[float, typer.Option(help="The same, each time that they occur.")] = 0.0,
+    batch: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1,8",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first text's noise.")] = 0,
+    alpha: Annotated[float, typer.Option(help="Probability that a sound engine is accused of its samples.")] = 1e-3,
+    dtype: Annotated[Dtype | None, typer.Option(help="To compute in. [the checkpoint's]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None,
+    runtime: Annotated[Literal["openvino", "torch"], typer.Option(help="What computes.")] = "openvino",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where; cuda needs --runtime torch.")] = "cpu",
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was found; -: to stdout.")] = None,
+) -> None:
+    """Find out whether speculation changes a text: other drafters, other company, and every token chosen again.
+
+    Exits with 0 if it is lossless as far as tested, 1 if there is a difference, 2 for a mistake in what was asked, and
+    3 if nothing can be said yet; then it says what would decide.
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_idle_options(context)
+        return
+    models = choose_models(DraftOptions(target=target, draft=draft), has_prediction=False)
+    drafts = models.drafts if draft else models.drafts or ("suffix",)
+    params = SamplingParams(
+        temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, max_tokens=max_tokens,
+    )  # fmt: skip
+    temperatures = _temperatures(temperature)
+    batches = _batches(batch)
+    _check_alpha(alpha)
+    check_json_target(json)
+
+    from outrider.audit.texts import AuditPlan
+    from outrider.cli.audit_show import load, read_prompts, show_audit
+    from outrider.engine.config import EngineConfig
+    from outrider.runtime.base import RuntimeOptions
+
+    plan = AuditPlan(
+        prompts=read_prompts(prompts), params=params, temperatures=temperatures, batches=batches, seed=seed, alpha=alpha
+    )
+    _check_seed(seed, len(plan.prompts))
+    options = RuntimeOptions(dtype=dtype, num_threads=threads)
+    config = EngineConfig(runtime=runtime, device=device, options=options, max_sequences=max(16, *batches))
+    show_audit(lambda: load(models.target, drafts, config), plan, json)
+
+
+@app.command("verifier")
+def verifier_command(
+    name: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="A verifier of yours, importable from here.")],
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was found; -: to stdout.")] = None,
+) -> None:
+    """Certify a verifier: enumerate every choice it may make, in exact fractions, and compare with the target.
+
+    Exits with 0 if the distance is exactly 0, and with 1 if it is not.
+    """
+    check_json_target(json)
+
+    from outrider.cli.audit_verifier import show_certificate
+
+    show_certificate(name, json)
+
+
+def _refuse_idle_options(context: typer.Context) -> None:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ParameterError(f"--alpha is {alpha}, but must be between 0 and 1")
+
+
+def _check_seed(seed: int, num_prompts: int) -> None:
+    if seed + num_prompts > MAX_SEED:
+        raise ParameterError(f"--seed is {seed}, but the seeds of {num_prompts} prompts follow it: lower it")
+
+
+def _temperatures(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ParameterError(f"--temperature is {text!r}, but must be numbers such as 0,0.7,1") from error
+    for number in numbers:
+        SamplingParams(temperature=number)
+    return _without_repetition("--temperature", text, numbers)
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ParameterError(f"--batch is {text!r}, but must be numbers such as 1,8") from error
+    for number in numbers:
+        if not 1 <= number <= MAX_BATCH:
+            raise ParameterError(f"--batch is {number}, but must be between 1 and {MAX_BATCH}")
+    return _without_repetition("--batch", text, numbers)
+
+
+def _without_repetition(option: str, text: str, numbers: tuple[Number, ...]) -> tuple[Number, ...]:
+    if len(set(numbers)) < len(numbers):
+        raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
+    return numbers

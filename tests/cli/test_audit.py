@@ -1,0 +1,243 @@
+"""`outrider audit`: a sound engine passes, a fault put into it is found, and what cannot be said is not said."""
+
+from __future__ import annotations
+
+import json
+import sys
+from fractions import Fraction
+from types import SimpleNamespace
+
+import pytest
+
+from outrider.cli import audit_show
+from outrider.engine.batch import LogitRows
+from outrider.noise import Address
+from outrider.sampling import choose
+from outrider.tree import ROOT, Verdict
+from outrider.verify.coupled import CoupledVerifier
+
+QUICK = ("--max-tokens", 12, "--batch", "1,3")
+KEYS = {
+    "provenance", "engine", "verdict", "is_partial", "verification", "plan", "settings", "divergences", "replay",
+    "sequential",
+}  # fmt: skip
+
+
+@pytest.fixture
+def audit(outrider, tiny_pair, tmp_path):
+    """Three prompts, and as draft the target itself, so that guesses are accepted."""
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": "import os"}, {"prompt": "import os\nimport re" * 9}, {"prompt": "x", "name": "\x1b[2J"}]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+
+    def run(*arguments, drafts=("suffix", tiny_pair.target)):
+        given = [word for draft in drafts for word in ("--draft", draft)]
+        return outrider("audit", "--target", tiny_pair.target, *given, "--prompts", prompts, *QUICK, *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", ["float32", None])
+def test_a_sound_engine_passes(audit, tmp_path, dtype):
+    saved = tmp_path / "audit.json"
+    outcome = audit("--json", saved, *(["--dtype", dtype] if dtype else []))
+    assert outcome.exit_code == 0, outcome
+    assert "lossless as far as tested, level " in outcome.stdout
+    assert "\x1b[2J" not in outcome.stdout
+    document = json.loads(saved.read_text())
+    assert document.keys() == KEYS
+    assert document["verdict"] == {"status": "lossless", "reasons": []}
+    assert len(document["settings"]) == 4 * 2 * 2
+    assert {row["drafter"] for row in document["settings"]} == {"none", "suffix", "model", "as configured"}
+    assert all(row["num_differing"] == 0 for row in document["settings"])
+    assert document["replay"]["num_tokens"] >= 2 * 3 * 12 - 24
+    assert document["sequential"]["num_tokens"] > 0
+
+
+def test_the_bundled_pair_is_what_is_audited_by_default(outrider):
+    outcome = outrider("audit", "--max-tokens", 4, "--batch", 1, "--json", "-")
+    assert outcome.exit_code in {0, 3}, outcome
+    assert outcome.json["plan"]["prompts"][0] == "class"
+    assert {row["drafter"] for row in outcome.json["settings"]} >= {"suffix", "model"}
+
+
+def test_truncation_and_penalties_are_audited_too(audit):
+    outcome = audit("--temperature", "0.8", "--top-k", 20, "--top-p", 0.9, "--frequency-penalty", 0.5, "--json", "-")
+    assert outcome.exit_code == 0, outcome
+    assert {row["temperature"] for row in outcome.json["settings"]} == {0.8}
+
+
+def accept_anything(self, tree, target):
+    """The first guess is not compared with the target's token."""
+    if len(tree) == 0:
+        return Verdict((), target.token(0), is_bonus=False)
+    return Verdict((0,), target.token(1), is_bonus=len(tree) == 1)
+
+
+def accept_near(self, tree, target):
+    """As if typical acceptance were lossless: a guess among the target's 20 likeliest is good enough."""
+    path, node = [], ROOT
+    while True:
+        children = [child for child in range(len(tree)) if tree.parents[child] == node]
+        likely = target._processed(node + 1).argsort()[-20:]
+        good = [child for child in children if tree.tokens[child] in likely]
+        if not good:
+            return Verdict(tuple(path), target.token(node + 1), is_bonus=False)
+        node = good[0]
+        path.append(node)
+
+
+def token_by_root_noise(self, row):
+    """All rows of a step share the root's noise."""
+    request = self._request
+    return choose(self._processed(row), request.params, Address(request.seed, request.stream, self._root_position + 1))
+
+
+FAULTS = {
+    "a guess unverified": (CoupledVerifier, "verify", accept_anything),
+    "a guess nearly good enough": (CoupledVerifier, "verify", accept_near),
+    "noise by slot": (LogitRows, "token", token_by_root_noise),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_engine_is_found(audit, monkeypatch, tiny_pair, fault):
+    monkeypatch.setattr(*FAULTS[fault])
+    outcome = audit("--json", "-", drafts=("suffix", tiny_pair.draft))
+    assert outcome.exit_code == 1, outcome
+    assert "DIFFERENCE FOUND" in outcome.stderr
+    document = outcome.json
+    assert document["verdict"]["status"] == "difference"
+    found = document["replay"]["differences"][0]
+    assert found["kind"] == "wrong acceptance"
+    assert found["margin"] > found["bound"]
+    assert document["divergences"]
+
+
+def test_a_fault_that_no_replay_can_see_is_found_by_the_sequential_test(audit, monkeypatch, tiny_pair):
+    """An engine whose texts a seed does not settle: they are tested as samples, and these are the drafter's."""
+    monkeypatch.setattr(CoupledVerifier, "name", "block")
+    monkeypatch.setattr(CoupledVerifier, "verify", accept_anything)
+    outcome = audit("--temperature", 1, "--max-tokens", 60, "--json", "-", drafts=(tiny_pair.draft,))
+    assert outcome.exit_code == 1, outcome
+    assert outcome.json["sequential"]["is_rejected"]
+    assert outcome.json["replay"]["num_tokens"] == 0
+    assert "level distribution" in outcome.stderr
+
+
+def test_samples_that_are_too_few_decide_nothing(audit, monkeypatch):
+    monkeypatch.setattr(CoupledVerifier, "name", "block")
+    outcome = audit("--temperature", 1)
+    assert outcome.exit_code == 3, outcome
+    assert "raise --max-tokens" in outcome.stdout
+
+
+def test_without_a_drafter_speculation_is_not_tested(audit):
+    outcome = audit(drafts=("none",))
+    assert outcome.exit_code == 3, outcome
+    assert "name a drafter with --draft" in outcome.stdout
+
+
+def test_guesses_of_which_none_is_accepted_test_nothing(audit, monkeypatch):
+    monkeypatch.setattr("outrider.tree.TokenTree.child", lambda *_: None)
+    outcome = audit()
+    assert outcome.exit_code == 3, outcome
+    assert "no drafted token was accepted" in outcome.stdout
+
+
+def test_a_drafter_that_fails_leaves_it_open(audit, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("outrider.draft.suffix.SuffixDrafter.propose", fail)
+    outcome = audit()
+    assert outcome.exit_code == 3, outcome
+    assert "a drafter failed" in outcome.stdout
+
+
+def test_an_interrupted_audit_says_so(audit, monkeypatch):
+    from contextlib import contextmanager
+
+    @contextmanager
+    def noted():
+        yield SimpleNamespace(is_set=lambda: True)
+
+    monkeypatch.setattr(audit_show, "noted_interrupt", noted)
+    outcome = audit()
+    assert outcome.exit_code == 130, outcome
+    assert "the audit was interrupted" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--temperature", "warm"], "0,0.7,1"),
+        (["--temperature", "1,1"], "twice"),
+        (["--temperature", "-1"], "-1.0"),
+        (["--batch", "0"], "between 1 and 256"),
+        (["--batch", "many"], "1,8"),
+        (["--max-tokens", "0"], "--max-tokens"),
+        (["--alpha", "0"], "--alpha is 0.0"),
+        (["--alpha", "1"], "--alpha is 1.0"),
+        (["--top-p", "2"], "top_p"),
+        (["--seed", str(2**63 - 1)], "--seed"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--prompts", "elsewhere"], "elsewhere"),
+        (["--target", "nowhere"], "nowhere"),
+        (["--draft", "nowhere"], "nowhere"),
+        (["--draft", "none", "--draft", "suffix"], "--draft none"),
+        (["--json", "nowhere/audit.json"], "cannot write"),
+        (["--device", "cuda"], "torch"),
+        (["--wings"], "--wings"),
+        (["--alpha", "0.1", "verifier", "a:b"], "--alpha stands before verifier"),
+        (["verifier"], "MODULE:FUNCTION"),
+        (["verifier", "nonsense"], "MODULE:FUNCTION"),
+        (["verifier", "no_such_module:verify"], "cannot import no_such_module"),
+        (["verifier", "math:verify"], "has nothing named 'verify'"),
+        (["verifier", "math:pi"], "has a float named 'pi'"),
+    ],
+)
+def test_mistakes_are_one_line(outrider, options, said):
+    assert said in outrider("audit", *options).error
+
+
+def test_a_prompt_that_does_not_fit(audit, outrider, tmp_path, tiny_pair):
+    (tmp_path / "long.txt").write_text("x" * 5000)
+    assert "context" in outrider("audit", "--target", tiny_pair.target, "--prompts", tmp_path / "long.txt").error
+
+
+CARELESS = """
+from outrider.tree import Verdict
+
+def careless(tree, rows):
+    token, target, draft = tree.tokens[0], rows.target_probabilities(0), rows.draft_probabilities(0)
+    if rows.flip(0, min(1, target[token] / (1 if draft is None else draft[token]))):
+        return Verdict((0,), rows.pick(0, rows.target_probabilities(1)), is_bonus=False)
+    return Verdict((), rows.pick(-1, target), is_bonus=False)
+
+def failing(tree, rows):
+    raise LookupError("no such row")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code", "said"),
+    [("outrider.verify.coupled:CoupledVerifier", 0, "lossless"), ("mine:careless", 1, "worst case: ")],
+)
+def test_a_verifier_is_certified(outrider, monkeypatch, tmp_path, name, exit_code, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(CARELESS)
+    outcome = outrider("audit", "verifier", name, "--json", tmp_path / "out.json")
+    assert outcome.exit_code == exit_code, outcome
+    assert said in outcome.stdout
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert (Fraction(document["distance"]) == 0) == (exit_code == 0)
+    assert document["num_cases"] > 1
+
+
+def test_a_verifier_that_raises_is_one_line(outrider, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(CARELESS)
+    assert "raised LookupError (no such row)" in outrider("audit", "verifier", "mine:failing").error
