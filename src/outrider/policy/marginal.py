@@ -18,10 +18,10 @@ from outrider.policy.fixed import fixed_budget
 from outrider.policy.probe import Prober, Round
 from outrider.policy.search import Base, Candidate, Plan, Search
 from outrider.policy.selection import surest
-from outrider.policy.track import Source, Text, Track, within
+from outrider.policy.track import Source, Text, Track, main_line, within
 from outrider.request import MAX_DEPTH, Request
 from outrider.sequence import Decision, DecodeStep, DraftWork, ScheduledBatch, Sequence
-from outrider.tree import NO_DRAFT, ROOT, DraftBudget, TokenTree, Worth
+from outrider.tree import NO_DRAFT, DraftBudget, TokenTree, Worth
 
 # Steps until all is thought through again; of many texts, some one needs it sooner.
 REPLAN_STEPS, REPLAN_STEPS_TOGETHER, REPLAN_STEPS_YOUNG = 10, 10, 3
@@ -369,7 +369,7 @@ class AutoPolicy(Policy):
             source, track = self._sources[drafted], text.tracks[drafted]
             scores, is_cut = step.scores[place], verdict.num_accepted < len(tree)
             if not tree.is_chain:
-                scores, is_cut = _main_line(tree, scores, verdict.path)
+                scores, is_cut = main_line(tree, scores, verdict.path)
             track.num_seen, track.has_offered = at_token, True
             source.survival.observe(track.evidence, at_token, verdict.num_accepted, scores, is_cut=is_cut)
             if abs(logit(source.survival.mean(track.evidence, at_token)) - track.planned_logit) > NEWS:
@@ -395,17 +395,3 @@ def _worth(source: Source, mean: float, prices: Prices, curve: Curve, depth: int
         least = 0.9 * (curve.tokens[depth] - curve.tokens[depth - 1])
         return Worth(logit(mean), 0.0, mean, min(prices.node, least), 0.0)
     return Worth(*source.survival.fit.line(mean), mean, *prices)
-
-
-def _main_line(
-    tree: TokenTree, scores: tuple[float, ...] | None, path: tuple[int, ...]
-) -> tuple[tuple[float, ...] | None, bool]:
-    """A tree seen as the chain that verification went along, ending in the surest of the guesses that were wrong."""
-    last = path[-1] if path else ROOT
-    wrong = [node for node, parent in enumerate(tree.parents) if parent == last]
-    if scores is None:
-        return None, bool(wrong)
-    line = [scores[node] for node in path]
-    if wrong:
-        line.append(max(scores[node] for node in wrong))
-    return tuple(line), bool(wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from outrider.policy.curve import Prices
 from outrider.policy.survival import Evidence, SourceSurvival
 from outrider.sequence import Decision, Sequence
-from outrider.tree import NO_DRAFT, DraftBudget
+from outrider.tree import NO_DRAFT, ROOT, DraftBudget, TokenTree
 
 FIRST_PROBE_TOKENS = 6
 # A change of mind that does not last so many tokens is not put on record.
@@ -123,3 +123,17 @@ def within(budget: DraftBudget, limit: int) -> DraftBudget:
     limit = max(0, limit)
     members = tuple(within(member, limit) for member in budget.members)
     return budget._replace(max_depth=limit, max_nodes=min(limit, budget.max_nodes), members=members)
+
+
+def main_line(
+    tree: TokenTree, scores: tuple[float, ...] | None, path: tuple[int, ...]
+) -> tuple[tuple[float, ...] | None, bool]:
+    """A tree seen as the chain that verification went along, ending in the surest of the guesses that were wrong."""
+    last = path[-1] if path else ROOT
+    wrong = [node for node, parent in enumerate(tree.parents) if parent == last]
+    if scores is None:
+        return None, bool(wrong)
+    line = [scores[node] for node in path]
+    if wrong:
+        line.append(max(scores[node] for node in wrong))
+    return tuple(line), bool(wrong)
