@@ -67,6 +67,19 @@ def test_truncation_and_penalties_are_audited_too(audit):
     assert {row["temperature"] for row in outcome.json["settings"]} == {0.8}
 
 
+def test_trees_are_audited_too(audit):
+    outcome = audit("--max-children", 2, "--dtype", "float32", "--json", "-")
+    assert outcome.exit_code == 0, outcome
+    assert any(row["num_drafted"] for row in outcome.json["settings"])
+
+
+def test_block_verification_is_judged_by_samples(audit):
+    outcome = audit("--verify", "block", "--json", "-")
+    assert outcome.exit_code == 3, outcome  # so few samples decide nothing
+    assert outcome.json["verification"] == "block"
+    assert outcome.json["sequential"]["num_tokens"] > 0
+
+
 def accept_anything(self, tree, target):
     """The first guess is not compared with the target's token."""
     if len(tree) == 0:

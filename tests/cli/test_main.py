@@ -15,7 +15,12 @@ from outrider.errors import NumericsError
 def test_help_lists_the_verbs(outrider, arguments):
     outcome = outrider(*arguments)
     assert outcome.exit_code == 0
-    assert re.findall(r"^  (\w+)  ", outcome.stdout.partition("Commands:")[2], re.MULTILINE) == ["run", "demo", "bench", "audit"]
+    assert re.findall(r"^  (\w+)  ", outcome.stdout.partition("Commands:")[2], re.MULTILINE) == [
+        "run",
+        "demo",
+        "bench",
+        "audit",
+    ]
     assert not outcome.stderr
 
 

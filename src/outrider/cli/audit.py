@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import typer
 
 from outrider.cli.models import choose_models
-from outrider.cli.options import DraftOptions, Dtype
+from outrider.cli.options import VERIFY_HELP, DraftOptions, Dtype, Verify
 from outrider.cli.output import check_json_target
 from outrider.errors import ParameterError, UsageError
 from outrider.request import MAX_SEED, SamplingParams
@@ -15,6 +15,8 @@ from outrider.request import MAX_SEED, SamplingParams
 Number = TypeVar("Number", int, float)
 
 MAX_BATCH = 256
+# Without seeds to replay, evidence comes from how many tokens were sampled.
+MAX_TOKENS = {"coupled": 96, "block": 256}
 
 # Plain help, as in app.py.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -40,7 +42,13 @@ def audit(
     presence_penalty: Annotated[float, typer.Option(help="Above 0: against tokens of the text.")] = 0.0,
     frequency_penalty: Annotated[float, typer.Option(help="The same, each time that they occur.")] = 0.0,
     batch: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1,8",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 96,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of a text at most. [96; with --verify block 256]")
+    ] = None,
+    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled",
+    max_children: Annotated[
+        int, typer.Option(min=1, help="Guesses at one place of a text; above 1, drafts of a fixed depth branch.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first text's noise.")] = 0,
     alpha: Annotated[float, typer.Option(help="Probability that a sound engine is accused of its samples.")] = 1e-3,
     dtype: Annotated[Dtype | None, typer.Option(help="To compute in. [the checkpoint's]")] = None,
@@ -61,7 +69,8 @@ def audit(
     drafts = models.drafts if draft else models.drafts or ("suffix",)
     params = SamplingParams(
         temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, max_tokens=max_tokens,
+        presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+        max_tokens=max_tokens or MAX_TOKENS[verify],
     )  # fmt: skip
     temperatures = _temperatures(temperature)
     batches = _batches(batch)
@@ -78,7 +87,10 @@ def audit(
     )
     _check_seed(seed, len(plan.prompts))
     options = RuntimeOptions(dtype=dtype, num_threads=threads)
-    config = EngineConfig(runtime=runtime, device=device, options=options, max_sequences=max(16, *batches))
+    config = EngineConfig(
+        runtime=runtime, device=device, options=options, max_sequences=max(16, *batches), verify=verify,
+        max_children=max_children,
+    )  # fmt: skip
     show_audit(lambda: load(models.target, drafts, config), plan, json)
 
 
