@@ -7,7 +7,7 @@ but only so far, lest a good past pay for a bad present. Probes, which are not e
 
 from __future__ import annotations
 
-ALLOWANCE, GROWTH = 3.0, 0.01
+ALLOWANCE, GROWTH = 3.5, 0.008
 PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
 # Gains are kept up to so many steps' possible losses: deep drafts lose much at once when they fail.
 NUM_STAKES = 8.0

@@ -20,7 +20,7 @@ ASSUMED_ROW_SHARE = 0.03
 ASSUMED_CATCH_UP_SHARE = 0.05
 ASSUMED_DRAFT_SHARE = 0.1
 # Twice as many sequences are taken to make a draft step so much dearer, until it is seen.
-ASSUMED_GROWTH = 1.2
+ASSUMED_GROWTH = 1.12
 
 SPEED_GAIN, CHANGE_GAIN = 0.1, 0.05
 NUM_TELLING = 4  # steps after a change of rows that tell what these cost
@@ -124,13 +124,14 @@ class _Line:
         prior: what a step takes by itself, if known: what one depth alone takes more is shared by the two parts.
     """
 
-    __slots__ = ("_num", "_prior", "_products", "_seconds", "_squares", "_steps", "fixed", "slope")
+    __slots__ = ("_num", "_prior", "_products", "_seconds", "_squares", "_steps", "fixed", "num_added", "slope")
 
     def __init__(self, slope: float, prior: float | None) -> None:
-        self.fixed, self.slope, self._prior = 0.0, slope, prior
+        self.fixed, self.slope, self._prior, self.num_added = 0.0, slope, prior, 0
         self._num = self._steps = self._squares = self._seconds = self._products = 0.0
 
     def add(self, steps: int, seconds: float) -> None:
+        self.num_added += 1
         self._num = MEMORY * self._num + 1
         self._steps = MEMORY * self._steps + steps
         self._squares = MEMORY * self._squares + steps * steps
@@ -170,13 +171,19 @@ class DraftCosts:
     def line(self, num_sequences: int, unknown: float) -> tuple[float, float]:
         """Fixed seconds and seconds per step; a step takes `unknown` where nothing is known."""
         bucket = num_sequences.bit_length()
-        if (line := self._lines.get(bucket)) is not None:
-            return line.fixed, line.slope
         if not self._lines:
             return 0.0, unknown if self.prior is None else self.prior * ASSUMED_GROWTH ** max(bucket - 1, 0)
-        nearest = min(self._lines, key=lambda other: abs(other - bucket))
+        own = self._lines.get(bucket)
+        sure = [other for other, line in self._lines.items() if line.num_added >= NUM_FIRST]
+        if own is not None and (own.num_added >= NUM_FIRST or not sure):
+            return own.fixed, own.slope
+        # What is known of fewer or more sequences tells more than a first draft or two, which take longer.
+        nearest = min(sure or self._lines, key=lambda other: abs(other - bucket))
         scale = ASSUMED_GROWTH ** (bucket - nearest)
-        return self._lines[nearest].fixed * scale, self._lines[nearest].slope * scale
+        fixed, slope = self._lines[nearest].fixed * scale, self._lines[nearest].slope * scale
+        if own is not None and own.fixed + own.slope < fixed + slope:
+            return own.fixed, own.slope
+        return fixed, slope
 
     def catch_up(self, num_tokens: int) -> float:
         """Seconds of computing tokens that the drafter has not seen."""

@@ -344,7 +344,7 @@ class AutoPolicy(Policy):
             return 0.0
         seconds, num_drafts = work.seconds / self.costs.speed, self.costs.num_drafts(source.name)
         if not num_drafts:  # the first makes ready what later ones find
-            return min(seconds, self._round.base.seconds)
+            return min(seconds, 2 * self._round.base.seconds)
         catching_up = self.costs.catch_up(source.name, work.num_caught_up)
         if num_drafts >= NUM_BELIEVED:
             fixed, each = self.costs.draft(source.name, work.num_sequences)
