@@ -8,6 +8,7 @@ import typer
 
 from outrider import __version__
 from outrider.cli.bench import app as bench
+from outrider.cli.check import check
 from outrider.cli.demo import demo
 from outrider.cli.run import run
 
@@ -15,6 +16,7 @@ from outrider.cli.run import run
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command()(run)
 app.command()(demo)
+app.command()(check)
 app.add_typer(bench, name="bench")
 
 

@@ -61,8 +61,8 @@ def bench(
         _refuse_idle_options(context)
         return
     models = _choose_models(target, draft)
-    temperatures = _numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
-    concurrencies = _numbers("--concurrency", concurrency, int, _check_concurrency)
+    temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
+    concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
     asked_depth = _as_depth(depth)
     check_json_target(json)
 
@@ -135,21 +135,27 @@ def _read_workloads(given: list[str], num_prompts: int | None) -> tuple[Workload
     return tuple(workload._replace(prompts=workload.prompts[:num_prompts]) for workload in workloads)
 
 
-def _numbers(option: str, text: str, kind: type[Number], check: Callable[[Number], object]) -> tuple[Number, ...]:
-    numbers: list[Number] = []
+def numbers(option: str, text: str, kind: type[Number], check: Callable[[Number], object]) -> tuple[Number, ...]:
+    """An option's numbers, separated by commas, each once.
+
+    Raises:
+        ParameterError: one is none, or `check` refuses it.
+    """
+    found: list[Number] = []
     for part in text.split(","):
         try:
-            numbers.append(kind(part))
+            found.append(kind(part))
         except ValueError as error:
             example = "1,4,8" if kind is int else "0,0.7,1"
             raise ParameterError(f"{option} is {text!r}, but must be numbers such as {example}") from error
-        check(numbers[-1])
-    if len(set(numbers)) < len(numbers):
+        check(found[-1])
+    if len(set(found)) < len(found):
         raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
-    return tuple(numbers)
+    return tuple(found)
 
 
-def _check_concurrency(number: int) -> None:
+def check_concurrency(number: int) -> None:
+    """Raise ParameterError for more texts at once than there may be."""
     if not 1 <= number <= MAX_CONCURRENCY:
         raise ParameterError(f"--concurrency is {number}, but must be between 1 and {MAX_CONCURRENCY}")
 
