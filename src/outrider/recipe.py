@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from outrider.checked import (
     INTERVAL,
@@ -230,7 +230,7 @@ class Recipe:
 
     def toml(self) -> str:
         """The file's content."""
-        tables = [("[target]", self.target), *(("[[draft]]", draft) for draft in self.drafts)]
+        tables: list[tuple[str, Part]] = [("[target]", self.target), *(("[[draft]]", draft) for draft in self.drafts)]
         tables += [("[policy]", self.policy), ("[verification]", self.verification), ("[limits]", self.limits)]
         if self.measured is not None:
             tables.append(("[measured]", self.measured))
@@ -307,6 +307,8 @@ def _recipe(tables: dict[str, Any]) -> Recipe:
     parts: dict[str, Any] = {"drafts": parts_of(RecipeDraft, tables.pop("draft", []))}
     for name, table in tables.items():
         if name == "measured" and isinstance(table, dict) and "concurrency" in table:
-            table["concurrency"] = list(parts_of(MeasuredConcurrency, table["concurrency"]))
+            rows = parts_of(MeasuredConcurrency, cast("dict[str, object]", table)["concurrency"])
+            parts[name] = part_of(Measured, {**cast("dict[str, object]", table), "concurrency": rows})
+            continue
         parts[name] = part_of(_TABLES[name], table)
     return Recipe(**parts)
