@@ -305,10 +305,14 @@ def _recipe(tables: dict[str, Any]) -> Recipe:
         if name not in tables:
             raise ParameterError(f"[{name}] is missing: every recipe has it")
     parts: dict[str, Any] = {"drafts": parts_of(RecipeDraft, tables.pop("draft", []))}
-    for name, table in tables.items():
-        if name == "measured" and isinstance(table, dict) and "concurrency" in table:
-            rows = parts_of(MeasuredConcurrency, cast("dict[str, object]", table)["concurrency"])
-            parts[name] = part_of(Measured, {**cast("dict[str, object]", table), "concurrency": rows})
-            continue
-        parts[name] = part_of(_TABLES[name], table)
+    for name, table in cast("dict[str, object]", tables).items():
+        parts[name] = _measured(table) if name == "measured" else part_of(_TABLES[name], table)
     return Recipe(**parts)
+
+
+def _measured(table: object) -> Measured:
+    """With the one array of tables that is inside another table."""
+    if not isinstance(table, dict) or "concurrency" not in table:
+        return part_of(Measured, cast("object", table))
+    values = cast("dict[str, object]", table)
+    return part_of(Measured, {**values, "concurrency": parts_of(MeasuredConcurrency, values["concurrency"])})

@@ -66,7 +66,7 @@ def bench(
         return
     temperatures = _numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = _numbers("--concurrency", concurrency, int, _check_concurrency)
-    *models, asked_depth = _choose(recipe, target, draft, depth)
+    found_target, found_drafts, asked_depth = _choose(recipe, target, draft, depth)
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
@@ -81,7 +81,7 @@ def bench(
         max_tokens=max_tokens,
         seed=seed,
     )
-    show_bench(*models, plan, Outputs(json=json, html=html, num_threads=threads))
+    show_bench(found_target, found_drafts, plan, Outputs(json=json, html=html, num_threads=threads))
 
 
 @app.command("make-pair")

@@ -58,7 +58,7 @@ def find_models(recipe: Recipe) -> RecipeModels:
     target = _found(recipe.target.name, "target", recipe.target.revision)
     recipe.check_target(_sha256(target))
     drafts: list[str | Path] = []
-    asked = {target: recipe.target.dtype}
+    asked: dict[Path, Dtype | None] = {target: recipe.target.dtype}
     for index, draft in enumerate(recipe.drafts if recipe.policy.speculate else ()):
         if draft.kind == "suffix":
             drafts.append("suffix")
@@ -90,8 +90,8 @@ def _common_dtype(asked: Mapping[Path, Dtype | None]) -> Dtype | None:
     """The option that gives each model the dtype that is asked for; None where that is its own."""
     from outrider.model.config import read_config
 
-    own = {folder: read_config(folder).dtype for folder in asked}
-    wanted = {folder: asked[folder] or own[folder] for folder in asked}
+    own: dict[Path, Dtype] = {folder: read_config(folder).dtype for folder in asked}
+    wanted: dict[Path, Dtype] = {folder: asked[folder] or own[folder] for folder in asked}
     if wanted == own:
         return None
     dtypes = set(wanted.values())

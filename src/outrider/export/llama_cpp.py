@@ -14,12 +14,12 @@ from outrider.export.base import (
     with_option,
     without_levels,
 )
-from outrider.recipe import Dtype, Recipe
+from outrider.recipe import Recipe
 
 ENGINE = "llama.cpp 0c1e57098"
 ABILITY = Ability(ENGINE, "greedy", "greedy guesses, each kept if it is what the target samples", combines=True)
 TARGET_FILE, DRAFT_FILE = "target.gguf", "draft.gguf"
-OUTPUT_TYPES: dict[Dtype | None, str] = {None: "auto", "bfloat16": "bf16", "float32": "f32"}
+OUTPUT_TYPES: dict[str | None, str] = {None: "auto", "bfloat16": "bf16", "float32": "f32"}
 
 
 def export(recipe: Recipe) -> Export:

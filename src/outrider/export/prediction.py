@@ -96,7 +96,7 @@ def _speedup(measured: Measured, survival: list[float]) -> float | None:
 
 def _forward_cost(costs: tuple[float, ...], depth: int) -> float:
     """Of depth + 1 rows in plain steps; unmeasured, rows are free; past what was measured, it rises as it last did."""
-    if not costs:
+    if len(costs) == 0:
         return 1.0
     if depth <= len(costs):
         return costs[depth - 1]
