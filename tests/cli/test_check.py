@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from outrider.cli import check_show
+from outrider.recipe import read_recipe
 from tests.cli.tiny import make_tiny
 
 SECRET = "zebra crossing"
@@ -51,10 +52,13 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
     assert any("context of 9999" in each for each in document["not_measured"])
     assert len(document["verdict"]["next_steps"]) == 2
     assert document["verdict"]["sentences"][0] in outcome.stdout.replace("\n", " ")
+    recipe = read_recipe(out / "recipe.toml")
+    assert recipe.policy.speculate == (document["verdict"]["decision"] == "speculate")
+    assert recipe.measured.survival
     page = (out / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    for text in (page, json.dumps(document), outcome.stdout, outcome.stderr):
+    for text in (page, recipe.toml(), json.dumps(document), outcome.stdout, outcome.stderr):
         assert "zebra" not in text
     (lossless,) = (item for item in document["items"] if item["name"] == "lossless")
     assert lossless["value"].startswith("0 of ")

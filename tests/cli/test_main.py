@@ -10,8 +10,7 @@ import outrider as package
 from outrider.engine.config import EngineConfig
 from outrider.errors import NumericsError
 
-
-VERBS = ["run", "demo", "check", "bench"]
+VERBS = ["run", "demo", "check", "export", "bench"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

@@ -6,7 +6,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from outrider.predict.costs import Block
+from outrider.predict.costs import Timing
 from outrider.predict.trace import MAX_TRACED_DEPTH, Root, Trace, runs_of
 
 NUM_TOKENS = 120
@@ -45,16 +45,16 @@ class World:
             traces.append(trace_of(matches, prompt=f"prompt {number}"))
         return traces
 
-    def blocks(self, num_rounds, generator, depths=(0, 1, 2, 4, 8), concurrencies=(1,)):
-        blocks = []
+    def timings(self, num_rounds, generator, depths=(0, 1, 2, 4, 8), concurrencies=(1,)):
+        timings = []
         for number in range(num_rounds):
             slowness = math.exp(generator.gauss(0, self.drift))
             for num_sequences in concurrencies:
                 for depth in depths:
                     factor = slowness * math.exp(generator.gauss(0, self.noise))
                     draft, target, other = (factor * part for part in self.seconds(num_sequences, depth))
-                    blocks.append(
-                        Block(
+                    timings.append(
+                        Timing(
                             round=number,
                             is_greedy=True,
                             num_sequences=num_sequences,
@@ -65,7 +65,7 @@ class World:
                             other=other,
                         )
                     )
-        return blocks
+        return timings
 
     def quiet(self):
         return World(self.agreement, self.spread, self.target_row, self.draft_step, self.other, noise=0.0, drift=0.0)

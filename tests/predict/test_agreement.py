@@ -47,7 +47,7 @@ def test_a_walk_takes_the_steps_that_the_engine_takes(llm, monkeypatch, temperat
     monkeypatch.setattr(llm.engine, "drafter", llm.engine.guard.around(type(llm.drafter)(members[name])))
     (real,) = llm.generate(PROMPT, text.params, depth=depth)
     assert real.token_ids == text.token_ids
-    # A draft model's rows may round otherwise alone than in a block: a near-tie is a step.
+    # A draft model's rows may round otherwise alone than in a timing: a near-tie is a step.
     slack = 0 if name == "suffix" else 3
     assert abs(found.num_steps - real.stats.num_steps) <= slack
     assert abs(sum(found.accepted_at) - real.stats.num_accepted) <= slack
@@ -74,11 +74,11 @@ def test_beyond_a_drafts_context_there_are_no_guesses(llm):
 def test_blocks_are_timed_for_every_setting_and_leave_the_engine_idle(llm):
     texts = [known(llm, 0.0)]
     settings = [Setting(0.0, num_sequences, depth) for num_sequences in (1, 2) for depth in (0, 2)]
-    blocks = time_round(llm, texts, settings, 0, lambda: False)
-    assert {(each.num_sequences, each.depth) for each in blocks} == {(1, 0), (1, 2), (2, 0), (2, 2)}
-    assert {each.num_rows for each in blocks} == {1, 3, 2, 6}
-    assert all(each.target > 0 for each in blocks)
-    assert all((each.draft > blocks[0].other / 100) == (each.depth > 0) or each.depth == 0 for each in blocks)
+    timings = time_round(llm, texts, settings, 0, lambda: False)
+    assert {(each.num_sequences, each.depth) for each in timings} == {(1, 0), (1, 2), (2, 0), (2, 2)}
+    assert {each.num_rows for each in timings} == {1, 3, 2, 6}
+    assert all(each.target > 0 for each in timings)
+    assert all((each.draft > timings[0].other / 100) == (each.depth > 0) or each.depth == 0 for each in timings)
     assert llm.engine.is_idle
 
 

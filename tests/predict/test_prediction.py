@@ -18,7 +18,7 @@ def rows_as_they_are(rows):
 
 def truth(world, depth, num_sequences=1):
     """Of so many prompts that chance is gone."""
-    predictor = Predictor(world.quiet().blocks(1, seeded(0), concurrencies=(num_sequences,)), rows_as_they_are)
+    predictor = Predictor(world.quiet().timings(1, seeded(0), concurrencies=(num_sequences,)), rows_as_they_are)
     return predictor.predict("model", world.traces(3000, seeded(99)), depth, num_sequences).speedup.value
 
 
@@ -26,7 +26,7 @@ def truth(world, depth, num_sequences=1):
 @pytest.mark.parametrize("num_sequences", [1, 4])
 def test_a_speedup_is_tokens_over_seconds(depth, num_sequences):
     world = World(spread=0.0)
-    predictor = Predictor(world.quiet().blocks(2, seeded(0), concurrencies=(1, 4)), rows_as_they_are)
+    predictor = Predictor(world.quiet().timings(2, seeded(0), concurrencies=(1, 4)), rows_as_they_are)
     found = predictor.predict("model", [trace_of([True] * 900)] * 3, depth, num_sequences)
     step, plain = sum(world.seconds(num_sequences, depth)), sum(world.seconds(num_sequences, 0))
     assert found.tokens_per_step == pytest.approx(depth + 1, rel=0.01)
@@ -35,19 +35,19 @@ def test_a_speedup_is_tokens_over_seconds(depth, num_sequences):
 
 
 def test_a_depth_that_was_not_timed_lies_between_those_that_were():
-    costs = Costs(World().quiet().blocks(1, seeded(0)), rows_as_they_are, is_greedy=True, num_sequences=1)
+    costs = Costs(World().quiet().timings(1, seeded(0)), rows_as_they_are, is_greedy=True, num_sequences=1)
     assert costs.step(3, 4).total == pytest.approx(sum(World().seconds(1, 3)))
     assert costs.draft_step == pytest.approx(World().draft_step)
 
 
 def test_nothing_is_predicted_that_was_not_timed():
-    predictor = Predictor(World().blocks(2, seeded(0)), rows_as_they_are)
+    predictor = Predictor(World().timings(2, seeded(0)), rows_as_they_are)
     assert predictor.predict("model", [trace_of([True] * 50)] * 2, 2, 8) is None
     assert predictor.predict("model", [trace_of([True] * 50, temperature=1.0)] * 2, 2, 1) is None
 
 
 def test_steps_that_ask_no_model_pay_for_no_draft_step():
-    predictor = Predictor(World().quiet().blocks(2, seeded(0)), rows_as_they_are)
+    predictor = Predictor(World().quiet().timings(2, seeded(0)), rows_as_they_are)
     looked_up, modelled = (
         predictor.predict("x", [trace_of([True] * 400, is_modelled=each)] * 2, 4, 1) for each in (False, True)
     )
@@ -59,7 +59,9 @@ def test_steps_that_ask_no_model_pay_for_no_draft_step():
 def test_machine_drift_that_all_settings_share_costs_no_certainty(seed):
     world = World(noise=0.01, drift=0.3)
     generator = seeded(seed)
-    found = Predictor(world.blocks(6, generator), rows_as_they_are).predict("model", world.traces(200, generator), 4, 1)
+    found = Predictor(world.timings(6, generator), rows_as_they_are).predict(
+        "model", world.traces(200, generator), 4, 1
+    )
     assert found.speedup.high / found.speedup.low < 1.35
 
 
@@ -70,7 +72,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     expected = truth(world, depth)
     for seed in range(300):
         generator = seeded(seed)
-        predictor = Predictor(world.blocks(6, generator), rows_as_they_are, drift=0.0)
+        predictor = Predictor(world.timings(6, generator), rows_as_they_are, drift=0.0)
         low, high = predictor.predict("model", world.traces(16, generator), depth, 1).speedup[1:]
         num_held += low <= expected <= high
     assert 272 <= num_held <= 297
@@ -78,8 +80,8 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 
 def test_one_prompt_or_one_round_says_nothing_of_others():
     world = World()
-    alone = Predictor(world.blocks(4, seeded(0)), rows_as_they_are).predict("m", world.traces(1, seeded(1)), 4, 1)
-    once = Predictor(world.blocks(1, seeded(0)), rows_as_they_are).predict("m", world.traces(9, seeded(1)), 4, 1)
+    alone = Predictor(world.timings(4, seeded(0)), rows_as_they_are).predict("m", world.traces(1, seeded(1)), 4, 1)
+    once = Predictor(world.timings(1, seeded(0)), rows_as_they_are).predict("m", world.traces(9, seeded(1)), 4, 1)
     for found in (alone, once):
         assert found.speedup.low == 0
         assert found.speedup.high == math.inf

@@ -26,14 +26,16 @@ def agreement_rows(traces: Mapping[tuple[str, float], Sequence[Trace]]) -> list[
     for (drafter, temperature), each in traces.items():
         for group, part in _groups(each):
             overlaps = [trace.overlap for trace in part if trace.overlap is not None]
+            agreed = _share(part, lambda trace: (trace.num_agreed, len(trace.roots)))
+            overlap = sum(overlaps) / len(overlaps) if overlaps else None
             rows.append(
                 {
                     "drafter": drafter,
                     "temperature": temperature,
                     "group": group,
                     "num_prompts": len(part),
-                    "agreement": estimate(_share(part, lambda trace: (trace.num_agreed, len(trace.roots)))),
-                    "overlap": sum(overlaps) / len(overlaps) if overlaps else None,
+                    "agreement": estimate(agreed),
+                    "overlap": agreed.value if agreed and temperature == 0 else overlap,
                     "survival": survival_of(part) if group == "all" else [],
                 }
             )

@@ -68,6 +68,7 @@ class _Findings:
     memory: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     cells: list[measured.Cell] = field(default_factory=list[measured.Cell])
     exactness: str = ""
+    everything: str = ""
     engine: dict[str, Any] = field(default_factory=dict[str, Any])
     is_partial: bool = False
 
@@ -105,7 +106,6 @@ class Checklist:
         return self._document(free)
 
     def _look_at_files(self) -> None:
-        self._watch.report("reading the checkpoints")
         for draft in self._plan.drafts:
             models.refuse_unfit(self._plan.target, draft)
             self._static.append(models.vocabulary_item(self._plan.target, draft))
@@ -129,7 +129,7 @@ class Checklist:
                 found.texts = writing.write_texts(stand.llm, plan.prompts, plan.temperatures, budget, self._watch)
             if not found.texts.known:
                 return
-            stand.trace(found.texts, self._watch)
+            stand.trace(found.texts, budget, self._watch)
             self._note_agreement(stand)
             share = TIMING_SHARE[plan.verify] * (0.5 + 0.5 * number / len(drafts))
             try:
@@ -151,6 +151,7 @@ class Checklist:
             wanted = next(draft for draft in self._plan.drafts if models.name_of(draft) in choice.drafter)
             assert wanted != loaded
             stand = Stand.load(self._plan.target, wanted, self._config)
+        self._found.everything = [*stand.candidates][-1]
         trial = measured.Trial(stand, choice, self._found.predictions, self._watch)
         self._found.cells = trial.cells
         cells = (self._plan.temperatures, self._plan.concurrencies)
@@ -207,6 +208,7 @@ class Checklist:
         verdict = decide(
             Evidence(
                 choice=choice,
+                everything=found.everything,
                 concurrency=rows["concurrency"],
                 measured=rows["measured"],
                 num_fit=len({text.prompt for text in found.texts.known}),

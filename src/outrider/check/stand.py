@@ -22,7 +22,7 @@ from outrider.engine.llm import LLM
 from outrider.model.checkpoint import resolve_checkpoint
 from outrider.predict.agreement import Teacher, cascade_trace, model_trace, suffix_trace
 from outrider.predict.calibrate import DEPTHS, InterruptedTimingError, Setting, time_round
-from outrider.predict.costs import Block
+from outrider.predict.costs import Timing
 from outrider.predict.prediction import Prediction, Predictor
 from outrider.predict.trace import MAX_TRACED_DEPTH, Trace
 from outrider.sequence import Sequence as TextSequence
@@ -54,14 +54,14 @@ class Stand:
         candidates: members of the cascade that each is, by name.
         model: the draft model's name, if there is one.
         traces: by candidate and temperature.
-        blocks: step costs.
+        timings: step costs.
     """
 
     llm: LLM
     candidates: dict[str, tuple[Drafter, ...]]
     model: str | None
     traces: dict[tuple[str, float], list[Trace]] = field(default_factory=dict[tuple[str, float], list[Trace]])
-    blocks: list[Block] = field(default_factory=list[Block])
+    timings: list[Timing] = field(default_factory=list[Timing])
 
     @classmethod
     def load(cls, target: str | Path, draft: str | Path | None, config: EngineConfig) -> Stand:
@@ -86,8 +86,11 @@ class Stand:
         drafter = self.llm.drafter if members is None else Cascade([*members])
         self.llm.engine.drafter = self.llm.engine.guard.around(drafter)
 
-    def trace(self, texts: Texts, watch: Watch) -> None:
-        """What every candidate would have guessed of these texts."""
+    def trace(self, texts: Texts, budget: Budget, watch: Watch) -> None:
+        """What every candidate would have guessed of these texts.
+
+        Where nothing is drawn, the overlap is the agreement; elsewhere it takes the target's time, too.
+        """
         for number, text in enumerate(texts.known):
             watch.look()
             watch.report(f"comparing guesses with the target's texts: {number} of {len(texts.known)}")
@@ -95,10 +98,12 @@ class Stand:
             self._add(SUFFIX, looked_up)
             if self.model is None:
                 continue
+            if is_late := budget.is_spent(0.35):
+                budget.skip("overlap of some texts: no time")
             (draft,) = (each for each in self.candidates[self.model] if isinstance(each, ModelDrafter))
             modelled = model_trace(
                 Teacher(draft.runtime, draft.pool),
-                Teacher(self.llm.target, self.llm.engine.pool),
+                None if text.params.temperature == 0 or is_late else Teacher(self.llm.target, self.llm.engine.pool),
                 text,
                 min(draft.vocab_size, draft.runtime.config.vocab_size),
                 draft.runtime.config.max_context,
@@ -128,9 +133,9 @@ class Stand:
                         break
                     watch.report(f"timing steps, {num_sequences} at once: round {number + 1}")
                     began = time.monotonic()
-                    self.blocks += time_round(self.llm, texts.known, settings, number, watch.is_wanted)
+                    self.timings += time_round(self.llm, texts.known, settings, number, watch.is_wanted)
                     seconds = time.monotonic() - began
-                if not any(block.num_sequences == num_sequences for block in self.blocks):
+                if not any(timing.num_sequences == num_sequences for timing in self.timings):
                     budget.skip(f"step costs of {num_sequences} at once: no time")
         except InterruptedTimingError as error:
             raise InterruptedCheckError from error
@@ -139,7 +144,7 @@ class Stand:
 
     @property
     def predictor(self) -> Predictor:
-        return Predictor(self.blocks, lambda rows: self.llm.target.computed_rows([rows]))
+        return Predictor(self.timings, lambda rows: self.llm.target.computed_rows([rows]))
 
     def predictions(self, concurrencies: Sequence[int]) -> list[Prediction]:
         """Of every candidate, temperature, number of sequences and depth that was timed."""

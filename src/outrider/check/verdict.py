@@ -31,6 +31,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         choice: the best that was predicted; None if nothing was.
+        everything: name of all drafters together, which the default setting was measured with.
         concurrency: best predictions by texts at once.
         measured: rows of the trial; may be empty.
         num_fit: prompts whose texts are fit.
@@ -40,6 +41,7 @@ class Evidence(NamedTuple):
     """
 
     choice: Choice | None
+    everything: str
     concurrency: Sequence[dict[str, Any]]
     measured: Sequence[dict[str, Any]]
     num_fit: int
@@ -84,8 +86,9 @@ def decide(evidence: Evidence) -> Verdict:
         return _no_conclusion(evidence)
     fixed, auto = (_measured(evidence.measured, choice, setting) for setting in (CHOICE, DEFAULT))
     # Auto goes on adapting, so it is taken where it is about as fast.
-    takes_auto = fixed is None or (auto is not None and auto.value > 0.98 * fixed.value)
-    known = auto if takes_auto and auto is not None else fixed
+    takes_auto = auto is not None and (fixed is None or auto.value > 0.98 * fixed.value)
+    known = auto if takes_auto else fixed
+    drafter = evidence.everything if takes_auto else choice.drafter
     speedup = known or choice.speedup
     if speedup.value < WORTH:
         decision: Decision = "do not speculate"
@@ -94,12 +97,12 @@ def decide(evidence: Evidence) -> Verdict:
     limit = off_above(evidence.concurrency)
     depth: Depth = "auto" if takes_auto else choice.depth
     sentences = {
-        "speculate": _speculate(evidence, choice, speedup, depth, limit),
+        "speculate": _speculate(evidence, drafter, speedup, depth, limit),
         "do not speculate": _do_not(choice, speedup),
     }.get(decision, _undecided(choice, speedup))
     return Verdict(
         decision=decision,
-        drafter=choice.drafter,
+        drafter=drafter,
         depth=depth,
         speedup=speedup,
         is_measured=known is not None,
@@ -125,9 +128,9 @@ def _measured(rows: Sequence[dict[str, Any]], choice: Choice, setting: str) -> E
     return Estimate(*(math.prod(values) ** (1 / len(found)) for values in ends))
 
 
-def _speculate(
-    evidence: Evidence, choice: Choice, speedup: Estimate, depth: Depth, limit: int | None
-) -> tuple[str, str]:
+def _speculate(evidence: Evidence, drafter: str, speedup: Estimate, depth: Depth, limit: int | None) -> tuple[str, str]:
+    choice = evidence.choice
+    assert choice is not None
     how = f"auto depth (the best fixed one is {choice.depth})" if depth == "auto" else f"depth {depth}"
     most = evidence.concurrency[-1] if evidence.concurrency else None
     if limit is not None:
@@ -136,7 +139,7 @@ def _speculate(
         load = f"It is expected to be {most['speedup']['value']:.2f}x still with {most['num_sequences']} texts at once."
     else:
         load = "What it brings with more texts at once was not measured."
-    return f"Speculate with {choice.drafter}, {how}: {words(speedup)} with {_at_once(choice)}.", load
+    return f"Speculate with {drafter}, {how}: {words(speedup)} with {_at_once(choice)}.", load
 
 
 def _do_not(choice: Choice, speedup: Estimate) -> tuple[str, str]:

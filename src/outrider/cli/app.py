@@ -10,6 +10,7 @@ from outrider import __version__
 from outrider.cli.bench import app as bench
 from outrider.cli.check import check
 from outrider.cli.demo import demo
+from outrider.cli.export import export
 from outrider.cli.run import run
 
 # Plain help: rich would take longer to import than all the rest of `--help`.
@@ -17,6 +18,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command()(run)
 app.command()(demo)
 app.command()(check)
+app.command()(export)
 app.add_typer(bench, name="bench")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from outrider.cli.output import check_json_target
+from outrider.cli.recipes import find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError, UsageError
 from outrider.request import MAX_DEPTH, MAX_SEED, Depth, SamplingParams
@@ -37,13 +38,16 @@ def bench(
         list[str] | None,
         typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
     ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recipe.toml, for target, drafts and depth.")
+    ] = None,
     workload: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="code, prose, edit, summary, chat, repeat, *.jsonl, *.txt. [all six]"),
     ] = None,
     concurrency: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1",
     temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
-    depth: Annotated[str, typer.Option(metavar="auto|N", help="Tokens to draft a step.")] = "auto",
+    depth: Annotated[str | None, typer.Option(metavar="auto|N", help="Tokens to draft a step. [auto]")] = None,
     runs: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
     prompts: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each workload.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 160,
@@ -60,10 +64,9 @@ def bench(
     if context.invoked_subcommand is not None:
         _refuse_idle_options(context)
         return
-    models = _choose_models(target, draft)
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
-    asked_depth = _as_depth(depth)
+    found_target, found_drafts, asked_depth = _choose(recipe, target, draft, depth)
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
@@ -78,7 +81,7 @@ def bench(
         max_tokens=max_tokens,
         seed=seed,
     )
-    show_bench(*models, plan, Outputs(json=json, html=html, num_threads=threads))
+    show_bench(found_target, found_drafts, plan, Outputs(json=json, html=html, num_threads=threads))
 
 
 @app.command("make-pair")
@@ -106,6 +109,19 @@ def _refuse_idle_options(context: typer.Context) -> None:
     if given:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
+
+
+def _choose(
+    recipe: Path | None, target: str | None, draft: list[str] | None, depth: str | None
+) -> tuple[str | Path, list[str | Path], Depth]:
+    """Target, drafts and depth, of a recipe or of the options."""
+    if recipe is None:
+        return *_choose_models(target, draft), _as_depth("auto" if depth is None else depth)
+    given = {"--target": target is not None, "--draft": bool(draft), "--depth": depth is not None}
+    found = find_models(load_recipe(recipe, given))
+    if found.dtype is not None:
+        raise ParameterError(f"{recipe} computes in {found.dtype}, but bench measures checkpoints in their own dtype")
+    return found.target, list(found.drafts), found.depth
 
 
 def _choose_models(target: str | None, draft: list[str] | None) -> tuple[str | Path, list[str | Path]]:

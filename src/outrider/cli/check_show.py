@@ -17,6 +17,7 @@ from outrider.bench.machine import machine_to_ourselves
 from outrider.bench.provenance import check_writable, provenance, to_json, write_json, write_text
 from outrider.check.budget import Budget
 from outrider.check.checklist import Checklist, CheckPlan, refuse_same_names
+from outrider.check.recipe import recipe_of
 from outrider.check.report import page_of
 from outrider.check.texts import Watch
 from outrider.check.verdict import Verdict
@@ -27,7 +28,7 @@ from outrider.errors import UsageError
 from outrider.model.checkpoint import resolve_checkpoint
 from outrider.model.weights import fingerprint
 
-FILES = ("report.html", "check.json")
+FILES = ("report.html", "check.json", "recipe.toml")
 COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -67,7 +68,7 @@ def show_check(plan: CheckPlan, seconds: float, outputs: Outputs) -> None:
     document: dict[str, Any] = {"provenance": began, "models": models, **found}
     _show(console, document)
     if outputs.folder is not None:
-        _save(outputs.folder, document, verdict)
+        _save(outputs.folder, document, verdict, plan)
     if outputs.is_json:
         sys.stdout.write(to_json(document))
     if document["is_partial"]:
@@ -94,11 +95,14 @@ def _check_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def _save(folder: Path, document: Mapping[str, Any], verdict: Verdict) -> None:
+def _save(folder: Path, document: Mapping[str, Any], verdict: Verdict, plan: CheckPlan) -> None:
     """Prompts go into the JSON only, and only where that was asked for."""
     folder.mkdir(exist_ok=True)
     write_json(folder / "check.json", document)
     write_text(folder / "report.html", page_of(document))
+    recipe = recipe_of(document, verdict, plan.target, plan.drafts)
+    if recipe is not None:
+        write_text(folder / "recipe.toml", recipe.toml())
 
 
 def _show(console: Console, document: Mapping[str, Any]) -> None:

@@ -57,17 +57,20 @@ class Teacher:
 
     def logits(self, text: KnownText, first: int, last: int, table: BlockTable) -> NDArray[np.float32]:
         """[places, vocab] that the tokens [first, last) of the whole text are chosen from; called in order."""
-        token_ids = (*text.prompt_token_ids, *text.token_ids)[:last]
-        while True:
-            start = table.num_committed
-            end = min(start + ROWS_AT_ONCE, last - 1)
-            wanted = range(max(first - 1 - start, 0), end - start) if end == last - 1 else ()
-            with table.reserve(max(end - start, self._runtime.min_rows)):
-                rows = SequenceRows(token_ids[start:end], start, table.blocks, wanted)
-                logits = self._runtime.forward([rows]).logits
-                table.commit(tuple(range(end - start)))
-            if end == last - 1:
-                return logits
+        token_ids = (*text.prompt_token_ids, *text.token_ids)
+        while table.num_committed < first - 1:
+            self._forward(token_ids[: first - 1], table, wanted=False)
+        return self._forward(token_ids[: last - 1], table, wanted=True)
+
+    def _forward(self, token_ids: Sequence[int], table: BlockTable, *, wanted: bool) -> NDArray[np.float32]:
+        """Some tokens more, or all of the few that are wanted."""
+        start = table.num_committed
+        chunk = token_ids[start : start + ROWS_AT_ONCE]
+        with table.reserve(max(len(chunk), self._runtime.min_rows)):
+            rows = SequenceRows(chunk, start, table.blocks, range(len(chunk)) if wanted else ())
+            logits = self._runtime.forward([rows]).logits
+            table.commit(tuple(range(len(chunk))))
+        return logits
 
     def table(self) -> BlockTable:
         return BlockTable(self._pool)

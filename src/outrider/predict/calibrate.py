@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from outrider.engine.llm import LLM
 from outrider.predict.agreement import KnownText
-from outrider.predict.costs import Block
+from outrider.predict.costs import Timing
 from outrider.request import MAX_DEPTH
 from outrider.sequence import Sequence as TextSequence
 from outrider.stats import Stage
@@ -36,7 +36,7 @@ class InterruptedTimingError(Exception):
 
 def time_round(
     llm: LLM, texts: Sequence[KnownText], settings: Sequence[Setting], number: int, is_wanted: Callable[[], bool]
-) -> list[Block]:
+) -> list[Timing]:
     """Time every setting once, in random order.
 
     Args:
@@ -51,14 +51,15 @@ def time_round(
     """
     generator = random.Random(number)  # noqa: S311 - an order that can be repeated
     found = [
-        _time_block(llm, texts, setting, number, is_wanted) for setting in generator.sample([*settings], len(settings))
+        _time_setting(llm, texts, setting, number, is_wanted)
+        for setting in generator.sample([*settings], len(settings))
     ]
-    return [block for block in found if block is not None]
+    return [timing for timing in found if timing is not None]
 
 
-def _time_block(
+def _time_setting(
     llm: LLM, texts: Sequence[KnownText], setting: Setting, number: int, is_wanted: Callable[[], bool]
-) -> Block | None:
+) -> Timing | None:
     """None where the context has no room for a single step."""
     chosen = [texts[(number + index) % len(texts)] for index in range(setting.num_sequences)]
     room = min(llm.target.config.max_context - len(text.prompt_token_ids) for text in chosen)
@@ -86,7 +87,7 @@ def _time_block(
     if not num_timed:
         return None
     mean = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
-    return Block(
+    return Timing(
         round=number,
         is_greedy=setting.temperature == 0,
         num_sequences=setting.num_sequences,

@@ -1,6 +1,6 @@
 """What a decoding step takes on this machine: the target by rows, drafts by their steps, and what is neither.
 
-Made of blocks: a few steps of an engine at one depth, timed stage by stage. Blocks come in rounds, in each of which
+Made of timings: a few steps of an engine at one depth, timed stage by stage. Timings come in rounds, in each of which
 every setting was timed once, so that a machine that gets slower or faster meanwhile slows or speeds all settings alike.
 Knows seconds and counts; what times them is in `calibrate`.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Timing:
     """Seconds of a step, means over a few in a row.
 
     Attributes:
@@ -52,27 +52,34 @@ class StepSeconds(NamedTuple):
 
 
 class Costs:
-    """What blocks of one number of sequences and one kind of sampling come to.
+    """What timings of one number of sequences and one kind of sampling come to.
 
     Args:
-        blocks: of all settings; of those that do not fit nothing is taken.
+        timings: of all settings; of those that do not fit nothing is taken.
         computed_rows: how many rows the target computes for so many.
         is_greedy, num_sequences: of the steps meant.
     """
 
     def __init__(
-        self, blocks: Sequence[Block], computed_rows: Callable[[int], int], *, is_greedy: bool, num_sequences: int
+        self, timings: Sequence[Timing], computed_rows: Callable[[int], int], *, is_greedy: bool, num_sequences: int
     ) -> None:
         self.num_sequences = num_sequences
         self._computed_rows = computed_rows
-        chosen = [block for block in blocks if (block.is_greedy, block.num_sequences) == (is_greedy, num_sequences)]
-        self.rounds = sorted({block.round for block in chosen})
-        self._target = _points([(computed_rows(block.num_rows), block.target) for block in chosen])
-        self._draft = _points([(block.depth, block.draft) for block in chosen])
-        self._other = _points([(block.depth, block.other) for block in chosen])
-        firsts = [block.first for block in chosen if block.depth]
+        chosen = [
+            timing for timing in timings if (timing.is_greedy, timing.num_sequences) == (is_greedy, num_sequences)
+        ]
+        self.rounds = sorted({timing.round for timing in chosen})
+        # A forward beside a drafter is not one that has the machine to itself, even over as many rows.
+        self._plain_target = _points([(0, timing.target) for timing in chosen if not timing.depth])
+        drafted = [(computed_rows(timing.num_rows), timing.target) for timing in chosen if timing.depth]
+        fewest = computed_rows(num_sequences)
+        plain = [(fewest, seconds) for _, seconds in self._plain_target if all(rows > fewest for rows, _ in drafted)]
+        self._target = _points([*plain, *drafted])
+        self._draft = _points([(timing.depth, timing.draft) for timing in chosen])
+        self._other = _points([(timing.depth, timing.other) for timing in chosen])
+        firsts = [timing.first for timing in chosen if timing.depth]
         self.first = median(firsts) if firsts else 0.0
-        self.is_known = bool(chosen) and self._draft[0][0] == 0
+        self.is_known = bool(self._plain_target)
 
     def step(self, num_drafted: float, num_rows: float, share_modelled: float = 1.0) -> StepSeconds:
         """Of a step that drafts so many guesses for each sequence and computes so many rows in all.
@@ -86,7 +93,7 @@ class Costs:
         drafting = max(_at(self._draft, num_drafted) - idle, 0.0) if num_drafted else 0.0
         return StepSeconds(
             idle + share_modelled * drafting,
-            _at(self._target, self._computed_rows(round(num_rows))),
+            _at(self._target, self._computed_rows(round(num_rows))) if num_drafted else self._plain_target[0][1],
             _at(self._other, num_drafted),
         )
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from outrider.predict.costs import Block, Costs, StepSeconds
+from outrider.predict.costs import Costs, StepSeconds, Timing
 from outrider.predict.interval import Estimate, Uncertainty, combined, jackknife
 from outrider.predict.trace import Trace, Walk, survival_of, walk
 
@@ -57,20 +57,20 @@ class Predictor:
     """Predictions from one set of timings.
 
     Args:
-        blocks: timed settings.
+        timings: timed settings.
         computed_rows: how many rows the target computes for so many.
         drift: see `DRIFT`.
     """
 
-    def __init__(self, blocks: Sequence[Block], computed_rows: Callable[[int], int], drift: float = DRIFT) -> None:
-        self._blocks = blocks
+    def __init__(self, timings: Sequence[Timing], computed_rows: Callable[[int], int], drift: float = DRIFT) -> None:
+        self._timings = timings
         self._computed_rows = computed_rows
         self._drift = drift
 
     def costs(self, temperature: float, num_sequences: int, rounds: frozenset[int] | None = None) -> Costs:
         """Of steps at this temperature, perhaps as if there had been these rounds only."""
-        blocks = [block for block in self._blocks if rounds is None or block.round in rounds]
-        return Costs(blocks, self._computed_rows, is_greedy=temperature == 0, num_sequences=num_sequences)
+        timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
+        return Costs(timings, self._computed_rows, is_greedy=temperature == 0, num_sequences=num_sequences)
 
     def predict(self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int) -> Prediction | None:
         """Of texts that one drafter would have drafted at one temperature; None where nothing was timed for it."""
