@@ -15,13 +15,21 @@ from outrider.predict.interval import Estimate
 from outrider.predict.prediction import Prediction
 
 
-def predicted(speedup, *, drafter="small", depth=4, temperature=0.0, num_sequences=1, width=0.1, agreement=0.4):
+def predicted(speedup, *, width=0.1, **setting):
+    """A prediction; `setting` changes what it is of."""
+    found = {
+        "drafter": "small", "depth": 4, "temperature": 0.0, "num_sequences": 1, "agreement": 0.4, **setting
+    }  # fmt: skip
     return Prediction(
-        drafter=drafter, depth=depth, temperature=temperature, num_sequences=num_sequences,
+        **found,
         speedup=Estimate(speedup, speedup * (1 - width), speedup * (1 + width)),
-        tokens_per_step=2.0, survival=[0.5] * depth, agreement=agreement, break_even=0.63,
-        seconds={"draft": 0.1, "target": 1.0, "other": 0.1}, plain_seconds=1.0, num_prompts=12,
-    )  # fmt: skip
+        tokens_per_step=2.0,
+        survival=[0.5] * found["depth"],
+        break_even=0.63,
+        seconds={"draft": 0.1, "target": 1.0, "other": 0.1},
+        plain_seconds=1.0,
+        num_prompts=12,
+    )
 
 
 def evidence(predictions, measured=(), **changes):
