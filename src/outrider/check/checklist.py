@@ -148,7 +148,8 @@ class Checklist:
         if choice is None:
             return
         if choice.drafter not in stand.candidates:
-            wanted = next(draft for draft in self._plan.drafts if models.name_of(draft) in choice.drafter)
+            names = choice.drafter.split(" + ")
+            wanted = next(draft for draft in self._plan.drafts if models.name_of(draft) in names)
             assert wanted != loaded
             stand = Stand.load(self._plan.target, wanted, self._config)
         self._found.everything = [*stand.candidates][-1]
@@ -257,6 +258,6 @@ class Checklist:
 
 def refuse_same_names(drafts: Sequence[str | Path]) -> None:
     """Raise UsageError for drafts that tables could not tell apart."""
-    names = [models.name_of(draft) for draft in drafts]
+    names = [SUFFIX, *map(models.name_of, drafts)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"two drafts are called {twice[0]}: rename one of the folders")

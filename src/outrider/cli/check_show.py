@@ -56,11 +56,12 @@ def show_check(plan: CheckPlan, seconds: float, outputs: Outputs) -> None:
 
         def report(words: str) -> None:
             status.update(words)
-            if not progress.is_terminal and words != said[-1]:
-                progress.print(words, markup=False)
-                said.append(words)
+            phase = words.partition(":")[0]
+            if not progress.is_terminal and phase not in said:
+                progress.print(phase, markup=False)
+                said.append(phase)
 
-        said = [""]
+        said: list[str] = []
         with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
             checklist = Checklist(plan, Budget(seconds), Watch(interrupted.is_set, report))
             found, verdict = checklist.run()
