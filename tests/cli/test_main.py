@@ -10,17 +10,14 @@ import outrider as package
 from outrider.engine.config import EngineConfig
 from outrider.errors import NumericsError
 
+VERBS = ["run", "demo", "check", "export", "bench", "audit"]
+
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_help_lists_the_verbs(outrider, arguments):
     outcome = outrider(*arguments)
     assert outcome.exit_code == 0
-    assert re.findall(r"^  (\w+)  ", outcome.stdout.partition("Commands:")[2], re.MULTILINE) == [
-        "run",
-        "demo",
-        "bench",
-        "audit",
-    ]
+    assert re.findall(r"^  (\w+)  ", outcome.stdout.partition("Commands:")[2], re.MULTILINE) == VERBS
     assert not outcome.stderr
 
 

@@ -53,7 +53,7 @@ def plots_of(document: Mapping[str, Any]) -> dict[str, str]:
         f"Survival by depth, {least} at once": (_draw_survival, alone, (6, 3.2)),
         "Where the time of a token goes": (_draw_stages, _totals(alone), (8, 3.2)),
     }
-    return {title: _svg(*parts) for title, parts in wanted.items() if parts[1]}
+    return {title: svg_of(*parts) for title, parts in wanted.items() if parts[1]}
 
 
 def _totals(rows: Rows) -> Rows:
@@ -61,7 +61,8 @@ def _totals(rows: Rows) -> Rows:
     return [row for row in rows if row["workload"] == ALL] or rows
 
 
-def _svg(draw: Callable[[Axes, Rows], None], rows: Rows, size: tuple[float, float]) -> str:
+def svg_of(draw: Callable[[Axes, Rows], None], rows: Rows, size: tuple[float, float]) -> str:
+    """A drawing as a page takes it: without what names hosts, its colours the page's own."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots(), rows)

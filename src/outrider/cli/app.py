@@ -9,13 +9,17 @@ import typer
 from outrider import __version__
 from outrider.cli.audit import app as audit
 from outrider.cli.bench import app as bench
+from outrider.cli.check import check
 from outrider.cli.demo import demo
+from outrider.cli.export import export
 from outrider.cli.run import run
 
 # Plain help: rich would take longer to import than all the rest of `--help`.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command()(run)
 app.command()(demo)
+app.command()(check)
+app.command()(export)
 app.add_typer(bench, name="bench")
 app.add_typer(audit, name="audit")
 

@@ -14,6 +14,7 @@ import typer
 
 from outrider.cli.options import VERIFY_HELP, Level, Verify
 from outrider.cli.output import check_json_target
+from outrider.cli.recipes import find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError, UsageError
 from outrider.request import MAX_DEPTH, MAX_SEED, Depth, SamplingParams
@@ -38,13 +39,16 @@ def bench(
         list[str] | None,
         typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
     ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recipe.toml, for target, drafts and depth.")
+    ] = None,
     workload: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="code, prose, edit, summary, chat, repeat, *.jsonl, *.txt. [all six]"),
     ] = None,
     concurrency: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1",
     temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
-    depth: Annotated[str, typer.Option(metavar="auto|N", help="Tokens to draft a step.")] = "auto",
+    depth: Annotated[str | None, typer.Option(metavar="auto|N", help="Tokens to draft a step. [auto]")] = None,
     verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled",
     runs: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
     prompts: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each workload.")] = None,
@@ -65,10 +69,9 @@ def bench(
     if context.invoked_subcommand is not None:
         _refuse_idle_options(context)
         return
-    models = _choose_models(target, draft)
-    temperatures = _numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
-    concurrencies = _numbers("--concurrency", concurrency, int, _check_concurrency)
-    asked_depth = _as_depth(depth)
+    temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
+    concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
+    found_target, found_drafts, asked_depth = _choose(recipe, target, draft, depth)
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
@@ -83,7 +86,8 @@ def bench(
         max_tokens=max_tokens,
         seed=seed,
     )
-    show_bench(*models, plan, Run(json=json, html=html, num_threads=threads, verify=verify, exactness=exactness))
+    run = Run(json=json, html=html, num_threads=threads, verify=verify, exactness=exactness)
+    show_bench(found_target, found_drafts, plan, run)
 
 
 @app.command("make-pair")
@@ -113,6 +117,19 @@ def _refuse_idle_options(context: typer.Context) -> None:
         raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
 
 
+def _choose(
+    recipe: Path | None, target: str | None, draft: list[str] | None, depth: str | None
+) -> tuple[str | Path, list[str | Path], Depth]:
+    """Target, drafts and depth, of a recipe or of the options."""
+    if recipe is None:
+        return *_choose_models(target, draft), _as_depth("auto" if depth is None else depth)
+    given = {"--target": target is not None, "--draft": bool(draft), "--depth": depth is not None}
+    found = find_models(load_recipe(recipe, given))
+    if found.dtype is not None:
+        raise ParameterError(f"{recipe} computes in {found.dtype}, but bench measures checkpoints in their own dtype")
+    return found.target, list(found.drafts), found.depth
+
+
 def _choose_models(target: str | None, draft: list[str] | None) -> tuple[str | Path, list[str | Path]]:
     """What these options say together.
 
@@ -140,21 +157,27 @@ def _read_workloads(given: list[str], num_prompts: int | None) -> tuple[Workload
     return tuple(workload._replace(prompts=workload.prompts[:num_prompts]) for workload in workloads)
 
 
-def _numbers(option: str, text: str, kind: type[Number], check: Callable[[Number], object]) -> tuple[Number, ...]:
-    numbers: list[Number] = []
+def numbers(option: str, text: str, kind: type[Number], check: Callable[[Number], object]) -> tuple[Number, ...]:
+    """An option's numbers, separated by commas, each once.
+
+    Raises:
+        ParameterError: one is none, or `check` refuses it.
+    """
+    found: list[Number] = []
     for part in text.split(","):
         try:
-            numbers.append(kind(part))
+            found.append(kind(part))
         except ValueError as error:
             example = "1,4,8" if kind is int else "0,0.7,1"
             raise ParameterError(f"{option} is {text!r}, but must be numbers such as {example}") from error
-        check(numbers[-1])
-    if len(set(numbers)) < len(numbers):
+        check(found[-1])
+    if len(set(found)) < len(found):
         raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
-    return tuple(numbers)
+    return tuple(found)
 
 
-def _check_concurrency(number: int) -> None:
+def check_concurrency(number: int) -> None:
+    """Raise ParameterError for more texts at once than there may be."""
     if not 1 <= number <= MAX_CONCURRENCY:
         raise ParameterError(f"--concurrency is {number}, but must be between 1 and {MAX_CONCURRENCY}")
 

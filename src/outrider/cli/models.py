@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from outrider.cli.options import DraftOptions, EngineOptions
 from outrider.cli.output import say
+from outrider.cli.recipes import find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
+from outrider.recipe import Dtype, Limits
 from outrider.request import Depth
 
 if TYPE_CHECKING:  # the engine is imported when it runs, not when options are read
     from outrider.engine.llm import LLM
     from outrider.engine.memory import Ledger
+
+Value = TypeVar("Value", int, str)
 
 # Tokens of earlier texts of the run that a learning suffix drafter keeps.
 NUM_REMEMBERED = 65_536
@@ -29,6 +33,8 @@ class Models(NamedTuple):
         depth: where a prompt does not say.
         is_plain: speculation is off, whatever a prompt says.
         max_children: of a draft's tokens.
+        limits: of a recipe.
+        dtype: that a recipe computes in, if that is not the checkpoints' own.
     """
 
     target: str | Path
@@ -37,6 +43,8 @@ class Models(NamedTuple):
     depth: Depth
     is_plain: bool
     max_children: int = 1
+    limits: Limits = Limits()
+    dtype: Dtype | None = None
 
     def check_depth(self, depth: Depth, *, has_prediction: bool) -> None:
         """Raise ParameterError if a prompt cannot be drafted for as it asks; `depth` may be that of all prompts."""
@@ -54,6 +62,8 @@ def choose_models(options: DraftOptions, *, has_prediction: bool) -> Models:
     Raises:
         ParameterError: they contradict each other.
     """
+    if options.recipe is not None:
+        return _models_of_recipe(options.recipe, options, has_prediction=has_prediction)
     depth = options.asked_depth
     _refuse_contradictions(options, depth, has_prediction=has_prediction)
     target: str | Path | None = options.target
@@ -66,11 +76,33 @@ def choose_models(options: DraftOptions, *, has_prediction: bool) -> Models:
     if not drafts and not has_prediction and (options.speculation == "on" or depth not in (None, "auto", 0)):
         option = "--speculation on" if options.speculation == "on" else f"--depth {depth}"
         raise ParameterError(f"{option} needs a drafter, but there is none: add --draft DIR or --draft suffix")
-    if options.learn and "suffix" not in drafts:
-        raise ParameterError("--learn is for the suffix drafter, and it is not among the drafters: add --draft suffix")
+    _check_learn(options, drafts)
     asked: Depth = "auto" if depth is None else depth
     return Models(
         target, () if is_plain else drafts, options.learn, 0 if is_plain else asked, is_plain, options.max_children
+    )
+
+
+def _check_learn(options: DraftOptions, drafts: Sequence[str | Path]) -> None:
+    if options.learn and "suffix" not in drafts:
+        raise ParameterError("--learn is for the suffix drafter, and it is not among the drafters: add --draft suffix")
+
+
+def _models_of_recipe(path: Path, options: DraftOptions, *, has_prediction: bool) -> Models:
+    given = {
+        "--target": options.target is not None,
+        "--draft": bool(options.draft),
+        "--depth": options.depth is not None,
+        "--speculation": options.speculation is not None,
+    }
+    recipe = load_recipe(path, given)
+    is_plain = not recipe.policy.speculate
+    if is_plain and has_prediction:
+        raise ParameterError(f"{path} says not to speculate, but there is --prediction: leave one of them out")
+    found = find_models(recipe)
+    _check_learn(options, found.drafts)
+    return Models(
+        found.target, found.drafts, options.learn, found.depth, is_plain, limits=recipe.limits, dtype=found.dtype
     )
 
 
@@ -116,15 +148,17 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
     from outrider.engine.memory import parse_memory
     from outrider.runtime.base import RuntimeOptions
 
-    bounds: dict[str, Any] = {} if options.batch is None else {"max_sequences": options.batch}
+    memory = None if options.memory is None else parse_memory(options.memory)
+    batch = _agreed("--batch", options.batch, models.limits.max_sequences)
+    bounds: dict[str, Any] = {} if batch is None else {"max_sequences": batch}
     config = EngineConfig(
         runtime=options.runtime,
         device=options.device,
         verify=options.verify,
-        options=RuntimeOptions(dtype=options.dtype, num_threads=options.threads),
-        memory_limit=None if options.memory is None else parse_memory(options.memory),
         exactness=options.exactness,
         max_children=models.max_children,
+        options=RuntimeOptions(dtype=_agreed("--dtype", options.dtype, models.dtype), num_threads=options.threads),
+        memory_limit=_agreed("--memory", memory, models.limits.memory_bytes),
         **bounds,
     )
     drafts = [_drafter(draft, models) for draft in models.drafts]
@@ -134,6 +168,15 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
     for line in _aligned(ledger.table()) if shows_table else ():
         say(f"  {line}")
     return LLM(models.target, draft=drafts, config=config), ledger
+
+
+def _agreed(option: str, asked: Value | None, of_recipe: Value | None) -> Value | None:
+    """What an option or a recipe says; they may say the same."""
+    if asked is not None and of_recipe is not None and asked != of_recipe:
+        raise ParameterError(
+            f"{option} is {asked}, but --recipe says {of_recipe}: leave {option} out, or edit the recipe"
+        )
+    return of_recipe if asked is None else asked
 
 
 def _drafter(draft: str | Path, models: Models) -> Any:

@@ -69,6 +69,9 @@ class PromptOptions:
 class DraftOptions:
     """Whose text it is, and what drafts."""
 
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recipe.toml, for target, drafts, depth and limits.")
+    ] = None
     target: Annotated[str | None, typer.Option(metavar="DIR", help="Whose text it is. [bundled]")] = None
     draft: Annotated[
         list[str] | None,

@@ -1,0 +1,263 @@
+"""The checklist from beginning to end: what is cheap and decides most comes first, and the budget is kept.
+
+vocabulary, memory      from the files, before anything is loaded
+texts, agreement        the target writes, the drafters are compared
+step costs              one text at a time, then several
+prediction              from both
+verify cost curve       at each context
+measured, lossless      the prediction put to the test
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from outrider.check import agreement, costs, measured, models, prediction, texts as writing
+from outrider.check.budget import Budget
+from outrider.check.item import Item
+from outrider.check.prompts import CheckPrompt
+from outrider.check.stand import SUFFIX, Stand
+from outrider.check.texts import InterruptedCheckError, Texts, Watch
+from outrider.check.verdict import Evidence, Verdict, decide
+from outrider.engine.config import EngineConfig
+from outrider.errors import UsageError
+from outrider.predict.prediction import Prediction
+
+# Shares of the time at which steps must have been timed, without and with a trial to follow.
+TIMING_SHARE = {True: 0.45, False: 0.9}
+DEFAULT_CONTEXT = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPlan:
+    """What to look at.
+
+    Args:
+        target: whose text it is.
+        drafts: draft models; a suffix automaton is a candidate anyway.
+        prompts: to continue.
+        is_own: whether they are the user's.
+        temperatures, concurrencies, contexts: to look at.
+        memory_limit: bytes, or None.
+        verify: whether to put the prediction to the test.
+        includes_prompts: whether prompts and outputs may be in the result.
+    """
+
+    target: str | Path
+    drafts: tuple[str | Path, ...]
+    prompts: tuple[CheckPrompt, ...]
+    is_own: bool
+    temperatures: tuple[float, ...]
+    concurrencies: tuple[int, ...]
+    contexts: tuple[int, ...]
+    memory_limit: int | None = None
+    verify: bool = True
+    includes_prompts: bool = False
+
+
+@dataclass(slots=True)
+class _Findings:
+    texts: Texts = field(default_factory=Texts)
+    curves: list[costs.Curve] = field(default_factory=list[costs.Curve])
+    cost_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    agreement_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    predictions: list[Prediction] = field(default_factory=list[Prediction])
+    memory: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    cells: list[measured.Cell] = field(default_factory=list[measured.Cell])
+    exactness: str = ""
+    everything: str = ""
+    engine: dict[str, Any] = field(default_factory=dict[str, Any])
+    is_partial: bool = False
+
+
+class Checklist:
+    """Runs a plan.
+
+    Args:
+        plan: what to look at.
+        budget: how long.
+        watch: how it hears that it should end, and says where it is.
+    """
+
+    def __init__(self, plan: CheckPlan, budget: Budget, watch: Watch) -> None:
+        self._plan, self._budget, self._watch = plan, budget, watch
+        self._found = _Findings()
+        self._static: list[Item] = []
+        self._exactness_item: Item | None = None
+        self._config = EngineConfig(
+            max_sequences=max(writing.NUM_AT_ONCE, *plan.concurrencies), memory_limit=plan.memory_limit
+        )
+
+    def run(self) -> tuple[dict[str, Any], Verdict]:
+        """Everything that was found, as JSON has it, and the verdict.
+
+        Raises:
+            UsageError: a model or a prompt cannot be used; nothing was measured.
+        """
+        self._look_at_files()
+        free = models.free_bytes()
+        try:
+            self._measure()
+        except InterruptedCheckError:
+            self._found.is_partial = True
+        return self._document(free)
+
+    def _look_at_files(self) -> None:
+        for draft in self._plan.drafts:
+            models.refuse_unfit(self._plan.target, draft)
+            self._static.append(models.vocabulary_item(self._plan.target, draft))
+        for draft in self._plan.drafts or (None,):
+            memory = models.memory_of(self._plan.target, [] if draft is None else [draft], self._config)
+            if memory is not None:
+                name = SUFFIX if draft is None else models.name_of(draft)
+                self._found.memory.append({"drafter": name, **memory})
+
+    def _measure(self) -> None:
+        """Draft model by draft model, each with an equal share of the time."""
+        plan, found, budget = self._plan, self._found, self._budget
+        stand: Stand | None = None
+        drafts = plan.drafts or (None,)
+        for number, draft in enumerate(drafts, 1):
+            self._watch.look()
+            self._watch.report("loading the models")
+            stand = Stand.load(plan.target, draft, self._config)
+            if number == 1:
+                self._note_engine(stand)
+                found.texts = writing.write_texts(stand.llm, plan.prompts, plan.temperatures, budget, self._watch)
+            if not found.texts.known:
+                return
+            stand.trace(found.texts, budget, self._watch)
+            self._note_agreement(stand)
+            share = TIMING_SHARE[plan.verify] * (0.5 + 0.5 * number / len(drafts))
+            try:
+                stand.time_steps(found.texts, plan.concurrencies, budget, share, self._watch)
+            finally:
+                self._note_predictions(stand)
+        assert stand is not None
+        found.curves = costs.time_curves(stand.llm, plan.contexts, budget, self._watch)
+        if plan.verify:
+            self._put_to_the_test(stand, drafts[-1])
+        else:
+            budget.skip("anything with real drafts: --no-verify")
+
+    def _put_to_the_test(self, stand: Stand, loaded: str | Path | None) -> None:
+        choice = prediction.choose(self._found.predictions)
+        if choice is None:
+            return
+        if choice.drafter not in stand.candidates:
+            names = choice.drafter.split(" + ")
+            wanted = next(draft for draft in self._plan.drafts if models.name_of(draft) in names)
+            assert wanted != loaded
+            stand = Stand.load(self._plan.target, wanted, self._config)
+        self._found.everything = [*stand.candidates][-1]
+        trial = measured.Trial(stand, choice, self._found.predictions, self._watch)
+        self._found.cells = trial.cells
+        cells = (self._plan.temperatures, self._plan.concurrencies)
+        measured.measure(trial, self._found.texts, cells, self._budget)
+
+    def _note_engine(self, stand: Stand) -> None:
+        self._found.engine = stand.llm.describe()
+        self._found.exactness = stand.llm.target.exactness
+        self._exactness_item = models.exactness_item(stand.llm.target)
+
+    def _note_agreement(self, stand: Stand) -> None:
+        known = {(row["drafter"], row["temperature"]) for row in self._found.agreement_rows}
+        new = {key: traces for key, traces in stand.traces.items() if key not in known}
+        self._found.agreement_rows += agreement.agreement_rows(new)
+
+    def _note_predictions(self, stand: Stand) -> None:
+        known = {each.drafter for each in self._found.predictions}
+        new = stand.predictions(self._plan.concurrencies)
+        self._found.predictions += [each for each in new if each.drafter not in known]
+        self._found.cost_rows += stand.costs(self._plan.temperatures, self._plan.concurrencies)
+
+    def _items(
+        self, choice: prediction.Choice | None, rows: dict[str, list[dict[str, Any]]], free: int | None
+    ) -> list[Item]:
+        found = self._found
+        context = min((curve.context for curve in found.curves), default=DEFAULT_CONTEXT)
+        items = [*self._static]
+        items += [models.memory_item(each, context, free) for each in found.memory]
+        if self._exactness_item is not None:
+            items.append(self._exactness_item)
+        least = [row for row in found.cost_rows if row["num_sequences"] == min(self._plan.concurrencies)]
+        items += [
+            costs.draft_item(least),
+            costs.curve_item(found.curves),
+            agreement.agreement_item(found.agreement_rows, found.predictions),
+            prediction.prediction_item(choice, found.predictions),
+        ]
+        if choice is not None:
+            items.append(prediction.concurrency_item(rows["concurrency"], choice.drafter))
+        if self._plan.verify:
+            items += [
+                measured.measured_item(rows["measured"]),
+                measured.lossless_item(found.cells, found.exactness),
+            ]
+        return [*items, writing.sanity_item(found.texts, len(self._plan.prompts))]
+
+    def _document(self, free: int | None) -> tuple[dict[str, Any], Verdict]:
+        found, plan = self._found, self._plan
+        choice = prediction.choose(found.predictions)
+        rows: dict[str, list[dict[str, Any]]] = {
+            "concurrency": prediction.concurrency_rows(choice, found.predictions) if choice else [],
+            "measured": measured.rows_of(found.cells, found.predictions, choice) if choice else [],
+        }
+        verdict = decide(
+            Evidence(
+                choice=choice,
+                everything=found.everything,
+                concurrency=rows["concurrency"],
+                measured=rows["measured"],
+                num_fit=len({text.prompt for text in found.texts.known}),
+                is_own=plan.is_own,
+                is_partial=found.is_partial,
+                skipped=self._budget.skipped,
+            )
+        )
+        document = {
+            "is_partial": found.is_partial,
+            "verdict": verdict.as_dict(),
+            "items": [item.as_dict() for item in self._items(choice, rows, free)],
+            "not_measured": self._budget.skipped,
+            "plan": {
+                "num_prompts": len(plan.prompts),
+                "is_own": plan.is_own,
+                "temperatures": plan.temperatures,
+                "concurrencies": plan.concurrencies,
+                "contexts": plan.contexts,
+                "budget_seconds": self._budget.seconds,
+                "used_seconds": self._budget.used,
+            },
+            "engine": found.engine,
+            "memory": found.memory,
+            "agreement": found.agreement_rows,
+            "costs": found.cost_rows,
+            "verify_cost": [curve._asdict() for curve in found.curves],
+            "predictions": [prediction.as_dict(each) for each in found.predictions],
+            "unfit": found.texts.unfit,
+            **rows,
+        }
+        return document | ({"texts": self._texts()} if plan.includes_prompts else {}), verdict
+
+    def _texts(self) -> list[dict[str, Any]]:
+        prompts = {prompt.name: prompt for prompt in self._plan.prompts}
+        return [
+            {
+                "prompt": prompts[text.prompt].text,
+                "messages": prompts[text.prompt].messages,
+                "temperature": text.params.temperature,
+                "token_ids": text.token_ids,
+            }
+            for text in self._found.texts.known
+        ]
+
+
+def refuse_same_names(drafts: Sequence[str | Path]) -> None:
+    """Raise UsageError for drafts that tables could not tell apart."""
+    names = [SUFFIX, *map(models.name_of, drafts)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two drafts are called {twice[0]}: rename one of the folders")

@@ -1,0 +1,119 @@
+"""Times an engine's steps at a few depths, a few steps at a time, in rounds. Knows engines and clocks.
+
+The steps are real ones, with real drafts beside real forwards: what either costs in the other's company is what counts.
+Whether a guess is right does not matter here, and is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from outrider.engine.llm import LLM
+from outrider.predict.agreement import KnownText
+from outrider.predict.costs import Timing
+from outrider.request import MAX_DEPTH
+from outrider.sequence import Sequence as TextSequence
+from outrider.stats import Stage
+
+DEPTHS = (0, 1, 2, 4, 8)
+NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
+NUM_SETTLING = 2  # times the first setting, untimed
+
+
+class Setting(NamedTuple):
+    """What is timed."""
+
+    temperature: float
+    num_sequences: int
+    depth: int
+
+
+class InterruptedTimingError(Exception):
+    """Timing was given up."""
+
+
+def time_round(
+    llm: LLM, texts: Sequence[KnownText], settings: Sequence[Setting], number: int, is_wanted: Callable[[], bool]
+) -> list[Timing]:
+    """Time every setting once, those of few rows first.
+
+    A runtime may go on computing as many rows as before for a while when it needs fewer, which is right in the midst of
+    a text and would here be charged to a setting that does not need them. So rows only grow within a round, and the
+    first setting has time to come down.
+
+    Args:
+        llm: with the drafter that is meant.
+        texts: to be continued, in turns.
+        settings: to be timed.
+        number: of the round.
+        is_wanted: whether to stop.
+
+    Raises:
+        InterruptedTimingError: it was wanted; the engine is idle again.
+    """
+    ordered = sorted(settings, key=lambda setting: setting.num_sequences * (setting.depth + 1))
+    for _ in range(NUM_SETTLING):
+        _time_setting(llm, texts, ordered[0], number, is_wanted)
+    found = [_time_setting(llm, texts, setting, number, is_wanted) for setting in ordered]
+    return [timing for timing in found if timing is not None]
+
+
+def _time_setting(
+    llm: LLM, texts: Sequence[KnownText], setting: Setting, number: int, is_wanted: Callable[[], bool]
+) -> Timing | None:
+    """None where the context has no room for a single step."""
+    chosen = [texts[(number + index) % len(texts)] for index in range(setting.num_sequences)]
+    room = min(llm.target.config.max_context - len(text.prompt_token_ids) for text in chosen)
+    num_steps = NUM_WARM_STEPS + NUM_TIMED_STEPS + 2 * setting.num_sequences
+    length = min(num_steps * (setting.depth + 1) + MAX_DEPTH, room)
+    sequences = llm.start(
+        [text.prompt_token_ids for text in chosen],
+        [replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen],
+        depth=setting.depth,
+    )
+    try:
+        while any(sequence.num_output_tokens == 0 for sequence in sequences):
+            _step(llm, is_wanted)
+        for _ in range(NUM_WARM_STEPS - 1):
+            _step(llm, is_wanted)
+        before, num_before = dict(sequences[0].stats.seconds), sequences[0].stats.num_steps
+        for _ in range(NUM_TIMED_STEPS):
+            if not _all_run(sequences, setting.depth):
+                break
+            _step(llm, is_wanted)
+        seconds, num_timed = sequences[0].stats.seconds, sequences[0].stats.num_steps - num_before
+    finally:
+        for sequence in sequences:
+            llm.engine.cancel(sequence.request.request_id)
+    if not num_timed:
+        return None
+    mean = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
+    return Timing(
+        round=number,
+        is_greedy=setting.temperature == 0,
+        num_sequences=setting.num_sequences,
+        depth=setting.depth,
+        num_rows=setting.num_sequences * (setting.depth + 1),
+        draft=mean["draft"],
+        target=mean["target"],
+        other=mean["sample"] + mean["other"],
+        first=_first_extra(before, num_before, mean["draft"]) if setting.depth else 0.0,
+    )
+
+
+def _step(llm: LLM, is_wanted: Callable[[], bool]) -> None:
+    if is_wanted():
+        raise InterruptedTimingError
+    llm.engine.step()
+
+
+def _all_run(sequences: Sequence[TextSequence], depth: int) -> bool:
+    """Whether the next step is one of all texts, each with a whole draft."""
+    return all(sequence.finish_reason is None and sequence.num_tokens_left > depth for sequence in sequences)
+
+
+def _first_extra(before: dict[Stage, float], num_before: int, draft_seconds: float) -> float:
+    """What drafting took until now beyond what so many steps take."""
+    return max(before["draft"] - num_before * draft_seconds, 0.0)

@@ -1,0 +1,142 @@
+"""What a decoding step takes on this machine: the target by rows, drafts by their steps, and what is neither.
+
+Made of timings: a few steps of an engine at one depth, timed stage by stage. Timings come in rounds, in each of which
+every setting was timed once, so that a machine that gets slower or faster meanwhile slows or speeds all settings alike.
+Knows seconds and counts; what times them is in `calibrate`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds of a step, means over a few in a row.
+
+    Attributes:
+        round: in which it was timed.
+        is_greedy: noise and sampling cost nothing there.
+        num_sequences: that the steps decoded together.
+        depth: guesses made for each.
+        num_rows: roots and guesses of all sequences.
+        draft, target, other: seconds of a step in the drafter, in the target's forward and in all else.
+        first: seconds that the first draft of a text took longer: a draft model reads the prompt then.
+    """
+
+    round: int
+    is_greedy: bool
+    num_sequences: int
+    depth: int
+    num_rows: int
+    draft: float
+    target: float
+    other: float
+    first: float = 0.0
+
+
+class StepSeconds(NamedTuple):
+    """Of one step, by where they go."""
+
+    draft: float
+    target: float
+    other: float
+
+    @property
+    def total(self) -> float:
+        return self.draft + self.target + self.other
+
+
+class Costs:
+    """What timings of one number of sequences and one kind of sampling come to.
+
+    Args:
+        timings: of all settings; of those that do not fit nothing is taken.
+        computed_rows: how many rows the target computes for so many.
+        is_greedy, num_sequences: of the steps meant.
+    """
+
+    def __init__(
+        self, timings: Sequence[Timing], computed_rows: Callable[[int], int], *, is_greedy: bool, num_sequences: int
+    ) -> None:
+        self.num_sequences = num_sequences
+        self._computed_rows = computed_rows
+        chosen = [
+            timing for timing in timings if (timing.is_greedy, timing.num_sequences) == (is_greedy, num_sequences)
+        ]
+        self.rounds = sorted({timing.round for timing in chosen})
+        # A forward beside a drafter is not one that has the machine to itself, even over as many rows.
+        self._plain_target = _points([(0, timing.target) for timing in chosen if not timing.depth])
+        drafted = [(computed_rows(timing.num_rows), timing.target) for timing in chosen if timing.depth]
+        fewest = computed_rows(num_sequences)
+        plain = [(fewest, seconds) for _, seconds in self._plain_target if all(rows > fewest for rows, _ in drafted)]
+        self._target = _points([*plain, *drafted])
+        self._draft = _points([(timing.depth, timing.draft) for timing in chosen])
+        self._other = _points([(timing.depth, timing.other) for timing in chosen])
+        firsts = [timing.first for timing in chosen if timing.depth]
+        self.first = median(firsts) if firsts else 0.0
+        self.is_known = bool(self._plain_target)
+
+    def step(self, num_drafted: float, num_rows: float, share_modelled: float = 1.0) -> StepSeconds:
+        """Of a step that drafts so many guesses for each sequence and computes so many rows in all.
+
+        Args:
+            num_drafted: mean over the sequences.
+            num_rows: roots and guesses.
+            share_modelled: how likely the draft model is asked at all.
+        """
+        idle = self._draft[0][1]
+        drafting = max(_at(self._draft, num_drafted) - idle, 0.0) if num_drafted else 0.0
+        return StepSeconds(
+            idle + share_modelled * drafting,
+            _at(self._target, self._computed_rows(round(num_rows))) if num_drafted else self._plain_target[0][1],
+            _at(self._other, num_drafted),
+        )
+
+    @property
+    def plain(self) -> StepSeconds:
+        """A step without drafts."""
+        return self.step(0, self.num_sequences)
+
+    @property
+    def draft_step(self) -> float | None:
+        """Seconds of one draft step more; None where no draft was timed."""
+        if len(self._draft) < 2:
+            return None
+        (depth, seconds), (deepest, most) = self._draft[0], self._draft[-1]
+        return (most - seconds) / (deepest - depth)
+
+    def describe(self) -> dict[str, list[tuple[float, float]]]:
+        return {"target_by_rows": self._target, "draft_by_depth": self._draft, "other_by_depth": self._other}
+
+
+def _points(pairs: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+    """The middle of all seconds at each place, ascending.
+
+    Of rounds, not of steps: a round that something else disturbed says nothing of the others.
+    """
+    by_place: dict[int, list[float]] = {}
+    for place, seconds in pairs:
+        by_place.setdefault(place, []).append(seconds)
+    return [(place, _middle(values)) for place, values in sorted(by_place.items())]
+
+
+def _middle(values: Sequence[float]) -> float:
+    """The mean without the outer quarters: steadier than a mean, and smoother than a median of few."""
+    ordered = sorted(values)
+    cut = len(ordered) // 4
+    return fmean(ordered[cut : len(ordered) - cut])
+
+
+def _at(points: Sequence[tuple[float, float]], place: float) -> float:
+    """Between two points on the line that joins them; beyond the last, on in the same slope."""
+    if len(points) == 1:
+        return points[0][1]
+    index = min(max(bisect_left(points, (place, 0.0)), 1), len(points) - 1)
+    (left, low), (right, high) = points[index - 1], points[index]
+    seconds = low + (high - low) * (place - left) / (right - left)
+    return max(seconds, 0.0) if place >= points[0][0] else points[0][1]

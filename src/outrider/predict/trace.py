@@ -1,0 +1,128 @@
+"""What a drafter would have done on a text that is known: guesses at every root, and the steps that follow from them.
+
+Under coupled verification neither the text nor a guess depends on what was drafted before, so the steps of a fixed
+depth can be counted without making any. Knows numbers only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import NamedTuple
+
+MAX_TRACED_DEPTH = 8
+
+
+class Root(NamedTuple):
+    """What a drafter would propose after one token of a text, if it went as deep as is traced.
+
+    Attributes:
+        num_drafted: guesses; fewer than the depth allowed where the drafter has no more.
+        num_accepted: of them, those before the first that is not the target's token.
+        is_modelled: whether a draft model made them, one draft step each; a suffix automaton takes none.
+    """
+
+    num_drafted: int
+    num_accepted: int
+    is_modelled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One text and one drafter.
+
+    Attributes:
+        prompt: name of the prompt.
+        category: of the prompt.
+        temperature: at which the text was written.
+        num_prompt_tokens: of the prompt.
+        roots: one for each token of the text: what is drafted when that token comes next.
+        overlap: mean over the tokens of the sum of the smaller probabilities; None where there are none to compare.
+        look_up_seconds: that each step spends on guesses that no model makes.
+    """
+
+    prompt: str
+    category: str
+    temperature: float
+    num_prompt_tokens: int
+    roots: tuple[Root, ...]
+    overlap: float | None = None
+    look_up_seconds: float = 0.0
+
+    @property
+    def num_agreed(self) -> int:
+        """Tokens that would have been guessed right at once."""
+        return sum(root.num_accepted > 0 for root in self.roots)
+
+
+@dataclass(slots=True)
+class Walk:
+    """The decoding steps of one text at one depth.
+
+    Attributes:
+        num_emitted: tokens of the text.
+        accepted_at: steps that accepted a guess at depth d + 1.
+        kinds: how many steps drafted so many guesses, with a draft model or without.
+    """
+
+    num_emitted: int = 0
+    accepted_at: list[int] = field(default_factory=list[int])
+    kinds: Counter[tuple[int, bool]] = field(default_factory=Counter[tuple[int, bool]])
+
+    @property
+    def num_steps(self) -> int:
+        return self.kinds.total()
+
+    @property
+    def survival(self) -> list[float]:
+        """For each depth the share of all steps whose guess there was accepted: tokens a step are 1 and their sum."""
+        return [count / self.num_steps for count in self.accepted_at]
+
+    @property
+    def mean_drafted(self) -> float:
+        return sum(count * drafted for (drafted, _), count in self.kinds.items()) / max(self.num_steps, 1)
+
+    @property
+    def share_modelled(self) -> float:
+        """Of the steps, those that asked a draft model."""
+        asked = sum(count for (drafted, is_modelled), count in self.kinds.items() if is_modelled and drafted)
+        return asked / max(self.num_steps, 1)
+
+
+def walk(trace: Trace, depth: int) -> Walk:
+    """The steps that an engine takes for this text at a fixed depth: from each root to the one after the next token.
+
+    The next root lies behind the first wrong guess, so hard places are met more often than an average over all
+    positions would have it; and never is more drafted than the text has left.
+    """
+    assert 0 <= depth <= MAX_TRACED_DEPTH
+    found = Walk(num_emitted=len(trace.roots), accepted_at=[0] * depth)
+    place = 0
+    while place < len(trace.roots):
+        root = trace.roots[place]
+        drafted = min(depth, root.num_drafted, len(trace.roots) - place - 1)
+        accepted = min(drafted, root.num_accepted)
+        for index in range(accepted):
+            found.accepted_at[index] += 1
+        found.kinds[drafted, root.is_modelled] += 1
+        place += accepted + 1
+    return found
+
+
+def survival_of(walks: Sequence[Walk]) -> list[float]:
+    """Of several texts together, weighted by their steps."""
+    num_steps = sum(each.num_steps for each in walks)
+    totals = map(sum, zip_longest(*(each.accepted_at for each in walks), fillvalue=0))
+    return [total / num_steps for total in totals] if num_steps else []
+
+
+def runs_of(matches: Sequence[bool], max_depth: int) -> list[int]:
+    """For each place, how many matches in a row begin there, counted up to `max_depth`."""
+    runs = [0] * len(matches)
+    length = 0
+    for place in reversed(range(len(matches))):
+        length = min(length + 1, max_depth) if matches[place] else 0
+        runs[place] = length
+    return runs

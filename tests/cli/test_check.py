@@ -1,0 +1,161 @@
+"""`outrider check`: what was found is shown and saved, prompts are not; mistakes are one line and leave nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from outrider.cli import check_show
+from outrider.recipe import read_recipe
+from tests.cli.tiny import make_tiny
+
+SECRET = "zebra crossing"
+QUICK = ("--temperature", "1", "--concurrency", "1,2", "--context", "64,9999", "--budget", "20s")
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": f"{SECRET} number {word}", "category": kind} for word, kind in
+             (("one red", "a"), ("two blue", "a"), ("three green", "b"), ("four black", "b"))]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture
+def check(outrider, monkeypatch, tiny_pair):
+    monkeypatch.setattr("outrider.cli.check.bundled_pair", lambda: tiny_pair)
+    return lambda *arguments: outrider("check", *arguments)
+
+
+def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tmp_path):
+    out = tmp_path / "out"
+    outcome = check("--prompts", prompts, *QUICK, "--out", out)
+    assert outcome.exit_code == 0, outcome
+    document = json.loads((out / "check.json").read_text())
+    names = {item["name"].partition(":")[0] for item in document["items"]}
+    assert names == {
+        "vocabulary", "memory", "exactness", "draft cost", "verify cost", "agreement", "prediction", "concurrency",
+        "measured", "lossless", "workload sanity",
+    }  # fmt: skip
+    assert all(item["status"] in {"pass", "warn", "fail"} and item["value"] for item in document["items"])
+    drafters = {row["drafter"] for row in document["predictions"]}
+    assert drafters == {"suffix", "draft", "suffix + draft"}
+    assert {row["num_sequences"] for row in document["predictions"]} == {1, 2}
+    assert {row["setting"] for row in document["measured"]} == {"default", "choice", "worst"}
+    assert [curve["context"] for curve in document["verify_cost"]] == [64]
+    assert any("context of 9999" in each for each in document["not_measured"])
+    assert len(document["verdict"]["next_steps"]) == 2
+    assert document["verdict"]["sentences"][0] in outcome.stdout.replace("\n", " ")
+    recipe = read_recipe(out / "recipe.toml")
+    assert recipe.policy.speculate == (document["verdict"]["decision"] == "speculate")
+    assert recipe.measured.survival
+    page = (out / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    for text in (page, recipe.toml(), json.dumps(document), outcome.stdout, outcome.stderr):
+        assert "zebra" not in text
+    (lossless,) = (item for item in document["items"] if item["name"] == "lossless")
+    assert lossless["value"].startswith("0 of ")
+
+
+def test_prompts_are_in_the_json_where_that_was_asked_for(check, prompts):
+    outcome = check("--prompts", prompts, *QUICK, "--no-verify", "--include-prompts", "--json")
+    assert outcome.exit_code == 0, outcome
+    assert SECRET in outcome.stdout
+    assert "measured" not in {item["name"] for item in outcome.json["items"]}
+    assert "The checklist" in outcome.stderr
+
+
+def test_what_was_measured_until_ctrl_c_is_reported(check, monkeypatch, prompts, tmp_path):
+    asked = itertools.count()
+
+    @contextmanager
+    def noted():
+        yield SimpleNamespace(is_set=lambda: next(asked) >= 300)
+
+    monkeypatch.setattr(check_show, "noted_interrupt", noted)
+    outcome = check("--prompts", prompts, *QUICK, "--out", tmp_path / "out")
+    assert outcome.exit_code == 130
+    assert "Interrupted" in outcome.stdout
+    assert json.loads((tmp_path / "out/check.json").read_text())["is_partial"]
+    assert "Interrupted" in (tmp_path / "out/report.html").read_text()
+
+
+def test_texts_that_say_nothing_are_no_ground_for_a_conclusion(check, tmp_path):
+    path = tmp_path / "same.jsonl"
+    path.write_text('{"prompt": "the very same words"}\n' * 4)
+    outcome = check("--prompts", path, "--temperature", "0", "--concurrency", "1", "--budget", "20s", "--json")
+    assert outcome.exit_code == 0, outcome
+    reasons = [each["why"] for each in outcome.json["unfit"]]
+    assert sum("nearly that of line 1" in each for each in reasons) == 3
+    assert outcome.json["verdict"]["decision"] != "speculate"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no prompts"),
+        ('{"prompt": "a"}\n', "has one prompt"),
+        ('{"prompt": "a"}\n{"prompt": \n', "mine.jsonl line 2 is not JSON"),
+        ('{"prompt": "a"}\n\n["b"]\n', "mine.jsonl line 3 is no object"),
+        ('{"prompt": "a"}\n{"text": "b"}\n', "mine.jsonl line 2 has the key 'text'"),
+        ('{"prompt": "a"}\n{"category": "b"}\n', "mine.jsonl line 2 must have either"),
+        ('{"prompt": ""}\n{"prompt": "b"}\n', "mine.jsonl line 1: prompt and category"),
+        ('{"prompt": "a"}\n{"messages": []}\n', "mine.jsonl line 2: messages must be"),
+        ('{"prompt": "a"}\n{"prompt": "' + "b" * 5000 + '"}\n', "line 2: the prompt has 5000 tokens"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_named(check, tmp_path, content, message):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(content)
+    out = tmp_path / "out"
+    assert message in check("--prompts", path, "--out", out).stderr.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_a_conversation_needs_a_template(check, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "hello"}]}\n' * 2)
+    outcome = check("--prompts", path)
+    assert outcome.exit_code == 2
+    assert "chat template" in outcome.stderr
+
+
+def test_a_draft_that_cannot_draft_is_refused_before_anything_is_loaded(check, tiny_pair, tmp_path):
+    other = make_tiny(tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = list(vocabulary)[10:12]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "different vocabularies: id 10" in check("--draft", other).error
+    large = make_tiny(tmp_path / "large", num_hidden_layers=5)
+    assert "a draft must be the smaller" in check("--draft", large).error
+    again = shutil.copytree(tiny_pair.draft, tmp_path / "again/draft")
+    assert "two drafts are called draft" in check("--draft", tiny_pair.draft, "--draft", again).error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "no/where/at/all"], "cannot write to"),
+        (["--budget", "soon"], "--budget is 'soon'"),
+        (["--memory", "lots"], "the memory limit is 'lots'"),
+        (["--context", "0"], "--context is 0"),
+        (["--concurrency", "0"], "--concurrency is 0"),
+        (["--temperature", "hot"], "--temperature is 'hot'"),
+        (["--draft", "none"], "--draft none drafts nothing"),
+        (["--draft", "suffix", "--draft", "suffix"], "given twice"),
+        (["--prompts", "no/where.jsonl"], "cannot read the prompts"),
+        (["--target", "no/where/at/all"], "no/where/at/all"),
+        (["--depth", "4"], "--depth"),
+    ],
+)
+def test_a_mistake_is_one_line(check, arguments, message):
+    assert message in check(*arguments).error

@@ -1,0 +1,130 @@
+"""Predictions are right where the truth is known, and their intervals hold it as often as they say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from outrider.predict.costs import Costs
+from outrider.predict.interval import Uncertainty, combined, jackknife, share_interval, student_quantile
+from outrider.predict.prediction import Predictor, break_even
+from tests.predict.simulator import World, seeded, trace_of
+
+
+def rows_as_they_are(rows):
+    return rows
+
+
+def truth(world, depth, num_sequences=1):
+    """Of so many prompts that chance is gone."""
+    predictor = Predictor(world.quiet().timings(1, seeded(0), concurrencies=(num_sequences,)), rows_as_they_are)
+    return predictor.predict("model", world.traces(3000, seeded(99)), depth, num_sequences).speedup.value
+
+
+@pytest.mark.parametrize("depth", [1, 3, 4, 6])
+@pytest.mark.parametrize("num_sequences", [1, 4])
+def test_a_speedup_is_tokens_over_seconds(depth, num_sequences):
+    world = World(spread=0.0)
+    predictor = Predictor(world.quiet().timings(2, seeded(0), concurrencies=(1, 4)), rows_as_they_are)
+    found = predictor.predict("model", [trace_of([True] * 900)] * 3, depth, num_sequences)
+    step, plain = sum(world.seconds(num_sequences, depth)), sum(world.seconds(num_sequences, 0))
+    assert found.tokens_per_step == pytest.approx(depth + 1, rel=0.01)
+    assert found.speedup.value == pytest.approx((depth + 1) * plain / step, rel=0.01)
+    assert sum(found.seconds.values()) == pytest.approx(step, rel=0.01)
+
+
+def test_a_depth_that_was_not_timed_lies_between_those_that_were():
+    costs = Costs(World().quiet().timings(1, seeded(0)), rows_as_they_are, is_greedy=True, num_sequences=1)
+    assert costs.step(3, 4).total == pytest.approx(sum(World().seconds(1, 3)))
+    assert costs.draft_step == pytest.approx(World().draft_step)
+
+
+def test_nothing_is_predicted_that_was_not_timed():
+    predictor = Predictor(World().timings(2, seeded(0)), rows_as_they_are)
+    assert predictor.predict("model", [trace_of([True] * 50)] * 2, 2, 8) is None
+    assert predictor.predict("model", [trace_of([True] * 50, temperature=1.0)] * 2, 2, 1) is None
+
+
+def test_steps_that_ask_no_model_pay_for_no_draft_step():
+    predictor = Predictor(World().quiet().timings(2, seeded(0)), rows_as_they_are)
+    looked_up, modelled = (
+        predictor.predict("x", [trace_of([True] * 400, is_modelled=each)] * 2, 4, 1) for each in (False, True)
+    )
+    assert looked_up.seconds["draft"] == 0
+    assert modelled.seconds["draft"] == pytest.approx(4 * World().draft_step, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_machine_drift_that_all_settings_share_costs_no_certainty(seed):
+    world = World(noise=0.01, drift=0.3)
+    generator = seeded(seed)
+    found = Predictor(world.timings(6, generator), rows_as_they_are).predict(
+        "model", world.traces(200, generator), 4, 1
+    )
+    assert found.speedup.high / found.speedup.low < 1.35
+
+
+@pytest.mark.statistical
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    # 300 worlds: at a true coverage of 95 %, fewer than 272 or more than 297 hold with a chance below 1 in 1,000.
+    world, depth, num_held = World(noise=0.05), 4, 0
+    expected = truth(world, depth)
+    for seed in range(300):
+        generator = seeded(seed)
+        predictor = Predictor(world.timings(6, generator), rows_as_they_are, drift=0.0)
+        low, high = predictor.predict("model", world.traces(16, generator), depth, 1).speedup[1:]
+        num_held += low <= expected <= high
+    assert 272 <= num_held <= 297
+
+
+def test_one_prompt_or_one_round_says_nothing_of_others():
+    world = World()
+    alone = Predictor(world.timings(4, seeded(0)), rows_as_they_are).predict("m", world.traces(1, seeded(1)), 4, 1)
+    once = Predictor(world.timings(1, seeded(0)), rows_as_they_are).predict("m", world.traces(9, seeded(1)), 4, 1)
+    for found in (alone, once):
+        assert found.speedup.low == 0
+        assert found.speedup.high == math.inf
+
+
+@pytest.mark.parametrize(("depth", "agreement"), [(1, 0.4), (4, 0.7), (8, 0.95)])
+def test_break_even_is_where_the_tokens_are_worth_the_step(depth, agreement):
+    ratio = sum(agreement**power for power in range(depth + 1))
+    assert break_even(depth, ratio) == pytest.approx(agreement, abs=1e-6)
+
+
+def test_a_step_that_costs_more_than_all_its_tokens_never_pays():
+    assert break_even(2, 3.1) is None
+    assert break_even(2, 3.0) == pytest.approx(1.0)
+
+
+def test_the_jackknife_of_a_geometric_mean_is_its_variance():
+    values = [1.0, 2.0, 4.0, 8.0]
+    logs = [math.log(value) for value in values]
+    mean = sum(logs) / 4
+    wanted = sum((each - mean) ** 2 for each in logs) / 3 / 4
+    found = jackknife(values, lambda units: math.exp(sum(map(math.log, units)) / len(units)))
+    assert found.variance == pytest.approx(wanted)
+    assert found.freedom == 3
+
+
+@pytest.mark.parametrize(
+    ("freedom", "value"), [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (15, 2.131), (1e9, 1.96)]
+)
+def test_students_quantile(freedom, value):
+    assert student_quantile(freedom) == pytest.approx(value, rel=0.01)
+
+
+def test_sources_of_error_add_up():
+    found = combined(2.0, [Uncertainty(0.0009, math.inf), Uncertainty(0.0016, math.inf)])
+    assert found.high == pytest.approx(2.0 * math.exp(1.96 * 0.05), rel=1e-3)
+    assert combined(2.0, [Uncertainty(0.0, 3)]) == (2.0, 2.0, 2.0)
+
+
+def test_a_share_is_resampled_by_prompt():
+    found = share_interval([(10, 10), (0, 10)] * 4)
+    assert found.value == 0.5
+    assert found.low < 0.3
+    assert found.high > 0.7
+    assert share_interval([(5, 10)] * 8) == (0.5, 0.5, 0.5)
+    assert share_interval([]) is None
