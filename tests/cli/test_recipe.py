@@ -48,7 +48,7 @@ def test_a_recipe_that_says_no_drafts_nothing(outrider, save):
     assert sequence["steps"] == 16
 
 
-def test_a_hub_name_or_the_bundled_pair_is_found(outrider, save, recipe):
+def test_the_bundled_pair_goes_by_that_name(outrider, save, recipe):
     target = dataclasses.replace(recipe.target, name="bundled")
     draft = dataclasses.replace(recipe.drafts[0], name="bundled")
     assert outrider(*RUN, "--recipe", save(target=target, drafts=(draft,))).exit_code == 0
@@ -97,7 +97,7 @@ def test_a_dtype_other_than_the_checkpoints_is_computed_in(outrider, save, recip
     target = dataclasses.replace(recipe.target, dtype="float32")
     drafts = (dataclasses.replace(recipe.drafts[0], dtype="float32"),)
     path = save(target=target, drafts=drafts)
-    assert outrider(*RUN, "--recipe", path).json["engine"]["dtype"] == "float32"
+    assert outrider(*RUN, "--recipe", path).json["engine"]["target"]["dtype"] == "float32"
     assert (
         "--dtype is bfloat16, but --recipe says float32"
         in outrider(*RUN, "--dtype", "bfloat16", "--recipe", path).error
