@@ -56,11 +56,11 @@ def one_of(*choices: str) -> Metadata:
 
 # To Python a truth value is a number; here it is a slip.
 def _is_whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
+    return not isinstance(value, bool) and isinstance(value, Integral) and least <= int(value) <= most
 
 
 def _is_number(value: object, least: float, most: float) -> bool:
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
     return math.isfinite(value) and least <= float(value) <= most
 

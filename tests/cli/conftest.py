@@ -79,6 +79,7 @@ def outrider(monkeypatch, capsys, cache, tiny_pair) -> Outrider:
     monkeypatch.setenv("OUTRIDER_CACHE", str(cache))
     monkeypatch.setattr("outrider.cli.models.bundled_pair", lambda: tiny_pair)
     monkeypatch.setattr("outrider.cli.demo.bundled_pair", lambda: tiny_pair)
+    monkeypatch.setattr("outrider.cli.recipes.bundled_pair", lambda: tiny_pair)
 
     def run(*arguments: object, stdin: bytes | None = None) -> Outcome:
         monkeypatch.setattr(sys, "stdin", Terminal() if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))

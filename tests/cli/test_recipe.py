@@ -1,0 +1,127 @@
+"""`run` and `bench` do as a recipe says, for the models that it was made for only, and no option may say otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from outrider.model.weights import fingerprint
+from outrider.recipe import Limits, PolicyChoice, Recipe, RecipeDraft, TargetModel, Verification
+
+RUN = ["run", "import os", "--max-tokens", "16", "--temperature", "1", "--seed", "3", "--json", "-"]
+BENCH = ["bench", "--workload", "code", "--prompts", "1", "--max-tokens", "40", "--temperature", "1", "--json", "-"]
+
+
+@pytest.fixture
+def recipe(tiny_pair) -> Recipe:
+    return Recipe(
+        target=TargetModel(name=str(tiny_pair.target), sha256=fingerprint(tiny_pair.target)),
+        drafts=(RecipeDraft(kind="model", name=str(tiny_pair.draft), sha256=fingerprint(tiny_pair.draft)),),
+        policy=PolicyChoice(speculate=True, depth=2),
+    )
+
+
+@pytest.fixture
+def save(tmp_path, recipe):
+    def saved(**changes):
+        path = tmp_path / "recipe.toml"
+        path.write_text(dataclasses.replace(recipe, **changes).toml())
+        return path
+
+    return saved
+
+
+def test_run_does_as_its_options_would(outrider, save, tiny_pair):
+    of_recipe = outrider(*RUN, "--recipe", save())
+    of_options = outrider(*RUN, "--target", tiny_pair.target, "--draft", tiny_pair.draft, "--depth", "2")
+    assert of_recipe.exit_code == 0, of_recipe
+    (one,), (other,) = of_recipe.json["sequences"], of_options.json["sequences"]
+    assert one["text"] == other["text"]
+    assert (one["steps"], one["survival"]) == (other["steps"], other["survival"])
+    assert len(one["survival"]) == 2
+
+
+def test_a_recipe_that_says_no_drafts_nothing(outrider, save):
+    (sequence,) = outrider(*RUN, "--recipe", save(policy=PolicyChoice(speculate=False))).json["sequences"]
+    assert sequence["survival"] == []
+    assert sequence["steps"] == 16
+
+
+def test_the_bundled_pair_goes_by_that_name(outrider, save, recipe):
+    target = dataclasses.replace(recipe.target, name="bundled")
+    draft = dataclasses.replace(recipe.drafts[0], name="bundled")
+    assert outrider(*RUN, "--recipe", save(target=target, drafts=(draft,))).exit_code == 0
+
+
+@pytest.mark.parametrize("command", [RUN, BENCH], ids=["run", "bench"])
+@pytest.mark.parametrize("role", ["target", "draft"])
+def test_another_checkpoint_is_refused(outrider, save, recipe, command, role):
+    other = "0" * 64
+    changes = (
+        {"target": dataclasses.replace(recipe.target, sha256=other)}
+        if role == "target"
+        else {"drafts": (dataclasses.replace(recipe.drafts[0], sha256=other),)}
+    )
+    error = outrider(*command, "--recipe", save(**changes)).error
+    assert f"the recipe is for another {role}: it has sha256 000000000000..." in error
+
+
+@pytest.mark.parametrize("command", [RUN, BENCH], ids=["run", "bench"])
+@pytest.mark.parametrize("option", [["--target", "x"], ["--draft", "suffix"], ["--depth", "3"]])
+def test_an_option_that_the_recipe_decides_is_refused(outrider, save, command, option):
+    assert f"{option[0]} is given, but --recipe" in outrider(*command, *option, "--recipe", save()).error
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--speculation", "off"], "--speculation is given, but --recipe"),
+        (["--batch", "3"], "--batch is 3, but --recipe says 2"),
+        (["--memory", "1GiB"], "--memory is 1073741824, but --recipe says 2147483648"),
+        (["--learn"], "--learn is for the suffix drafter"),
+    ],
+)
+def test_what_contradicts_a_recipe_is_refused(outrider, save, option, said):
+    limits = Limits(memory_bytes=2**31, max_sequences=2)
+    assert said in outrider(*RUN, *option, "--recipe", save(limits=limits)).error
+
+
+def test_limits_hold_and_may_be_said_again(outrider, save):
+    path = save(limits=Limits(max_sequences=2, memory_bytes=2**31))
+    assert outrider(*RUN, "--batch", "2", "--memory", "2GiB", "--recipe", path).exit_code == 0
+    assert "memory" in outrider(*RUN, "--recipe", save(limits=Limits(memory_bytes=1000))).error
+
+
+def test_a_dtype_other_than_the_checkpoints_is_computed_in(outrider, save, recipe):
+    target = dataclasses.replace(recipe.target, dtype="float32")
+    drafts = (dataclasses.replace(recipe.drafts[0], dtype="float32"),)
+    path = save(target=target, drafts=drafts)
+    assert outrider(*RUN, "--recipe", path).json["engine"]["target"]["dtype"] == "float32"
+    assert (
+        "--dtype is bfloat16, but --recipe says float32"
+        in outrider(*RUN, "--dtype", "bfloat16", "--recipe", path).error
+    )
+    assert "bench measures checkpoints in their own dtype" in outrider(*BENCH, "--recipe", path).error
+    assert "here all compute in one" in outrider(*RUN, "--recipe", save(target=target)).error
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"verification": Verification(rule="block")}, 'verification.rule is "block"'),
+        ({"policy": PolicyChoice(speculate=True, max_children=2)}, "policy.max_children is 2"),
+    ],
+)
+def test_what_this_version_cannot_do_is_refused(outrider, save, changes, said):
+    assert said in outrider(*RUN, "--recipe", save(**changes)).error
+
+
+def test_a_recipe_that_cannot_be_read(outrider, tmp_path):
+    assert "cannot read the recipe" in outrider(*RUN, "--recipe", tmp_path / "gone.toml").error
+
+
+def test_bench_measures_the_recipes_pair(outrider, save):
+    document = outrider(*BENCH, "--recipe", save()).json
+    assert document["plan"]["depth"] == 2
+    assert len(document["models"]["drafts"]) == 1
