@@ -39,12 +39,13 @@ def load_recipe(path: Path, given: Mapping[str, bool]) -> Recipe:
     recipe = read_recipe(path)
     if recipe.verification.rule != "coupled":
         raise ParameterError(
-            f'{path}: verification.rule is "{recipe.verification.rule}", but this version verifies "coupled" only: '
-            'make the recipe anew, or write "coupled"'
+            f'{path}: verification.rule is "{recipe.verification.rule}", but a recipe is run under "coupled" only: '
+            "write that, or give the models by hand with --verify block"
         )
     if recipe.policy.max_children > 1:
         raise ParameterError(
-            f"{path}: policy.max_children is {recipe.policy.max_children}, but this version drafts chains, which is 1"
+            f"{path}: policy.max_children is {recipe.policy.max_children}, but a recipe is run with chains only: "
+            f"write 1, or give the models by hand with --max-children {recipe.policy.max_children}"
         )
     return recipe
 
