@@ -188,7 +188,7 @@ def test_an_interrupted_audit_says_so(audit, monkeypatch):
         (["--temperature", "1,1"], "twice"),
         (["--temperature", "-1"], "-1.0"),
         (["--batch", "0"], "between 1 and 256"),
-        (["--batch", "many"], "1,8"),
+        (["--batch", "many"], "such as 1,4,8"),
         (["--max-tokens", "0"], "--max-tokens"),
         (["--alpha", "0"], "--alpha is 0.0"),
         (["--alpha", "1"], "--alpha is 1.0"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import typer
 
 from outrider.cli.models import choose_models
-from outrider.cli.options import VERIFY_HELP, DraftOptions, Dtype, Verify
+from outrider.cli.options import VERIFY_HELP, DraftOptions, Dtype, Verify, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
-from outrider.errors import ParameterError, UsageError
+from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, SamplingParams
-
-Number = TypeVar("Number", int, float)
 
 MAX_BATCH = 256
 # Without seeds to replay, evidence comes from how many tokens were sampled.
@@ -59,7 +57,7 @@ def audit(
     3 if nothing can be said yet; then it says what would decide.
     """
     if context.invoked_subcommand is not None:
-        _refuse_idle_options(context)
+        refuse_idle_options(context)
         return
     models = choose_models(DraftOptions(target=target, draft=draft), has_prediction=False)
     drafts = models.drafts if draft else models.drafts or ("suffix",)
@@ -68,8 +66,8 @@ def audit(
         presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
         max_tokens=max_tokens or MAX_TOKENS[verify],
     )  # fmt: skip
-    temperatures = _temperatures(temperature)
-    batches = _batches(batch)
+    temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
+    batches = numbers("--batch", batch, int, _check_batch)
     _check_alpha(alpha)
     check_json_target(json)
 
@@ -106,14 +104,6 @@ def verifier_command(
     show_certificate(name, json)
 
 
-def _refuse_idle_options(context: typer.Context) -> None:
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-    if given:
-        option = f"--{given[0].replace('_', '-')}"
-        raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
-
-
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
         raise ParameterError(f"--alpha is {alpha}, but must be between 0 and 1")
@@ -124,28 +114,6 @@ def _check_seed(seed: int, num_prompts: int) -> None:
         raise ParameterError(f"--seed is {seed}, but the seeds of {num_prompts} prompts follow it: lower it")
 
 
-def _temperatures(text: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ParameterError(f"--temperature is {text!r}, but must be numbers such as 0,0.7,1") from error
-    for number in numbers:
-        SamplingParams(temperature=number)
-    return _without_repetition("--temperature", text, numbers)
-
-
-def _batches(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise ParameterError(f"--batch is {text!r}, but must be numbers such as 1,8") from error
-    for number in numbers:
-        if not 1 <= number <= MAX_BATCH:
-            raise ParameterError(f"--batch is {number}, but must be between 1 and {MAX_BATCH}")
-    return _without_repetition("--batch", text, numbers)
-
-
-def _without_repetition(option: str, text: str, numbers: tuple[Number, ...]) -> tuple[Number, ...]:
-    if len(set(numbers)) < len(numbers):
-        raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
-    return numbers
+def _check_batch(number: int) -> None:
+    if not 1 <= number <= MAX_BATCH:
+        raise ParameterError(f"--batch is {number}, but must be between 1 and {MAX_BATCH}")

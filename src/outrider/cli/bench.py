@@ -5,25 +5,22 @@ Knows options; what measures is imported when they are known to be sound.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from outrider.cli.options import VERIFY_HELP, Level, Verify
+from outrider.cli.options import VERIFY_HELP, Level, Verify, as_depth, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
 from outrider.cli.recipes import find_models, load_recipe
 from outrider.demo import bundled_pair
-from outrider.errors import ParameterError, UsageError
-from outrider.request import MAX_DEPTH, MAX_SEED, Depth, SamplingParams
+from outrider.errors import ParameterError
+from outrider.request import MAX_SEED, Depth, SamplingParams
 
 if TYPE_CHECKING:
     from outrider.bench.workloads import Workload
 
 Size = Literal["0.5b", "1.5b"]
-Number = TypeVar("Number", int, float)
 
 MAX_CONCURRENCY = 256
 
@@ -67,7 +64,7 @@ def bench(
     different that must not.
     """
     if context.invoked_subcommand is not None:
-        _refuse_idle_options(context)
+        refuse_idle_options(context)
         return
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
@@ -109,20 +106,12 @@ def make_pair_command(
     show_make_pair(bundled_pair(), out, plan)
 
 
-def _refuse_idle_options(context: typer.Context) -> None:
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-    if given:
-        option = f"--{given[0].replace('_', '-')}"
-        raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
-
-
 def _choose(
     recipe: Path | None, target: str | None, draft: list[str] | None, depth: str | None
 ) -> tuple[str | Path, list[str | Path], Depth]:
     """Target, drafts and depth, of a recipe or of the options."""
     if recipe is None:
-        return *_choose_models(target, draft), _as_depth("auto" if depth is None else depth)
+        return *_choose_models(target, draft), as_depth("auto" if depth is None else depth)
     given = {"--target": target is not None, "--draft": bool(draft), "--depth": depth is not None}
     found = find_models(load_recipe(recipe, given))
     if found.dtype is not None:
@@ -157,34 +146,7 @@ def _read_workloads(given: list[str], num_prompts: int | None) -> tuple[Workload
     return tuple(workload._replace(prompts=workload.prompts[:num_prompts]) for workload in workloads)
 
 
-def numbers(option: str, text: str, kind: type[Number], check: Callable[[Number], object]) -> tuple[Number, ...]:
-    """An option's numbers, separated by commas, each once.
-
-    Raises:
-        ParameterError: one is none, or `check` refuses it.
-    """
-    found: list[Number] = []
-    for part in text.split(","):
-        try:
-            found.append(kind(part))
-        except ValueError as error:
-            example = "1,4,8" if kind is int else "0,0.7,1"
-            raise ParameterError(f"{option} is {text!r}, but must be numbers such as {example}") from error
-        check(found[-1])
-    if len(set(found)) < len(found):
-        raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
-    return tuple(found)
-
-
 def check_concurrency(number: int) -> None:
     """Raise ParameterError for more texts at once than there may be."""
     if not 1 <= number <= MAX_CONCURRENCY:
         raise ParameterError(f"--concurrency is {number}, but must be between 1 and {MAX_CONCURRENCY}")
-
-
-def _as_depth(text: str) -> Depth:
-    if text == "auto":
-        return "auto"
-    if re.fullmatch(r"\d{1,9}", text, re.ASCII) and int(text) <= MAX_DEPTH:
-        return int(text)
-    raise ParameterError(f"--depth is {text!r}, but must be auto or a whole number between 0 and {MAX_DEPTH}")

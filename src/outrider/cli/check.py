@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outrider.cli.bench import check_concurrency, numbers
+from outrider.cli.bench import check_concurrency
+from outrider.cli.options import numbers
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
 from outrider.request import SamplingParams

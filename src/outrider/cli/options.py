@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
-from outrider.errors import ParameterError
+from outrider.errors import ParameterError, UsageError
 from outrider.request import MAX_DEPTH, Depth, SamplingParams
 
 Switch = Literal["on", "off"]
@@ -21,6 +21,7 @@ Dtype = Literal["float32", "bfloat16"]
 Verify = Literal["coupled", "block"]
 VERIFY_HELP = "coupled: same seed, same text; block: more is accepted at high temperature, same distribution."
 Level = Literal["bitwise", "seed"]
+Number = TypeVar("Number", int, float)
 BATCH_SUFFIX = ".jsonl"
 
 
@@ -35,6 +36,34 @@ def as_depth(text: str) -> Depth:
     if re.fullmatch(r"\d{1,9}", text, re.ASCII) and int(text) <= MAX_DEPTH:
         return int(text)
     raise ParameterError(f"--depth is {text!r}, but must be auto or a whole number between 0 and {MAX_DEPTH}")
+
+
+def numbers(option: str, text: str, kind: type[Number], check: Callable[[Number], object]) -> tuple[Number, ...]:
+    """An option's numbers, separated by commas, each once.
+
+    Raises:
+        ParameterError: one is none, or `check` refuses it.
+    """
+    found: list[Number] = []
+    for part in text.split(","):
+        try:
+            found.append(kind(part))
+        except ValueError as error:
+            example = "1,4,8" if kind is int else "0,0.7,1"
+            raise ParameterError(f"{option} is {text!r}, but must be numbers such as {example}") from error
+        check(found[-1])
+    if len(set(found)) < len(found):
+        raise ParameterError(f"{option} is {text!r}, which holds a number twice: keep one of them")
+    return tuple(found)
+
+
+def refuse_idle_options(context: typer.Context) -> None:
+    """Raise UsageError for options of a verb that stand before one of its own verbs, which does not know them."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise UsageError(f"{option} stands before {context.invoked_subcommand}, which takes its options after its name")
 
 
 def _checked(depth: str | None) -> str | None:

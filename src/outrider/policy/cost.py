@@ -58,10 +58,6 @@ class TargetCosts:
     def is_known(self) -> bool:
         return bool(self._points)
 
-    def num_seen(self, rows: int) -> int:
-        """Observations of this number of rows, a profile included."""
-        return self._num_trusted + self._counts.get(rows, 0)
-
     def seconds(self, rows: int) -> float:
         found = self._seconds.get(rows)
         if found is None:
@@ -79,7 +75,7 @@ class TargetCosts:
 
     def correct(self, rows: int, surprise: float) -> float:
         """Take in by how much a step was dearer than expected; the part of it that was taken in."""
-        gain = max(MIN_SHAPE_GAIN, 1 / (self.num_seen(rows) + 2))
+        gain = max(MIN_SHAPE_GAIN, 1 / (self._num_trusted + self._counts.get(rows, 0) + 2))
         self._corrections[rows] = self._correction(rows) + gain * surprise
         self._counts[rows] = self._counts.get(rows, 0) + 1
         self._num_unread += 1
