@@ -110,9 +110,7 @@ def _job(text: str, place: str, index: int, defaults: Defaults) -> Job:
         params = dataclasses.replace(defaults.params, **{name: values[name] for name in PARAMETERS if name in values})
         depth = values.get("depth", defaults.models.depth)
         prediction = values.get("prediction", defaults.prediction)
-        defaults.models.check_depth(depth, has_prediction=prediction is not None)
-        if "prediction" in values and depth == 0:
-            raise ParameterError("prediction is there to be drafted from, but depth is 0: leave one of them out")
+        defaults.models.check_line(values, has_prediction=prediction is not None)
         prompt = _prompt(values, is_chat=defaults.is_chat)
     except UsageError as error:
         raise type(error)(f"{place}: {error}") from error
