@@ -106,7 +106,7 @@ def test_a_text_that_must_not_differ_and_does_fails_the_command(bench, monkeypat
     [
         (["--workload", "prosa"], "workload 'prosa' is none of code, prose"),
         (["--workload", "code,code"], "'code' is given twice"),
-        (["--workload", "none.jsonl"], "cannot read workload none.jsonl"),
+        (["--workload", "none.jsonl"], "cannot read the workload from none.jsonl"),
         (["--concurrency", "0"], "--concurrency is 0, but must be between 1 and 256"),
         (["--concurrency", "1,1"], "holds a number twice"),
         (["--concurrency", "1,"], "must be numbers such as 1,4,8"),
