@@ -19,6 +19,7 @@ from outrider.draft.cascade import Cascade
 from outrider.draft.model import ModelDrafter
 from outrider.draft.prediction import PredictionDrafter
 from outrider.draft.suffix import SuffixDrafter
+from outrider.engine.batch import computed_rows
 from outrider.engine.config import EngineConfig
 from outrider.engine.memory import Ledger, ModelSize, plan_memory
 from outrider.errors import ModelError, UsageError
@@ -206,7 +207,7 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
     priors = {ModelDrafter.name: steps[0]} if steps else {}
     return lambda: StepCosts(
         profile.points,
-        target.runtime.computed_rows,
+        functools.partial(computed_rows, target.runtime),
         priors,
         change_seconds=profile.change_seconds,
         together=(NUM_TOGETHER, profile.together),
