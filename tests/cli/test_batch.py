@@ -76,7 +76,9 @@ def test_what_is_explained_says_of_which_text(outrider, write):
     assert all(f"outrider: {which}: time: " in outcome.stderr for which in ("index 0", "index 1, stream 1"))
 
 
-def test_a_text_that_cannot_go_on_is_said_in_its_line_and_the_others_are_written(outrider, write, monkeypatch, tmp_path):
+def test_a_text_that_cannot_go_on_is_said_in_its_line_and_the_others_are_written(
+    outrider, write, monkeypatch, tmp_path
+):
     path = write({"prompt": "a"}, {"prompt": "b" * 40}, {"prompt": "c"})
     sound = lines_of(outrider("run", "--prompt-file", path, *FEW))
     forward = OpenVinoRuntime.forward

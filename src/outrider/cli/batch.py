@@ -41,7 +41,9 @@ def run_batch(llm: LLM, ledger: Ledger, jobs: JobFile, output: OutputOptions) ->
         say(line)
     say(lines.totals.summary(jobs.num_jobs, time.perf_counter() - began))
     if lines.totals.num_errors:
-        raise NumericsError(f"{lines.totals.num_errors} texts ended early, the first because {lines.totals.first_error}")
+        raise NumericsError(
+            f"{lines.totals.num_errors} texts ended early, the first because {lines.totals.first_error}"
+        )
     return is_complete
 
 

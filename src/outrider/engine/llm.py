@@ -291,7 +291,7 @@ def _one_each(values: Any, kind: Any, count: int, name: str) -> list[Any]:
 
 
 def raise_errors(sequences: Iterable[Sequence]) -> None:
-    """Raise NumericsError if one ended for what the target computed: for callers that have no use for part of a text."""
+    """Raise NumericsError if one of them ended so: for callers that have no use for part of a text."""
     for sequence in sequences:
         if sequence.error is not None:
             raise NumericsError(sequence.error)
