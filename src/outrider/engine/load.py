@@ -111,7 +111,9 @@ def _plan(target: Any, drafts: list[Any], config: EngineConfig) -> tuple[Ledger 
             )
         return None, config
     first, *others = (_size_of(model, config) for model in models)
-    return plan_memory(first, others, config)
+    drafters = [SuffixDrafter() if each == "suffix" else each for each in drafts]
+    without_models = [each for each in drafters if isinstance(each, Drafter)]
+    return plan_memory(first, others, config, [PredictionDrafter(), *without_models])
 
 
 def _size_of(source: str | Path, config: EngineConfig) -> ModelSize:
@@ -130,7 +132,7 @@ def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Draft
     """
     drafts = _as_list(draft)
     members = [make_member(each, target, config) for each in drafts if each not in (None, "none")]
-    return Cascade([PredictionDrafter(), *members])
+    return Cascade([make_member(PredictionDrafter(), target, config), *members])
 
 
 def _as_list(draft: Any) -> list[Any]:
@@ -140,10 +142,10 @@ def _as_list(draft: Any) -> list[Any]:
 
 def make_member(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
     """A drafter from one name, model or drafter; raises as `make_drafter` does."""
-    if isinstance(draft, Drafter):
-        return draft
-    if draft == "suffix":
-        return SuffixDrafter()
+    drafter = SuffixDrafter() if draft == "suffix" else draft
+    if isinstance(drafter, Drafter):
+        drafter.hold(config.max_cache_tokens)
+        return drafter
     model = draft if isinstance(draft, LoadedModel) else _load(draft, config, bitwise=False)
     _check_vocabularies(target, model)
     return ModelDrafter(
