@@ -31,6 +31,7 @@ from outrider.checked import (
     whole,
 )
 from outrider.errors import ParameterError, UsageError
+from outrider.files import read_text
 from outrider.request import MAX_DEPTH, Depth, Exactness
 
 FORMAT = 1
@@ -258,18 +259,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UsageError: it cannot be read, is no recipe, is of a newer format, or a value is not as it must be.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_RECIPE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {path} ({error.strerror}): name a readable file") from error
-    if len(content) > MAX_RECIPE_BYTES:
-        raise UsageError(f"{path} has more than {MAX_RECIPE_BYTES} bytes, the most that are read: it is no recipe")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 at byte {error.start}: a recipe is a TOML file") from error
-    return parse_recipe(text, str(path))
+    return parse_recipe(read_text(path, MAX_RECIPE_BYTES, "the recipe"), str(path))
 
 
 def parse_recipe(text: str, place: str = "recipe") -> Recipe:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, cast
 
 from outrider.errors import ParameterError
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
 Exactness = Literal["bitwise", "seed", "distribution"]
 Depth = int | Literal["auto"]
 

@@ -42,6 +42,7 @@ class Sequence:
         decisions: of the policy, oldest first.
         draft_fault: what a drafter did wrong first; from then on the text goes on without that one.
         num_preempted: how often its cache was taken away.
+        error: why the text cannot go on, if the target's numbers for it cannot be trusted.
     """
 
     request: Request
@@ -53,6 +54,7 @@ class Sequence:
     decisions: list[Decision] = field(default_factory=list[Decision])
     draft_fault: str | None = None
     num_preempted: int = 0
+    error: str | None = None
 
     @classmethod
     def start(cls, request: Request) -> Sequence:

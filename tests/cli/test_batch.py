@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from outrider.cli.batch import _progress
+from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from tests.cli.conftest import Terminal
 from tests.cli.tiny import make_tiny
 
@@ -72,6 +74,40 @@ def test_the_file_of_results_has_everything(outrider, write, tmp_path):
 def test_what_is_explained_says_of_which_text(outrider, write):
     outcome = outrider("run", "--prompt-file", write({"prompt": "a"}, {"prompt": "b", "n": 2}), *FEW, "--explain")
     assert all(f"outrider: {which}: time: " in outcome.stderr for which in ("index 0", "index 1, stream 1"))
+
+
+def test_a_text_that_cannot_go_on_is_said_in_its_line_and_the_others_are_written(
+    outrider, write, monkeypatch, tmp_path
+):
+    path = write({"prompt": "a"}, {"prompt": "b" * 40}, {"prompt": "c"})
+    sound = lines_of(outrider("run", "--prompt-file", path, *FEW))
+    forward = OpenVinoRuntime.forward
+
+    def sick_forward(self, batch):
+        output = forward(self, batch)
+        logits = output.logits.copy()
+        first = 0
+        for rows in batch:
+            end = first + len(rows.output_rows)
+            if rows.num_past >= 44:
+                logits[first:end, 7] = np.nan
+            first = end
+        return output._replace(logits=logits)
+
+    monkeypatch.setattr(OpenVinoRuntime, "forward", sick_forward)
+    outcome = outrider("run", "--prompt-file", path, *FEW)
+    assert outcome.exit_code == 1
+    assert "error: 1 texts ended early, the first because logits are not finite (token 7" in outcome.stderr
+    lines = [json.loads(line) for line in outcome.stdout.splitlines()]
+    assert [line["finish_reason"] for line in lines] == ["length", "error", "length"]
+    assert [line["text"] for line in lines[::2]] == [line["text"] for line in sound[::2]]
+    assert sound[1]["text"].startswith(lines[1]["text"])
+    assert "not finite" in lines[1]["error"]
+    assert "error" not in lines[0]
+    outcome = outrider("run", "b" * 40, *FEW, "--json", tmp_path / "one.json")
+    assert outcome.exit_code == 1
+    assert "outrider: error: logits are not finite" in outcome.stderr
+    assert "not finite" in json.loads((tmp_path / "one.json").read_text())["sequences"][0]["error"]
 
 
 def test_conversations_go_through_the_template(outrider, write, tmp_path):

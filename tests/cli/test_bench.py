@@ -17,7 +17,7 @@ QUICK = ("bench", "--workload", "code,chat", "--prompts", "1", "--max-tokens", "
 
 @pytest.fixture
 def bench(outrider, monkeypatch, tiny_pair):
-    monkeypatch.setattr("outrider.cli.bench.bundled_pair", lambda: tiny_pair)
+    monkeypatch.setattr("outrider.cli.bench.bundled_pair", lambda: tiny_pair)  # make-pair's
     return outrider
 
 
@@ -106,7 +106,7 @@ def test_a_text_that_must_not_differ_and_does_fails_the_command(bench, monkeypat
     [
         (["--workload", "prosa"], "workload 'prosa' is none of code, prose"),
         (["--workload", "code,code"], "'code' is given twice"),
-        (["--workload", "none.jsonl"], "cannot read workload none.jsonl"),
+        (["--workload", "none.jsonl"], "cannot read the workload from none.jsonl"),
         (["--concurrency", "0"], "--concurrency is 0, but must be between 1 and 256"),
         (["--concurrency", "1,1"], "holds a number twice"),
         (["--concurrency", "1,"], "must be numbers such as 1,4,8"),
@@ -121,8 +121,6 @@ def test_a_text_that_must_not_differ_and_does_fails_the_command(bench, monkeypat
         (["--max-tokens", "-3"], "--max-tokens"),
         (["--threads", "0"], "--threads"),
         (["--seed", "-1"], "--seed"),
-        (["--draft", "none", "--draft", "suffix"], "--draft none drafts nothing"),
-        (["--draft", "suffix", "--draft", "suffix"], "--draft suffix is given twice"),
         (["--target", "no/where/at/all"], "no/where/at/all"),
         (["--json", "no/where/bench.json"], "cannot write"),
         (["--html", "no/where/bench.html"], "cannot write"),

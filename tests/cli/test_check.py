@@ -28,8 +28,7 @@ def prompts(tmp_path):
 
 
 @pytest.fixture
-def check(outrider, monkeypatch, tiny_pair):
-    monkeypatch.setattr("outrider.cli.check.bundled_pair", lambda: tiny_pair)
+def check(outrider):
     return lambda *arguments: outrider("check", *arguments)
 
 
@@ -151,7 +150,6 @@ def test_a_draft_that_cannot_draft_is_refused_before_anything_is_loaded(check, t
         (["--concurrency", "0"], "--concurrency is 0"),
         (["--temperature", "hot"], "--temperature is 'hot'"),
         (["--draft", "none"], "--draft none drafts nothing"),
-        (["--draft", "suffix", "--draft", "suffix"], "given twice"),
         (["--prompts", "no/where.jsonl"], "cannot read the prompts"),
         (["--target", "no/where/at/all"], "no/where/at/all"),
         (["--depth", "4"], "--depth"),

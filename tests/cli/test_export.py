@@ -58,7 +58,7 @@ def test_json_has_all_of_it(outrider, recipe):
     ("arguments", "said"),
     [
         (["--to", "ollama"], "--to"),
-        (["--to", "vllm", "--recipe", "gone.toml"], "cannot read the recipe gone.toml"),
+        (["--to", "vllm", "--recipe", "gone.toml"], "cannot read the recipe from gone.toml"),
         (["--to", "vllm", "--json", "no/where/x.json"], "cannot write"),
     ],
 )

@@ -142,12 +142,22 @@ def test_a_wrong_line_is_named_with_what_is_wrong(tmp_path, line, said):
     ("models", "said"),
     [
         (MODELS._replace(drafts=()), "depth 3 needs a drafter"),
-        (MODELS._replace(drafts=(), depth=0, is_plain=True), "--speculation off drafts nothing"),
+        (MODELS._replace(drafts=(), depth=0, is_plain=True), "speculation is off and drafts nothing"),
     ],
 )
 def test_a_line_cannot_ask_for_drafts_that_nobody_makes(tmp_path, models, said):
     assert said in refusal(tmp_path, {"prompt": "a", "depth": 3}, models=models)
     assert read(tmp_path, {"prompt": "a", "depth": 0}, models=models)
+
+
+@pytest.mark.parametrize("asked", [{"depth": "auto"}, {"prediction": "b"}, {"depth": "auto", "prediction": "b"}])
+def test_without_speculation_a_line_that_asks_for_drafts_is_refused(tmp_path, asked):
+    plain = MODELS._replace(drafts=(), depth=0, is_plain=True)
+    message = refusal(tmp_path, {"prompt": "fine", "depth": 0}, {"prompt": "a", **asked}, models=plain)
+    assert "jobs.jsonl line 2: " in message
+    assert "speculation is off and drafts nothing" in message
+    (job,) = read(tmp_path, {"prompt": "a", **asked})
+    assert job.depth == "auto"
 
 
 def test_a_file_without_prompts(tmp_path):

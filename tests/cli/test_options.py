@@ -84,6 +84,34 @@ def test_a_prediction_is_something_to_draft_from():
     assert choose_models(asked, has_prediction=True).depth == 3
 
 
+def test_a_verb_may_have_a_drafter_of_its_own_for_a_target_that_comes_alone():
+    alone, chosen = (DraftOptions(target="mine", draft=draft) for draft in (None, ["none"]))
+    assert choose_models(alone, by_default=("suffix",)).drafts == ("suffix",)
+    assert choose_models(chosen, by_default=("suffix",)).drafts == ()
+
+
+def test_prompts_that_may_bring_predictions_may_be_all_that_drafts():
+    asked = DraftOptions(target="mine", draft=["none"], depth="3")
+    assert choose_models(asked, may_predict=True).depth == 3
+    with pytest.raises(ParameterError, match="--depth 3 needs a drafter"):
+        choose_models(asked)
+
+
+@pytest.mark.parametrize("verb", [("run", "x"), ("bench",), ("check",), ("audit",)], ids=lambda verb: verb[0])
+@pytest.mark.parametrize(
+    ("drafts", "said"),
+    [
+        (("suffix", "suffix"), "--draft suffix is given twice: keep one of them"),
+        (("none", "none"), "--draft none is given twice: keep one of them"),
+        (("none", "suffix"), "--draft none drafts nothing, but there is --draft suffix: leave one of them out"),
+    ],
+    ids=" and ".join,
+)
+def test_every_verb_refuses_the_same_in_the_same_words(outrider, verb, drafts, said):
+    words = [word for draft in drafts for word in ("--draft", draft)]
+    assert outrider(*verb, *words).error == f"outrider: error: {said}"
+
+
 def test_trees_need_a_number_of_nodes():
     models = choose_models(options(DraftOptions, "--depth", "8", "--max-children", "3"), has_prediction=False)
     assert (models.depth, models.max_children) == (8, 3)

@@ -77,6 +77,7 @@ def test_an_option_that_the_recipe_decides_is_refused(outrider, save, command, o
     ("option", "said"),
     [
         (["--speculation", "off"], "--speculation is given, but --recipe"),
+        (["--max-children", "2"], "--max-children is given, but --recipe"),
         (["--batch", "3"], "--batch is 3, but --recipe says 2"),
         (["--memory", "1GiB"], "--memory is 1073741824, but --recipe says 2147483648"),
         (["--learn"], "--learn is for the suffix drafter"),

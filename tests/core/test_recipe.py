@@ -177,7 +177,7 @@ def test_a_mistake_is_named_with_its_place(old, new, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\xff", "is not UTF-8 at byte 0"),
+        (b"\xff", "is not UTF-8 text .byte 0 is 0xff"),
         (b"#" * (MAX_RECIPE_BYTES + 1), "the most that are read"),
         (None, "cannot read"),
     ],

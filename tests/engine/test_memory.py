@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from outrider import EngineConfig, bundled_pair
+from outrider import LLM, EngineConfig, bundled_pair
+from outrider.draft.prediction import PredictionDrafter
+from outrider.draft.suffix import MAX_TOKEN_BYTES, SuffixDrafter
+from outrider.engine.load import ledger_of
 from outrider.engine.memory import MIN_CACHE_TOKENS, ModelSize, parse_memory, plan_memory, readable
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import read_config
@@ -152,3 +156,23 @@ def test_what_branches_of_trees_borrow_is_declared_where_there_may_be_any(target
     assert trees.pop("target branches") > 0
     assert trees == plain == seed
     assert "target branches" not in torch
+
+
+def test_drafters_without_a_model_are_declared_by_name_and_held_to_it(target):
+    config = EngineConfig(max_cache_tokens=3200)
+    learning = SuffixDrafter(num_remembered=1000)
+    plain, kept, learned = (
+        bytes_of(plan_memory(target, [], config, drafters)[0])
+        for drafters in ((), (PredictionDrafter(), SuffixDrafter()), (learning,))
+    )
+    assert kept.keys() - plain.keys() == {"prediction drafter", "suffix drafter"}
+    assert kept["suffix drafter"] == SuffixDrafter().max_memory(3200) == 3200 * MAX_TOKEN_BYTES
+    assert learned["suffix drafter"] - kept["suffix drafter"] == learning.max_memory(0) > 1000 * 200
+    ledger = ledger_of(bundled_pair().target, ["suffix"], config)
+    assert bytes_of(ledger)["suffix drafter"] == kept["suffix drafter"]
+    assert "suffix drafter" in [name for name, *_ in ledger.table()]
+    limit = plan_memory(target, [], config, (learning,))[0].num_bytes
+    _, lower = plan_memory(target, [], EngineConfig(memory_limit=limit - 10**6), (learning,))
+    assert lower.max_cache_tokens < 3200
+    llm = LLM(bundled_pair().target, draft=learning, config=dataclasses.replace(lower, self_test=False))
+    assert learning._max_tokens == llm.config.max_cache_tokens <= lower.max_cache_tokens

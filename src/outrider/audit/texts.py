@@ -11,7 +11,7 @@ from outrider.audit.replay import Emitted
 from outrider.draft.base import Drafter
 from outrider.draft.cascade import Cascade
 from outrider.draft.none import NoDrafter
-from outrider.engine.llm import LLM
+from outrider.engine.llm import LLM, raise_errors
 from outrider.engine.requests import Prompt
 from outrider.request import Depth, Exactness, SamplingParams
 from outrider.sequence import Sequence as TextSequence
@@ -138,6 +138,7 @@ def _write(llm: LLM, plan: AuditPlan, setting: Setting, first_seed: int) -> list
         sequences = llm.start([prompt.prompt for prompt in prompts], params[part], depth=setting.depth)
         while not all(sequence.finish_reason for sequence in sequences):
             llm.engine.step()
+        raise_errors(sequences)
         written += [
             _as_written(llm, setting, prompt.name, sequence)
             for prompt, sequence in zip(prompts, sequences, strict=True)

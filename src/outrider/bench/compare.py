@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from outrider.bench.workloads import MIN_TOKENS, Loop, Prompt, Workload, find_loop, is_random
-from outrider.engine.llm import LLM, Generation
+from outrider.engine.llm import LLM, Generation, raise_errors
 from outrider.errors import UsageError
 from outrider.request import Depth, SamplingParams
 
@@ -244,6 +244,7 @@ class _Bench:
             for delta in deltas:
                 times[delta.request_id].append(now)
                 pieces[delta.request_id] += delta.text
+        raise_errors(sequences)
         return [
             _written(
                 self.llm.generation(sequence, pieces[sequence.request.request_id]), times[sequence.request.request_id]

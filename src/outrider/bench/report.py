@@ -1,13 +1,13 @@
-"""A comparison as one page that needs nothing else: no scripts, no network, no other files. Knows no engines."""
+"""A comparison as a page. Knows documents, no engines."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from outrider.bench.page import render_page
 from outrider.bench.provenance import write_text
 from outrider.errors import UsageError
 
@@ -33,19 +33,12 @@ def write_report(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def page_of(document: Mapping[str, Any]) -> str:
-    """The page's HTML; whatever a document holds is text in it."""
-    # Both take longer to import than a comparison without a report has to wait, and matplotlib is optional.
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
-
+    """The page's HTML."""
+    # matplotlib takes longer to import than a comparison without a report has to wait, and is optional.
     from outrider.bench.plots import plots_of  # noqa: PLC0415
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"milliseconds": _milliseconds, "share": _share, "number": _number}
-    template = environment.from_string((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
-    facts = {key: document.get(key) for key in ("provenance", "models", "engine", "plan")}
-    return template.render(
-        document=document, plots=plots_of(document), facts=json.dumps(facts, indent=2, ensure_ascii=False, default=str)
-    )
+    filters = {"milliseconds": _milliseconds, "share": _share, "number": _number}
+    return render_page(Path(__file__).with_name("report.html"), document, plots_of(document), filters)
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from outrider.errors import UsageError
+from outrider.files import read_text
 
 WORKLOADS = ("code", "prose", "edit", "summary", "chat", "repeat")
 WORKLOADS_SHA256 = "51d674d3e185b780c9d34baf1d039a046f071299f3cd47920ca45ddbf24531cd"
@@ -125,23 +126,11 @@ def _read_file(name: str) -> Workload:
     path = Path(name)
     if path.suffix not in SUFFIXES:
         raise UsageError(f"workload {name!r} is none of {', '.join(WORKLOADS)}, and no file *.jsonl or *.txt: check it")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)  # and not all: a device never ends
-    except OSError as error:
-        raise UsageError(f"cannot read workload {name} ({error.strerror}): name a readable file") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise UsageError(f"workload {name} has more than {MAX_FILE_BYTES} bytes, the most that are read: split it")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"workload {name} is not UTF-8 text (byte {error.start} is {data[error.start]:#04x}): convert it"
-        ) from error
+    text = read_text(path, MAX_FILE_BYTES, "the workload")
     prompts = _read_lines(name, text) if path.suffix == ".jsonl" else [Prompt(path.stem, text)] if text else []
     if not prompts:
         raise UsageError(f"workload {name} holds no prompts: give one JSON object a line, such as {EXAMPLE}")
-    return Workload(path.name, tuple(prompts), hashlib.sha256(data).hexdigest())
+    return Workload(path.name, tuple(prompts), hashlib.sha256(text.encode()).hexdigest())
 
 
 def _read_lines(name: str, text: str) -> list[Prompt]:

@@ -110,7 +110,7 @@ class Checklist:
             models.refuse_unfit(self._plan.target, draft)
             self._static.append(models.vocabulary_item(self._plan.target, draft))
         for draft in self._plan.drafts or (None,):
-            memory = models.memory_of(self._plan.target, [] if draft is None else [draft], self._config)
+            memory = models.memory_of(self._plan.target, [SUFFIX] if draft is None else [SUFFIX, draft], self._config)
             if memory is not None:
                 name = SUFFIX if draft is None else models.name_of(draft)
                 self._found.memory.append({"drafter": name, **memory})

@@ -32,7 +32,10 @@ def plots_of(document: Mapping[str, Any]) -> dict[str, str]:
 
 def _frontier(document: Mapping[str, Any], alone: Rows) -> Rows:
     """Each drafter's bytes and best mean speedup."""
-    num_bytes = {"suffix": 0} | {row["drafter"]: row["draft"] for row in document["memory"]}
+    # A row is of the suffix drafter with a draft model, where there is one.
+    known = {entry["name"]: entry["bytes"] for row in document["memory"] for entry in row["entries"]}
+    suffix = known.get("suffix drafter", 0)
+    num_bytes = {row["drafter"]: row["draft"] - suffix for row in document["memory"]} | {"suffix": suffix}
     points: list[dict[str, Any]] = []
     for drafter in dict.fromkeys(row["drafter"] for row in alone):
         best = max(row["speedup"]["value"] for row in alone if row["drafter"] == drafter)

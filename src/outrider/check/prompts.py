@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from outrider.bench.workloads import MAX_FILE_BYTES, WORKLOADS, read_workloads
 from outrider.errors import UsageError
+from outrider.files import read_text
 from outrider.model.chat import render
 from outrider.model.tokenizer import Tokenizer
 
@@ -57,17 +58,7 @@ def read_prompts(path: Path) -> list[CheckPrompt]:
     Raises:
         UsageError: it cannot be read, it holds none, or a line, which is named, is not as it must be.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read the prompts from {path} ({error.strerror}): name a readable file") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise UsageError(f"{path} has more than {MAX_FILE_BYTES} bytes, the most that are read: split it")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error
+    text = read_text(path, MAX_FILE_BYTES, "the prompts").removeprefix("\ufeff")
     prompts = [
         _read_line(line, f"{path.name} line {number}", f"line {number}")
         for number, line in enumerate(text.split("\n"), 1)

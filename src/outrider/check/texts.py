@@ -14,7 +14,7 @@ from outrider.bench.workloads import MIN_TOKENS, find_loop, is_random
 from outrider.check.budget import Budget
 from outrider.check.item import Item
 from outrider.check.prompts import CheckPrompt
-from outrider.engine.llm import LLM
+from outrider.engine.llm import LLM, raise_errors
 from outrider.errors import ModelError, UsageError
 from outrider.predict.agreement import KnownText
 from outrider.request import SamplingParams
@@ -103,11 +103,16 @@ def write_texts(
 
 
 def run(llm: LLM, sequences: Sequence[TextSequence], watch: Watch) -> None:
-    """Step until all are finished; they are cancelled where that is not wanted any more."""
+    """Step until all are finished; they are cancelled where that is not wanted any more.
+
+    Raises:
+        NumericsError: the target computes no numbers for one of them.
+    """
     try:
         while not all(sequence.finish_reason for sequence in sequences):
             watch.look()
             llm.engine.step()
+        raise_errors(sequences)
     finally:
         for sequence in sequences:
             llm.engine.cancel(sequence.request.request_id)

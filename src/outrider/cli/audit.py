@@ -59,8 +59,7 @@ def audit(
     if context.invoked_subcommand is not None:
         refuse_idle_options(context)
         return
-    models = choose_models(DraftOptions(target=target, draft=draft), has_prediction=False)
-    drafts = models.drafts if draft else models.drafts or ("suffix",)
+    models = choose_models(DraftOptions(target=target, draft=draft), by_default=("suffix",))
     params = SamplingParams(
         temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
@@ -85,7 +84,7 @@ def audit(
         runtime=runtime, device=device, options=options, max_sequences=max(16, *batches), verify=verify,
         max_children=max_children,
     )  # fmt: skip
-    show_audit(lambda: load(models.target, drafts, config), plan, json)
+    show_audit(lambda: load(models.target, models.drafts, config), plan, json)
 
 
 @app.command("verifier")

@@ -17,6 +17,7 @@ from outrider.cli.options import OutputOptions
 from outrider.cli.output import STDOUT, as_document, log_probs_document, save_json, say
 from outrider.engine.llm import LLM, Generation
 from outrider.engine.memory import Ledger
+from outrider.errors import NumericsError
 
 
 def run_batch(llm: LLM, ledger: Ledger, jobs: JobFile, output: OutputOptions) -> bool:
@@ -27,6 +28,7 @@ def run_batch(llm: LLM, ledger: Ledger, jobs: JobFile, output: OutputOptions) ->
 
     Raises:
         UsageError: the target cannot take one of the prompts; none was run.
+        NumericsError: the target computed no numbers for some of the texts; all are written, these as far as they came.
     """
     refuse_unfit(llm, jobs)
     began = time.perf_counter()
@@ -38,6 +40,10 @@ def run_batch(llm: LLM, ledger: Ledger, jobs: JobFile, output: OutputOptions) ->
     for line in explain_costs(llm.policy.describe()) if output.explain else ():
         say(line)
     say(lines.totals.summary(jobs.num_jobs, time.perf_counter() - began))
+    if lines.totals.num_errors:
+        raise NumericsError(
+            f"{lines.totals.num_errors} texts ended early, the first because {lines.totals.first_error}"
+        )
     return is_complete
 
 
@@ -46,6 +52,8 @@ class _Totals:
 
     def __init__(self) -> None:
         self.num_prompts = 0
+        self.num_errors = 0
+        self.first_error: str | None = None
         self._reasons: Counter[str] = Counter()
         self._levels: set[str] = set()
         self._counts: Counter[str] = Counter()
@@ -55,6 +63,8 @@ class _Totals:
         self._reasons[generation.finish_reason] += 1
         self._levels.add(generation.exactness)
         self._counts["tokens"] += len(generation.token_ids)
+        self.num_errors += generation.error is not None
+        self.first_error = self.first_error or generation.error
         self._counts["faults"] += generation.draft_fault is not None
         for name in ("num_steps", "num_emitted", "num_drafted", "num_accepted"):
             self._counts[name] += getattr(stats, name)
@@ -104,7 +114,7 @@ class _Lines:
             self._advance()
 
     def _line(self, generation: Generation) -> dict[str, Any]:
-        line = {
+        line: dict[str, Any] = {
             "stream": generation.stream,
             "text": generation.text,
             "finish_reason": generation.finish_reason,
@@ -112,6 +122,8 @@ class _Lines:
             "num_prompt_tokens": len(generation.prompt_token_ids),
             "num_tokens": len(generation.token_ids),
         }
+        if generation.error is not None:
+            line["error"] = generation.error
         log_probs = log_probs_document(generation, self._tokenizer)
         return line if log_probs is None else line | {"log_probs": log_probs}
 

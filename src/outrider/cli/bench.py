@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from outrider.cli.options import VERIFY_HELP, Level, Verify, as_depth, numbers, refuse_idle_options
+from outrider.cli.models import Models, choose_models
+from outrider.cli.options import VERIFY_HELP, DraftOptions, Level, Verify, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
-from outrider.cli.recipes import find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
-from outrider.request import MAX_SEED, Depth, SamplingParams
+from outrider.request import MAX_SEED, SamplingParams
 
 if TYPE_CHECKING:
     from outrider.bench.workloads import Workload
@@ -68,7 +68,7 @@ def bench(
         return
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
-    found_target, found_drafts, asked_depth = _choose(recipe, target, draft, depth)
+    models = _choose(DraftOptions(recipe=recipe, target=target, draft=draft, depth=depth))
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
@@ -78,13 +78,13 @@ def bench(
         workloads=_read_workloads(workload or [], prompts),
         temperatures=temperatures,
         concurrencies=concurrencies,
-        depth=asked_depth,
+        depth=models.depth,
         num_runs=runs,
         max_tokens=max_tokens,
         seed=seed,
     )
     run = Run(json=json, html=html, num_threads=threads, verify=verify, exactness=exactness)
-    show_bench(found_target, found_drafts, plan, run)
+    show_bench(models.target, models.drafts, plan, run)
 
 
 @app.command("make-pair")
@@ -106,36 +106,14 @@ def make_pair_command(
     show_make_pair(bundled_pair(), out, plan)
 
 
-def _choose(
-    recipe: Path | None, target: str | None, draft: list[str] | None, depth: str | None
-) -> tuple[str | Path, list[str | Path], Depth]:
+def _choose(options: DraftOptions) -> Models:
     """Target, drafts and depth, of a recipe or of the options."""
-    if recipe is None:
-        return *_choose_models(target, draft), as_depth("auto" if depth is None else depth)
-    given = {"--target": target is not None, "--draft": bool(draft), "--depth": depth is not None}
-    found = find_models(load_recipe(recipe, given))
-    if found.dtype is not None:
-        raise ParameterError(f"{recipe} computes in {found.dtype}, but bench measures checkpoints in their own dtype")
-    return found.target, list(found.drafts), found.depth
-
-
-def _choose_models(target: str | None, draft: list[str] | None) -> tuple[str | Path, list[str | Path]]:
-    """What these options say together.
-
-    Raises:
-        ParameterError: they contradict each other.
-    """
-    given = draft or []
-    if "none" in given and len(given) > 1:
-        raise ParameterError("--draft none drafts nothing, but there is another --draft: leave one of them out")
-    if twice := [name for name in given if given.count(name) > 1]:
-        raise ParameterError(f"--draft {twice[0]} is given twice: keep one of them")
-    pair = None if target is not None else bundled_pair()
-    if given:
-        drafts: list[str | Path] = [name for name in given if name != "none"]
-    else:
-        drafts = ["suffix"] if pair is None else ["suffix", pair.draft]
-    return (target if pair is None else pair.target) or "", drafts
+    models = choose_models(options, may_predict=True, by_default=("suffix",))
+    if models.dtype is not None:
+        raise ParameterError(
+            f"{options.recipe} computes in {models.dtype}, but bench measures checkpoints in their own dtype"
+        )
+    return models
 
 
 def _read_workloads(given: list[str], num_prompts: int | None) -> tuple[Workload, ...]:

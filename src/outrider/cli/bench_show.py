@@ -45,7 +45,7 @@ class Run(NamedTuple):
     exactness: Level | None = None
 
 
-def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, run: Run) -> None:
+def show_bench(target: str | Path, drafts: Sequence[str | Path], plan: BenchPlan, run: Run) -> None:
     """Run it.
 
     Raises:
@@ -66,7 +66,7 @@ def show_bench(target: str | Path, drafts: list[str | Path], plan: BenchPlan, ru
             verify=run.verify,
             exactness=run.exactness,
         )
-        llm = LLM(target, draft=drafts, config=config)
+        llm = LLM(target, draft=[*drafts], config=config)
         models = {"target": _identity(target), "drafts": list(map(_identity, drafts))}
         with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
             comparison = compare(llm, plan, Interruption(interrupted.is_set, status.update))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outrider.cli.bench import check_concurrency
-from outrider.cli.options import numbers
-from outrider.demo import bundled_pair
+from outrider.cli.models import Models, choose_models
+from outrider.cli.options import DraftOptions, numbers
 from outrider.errors import ParameterError
 from outrider.request import SamplingParams
 
@@ -53,15 +53,15 @@ def check(
     contexts = numbers("--context", context, int, _check_context)
     seconds = parse_seconds(budget)
     memory_limit = None if memory is None else parse_memory(memory)
-    models = _choose_models(target, draft)
+    models = _choose(target, draft)
     chosen = _read(prompts)
 
     from outrider.check.checklist import CheckPlan
     from outrider.cli.check_show import Outputs, show_check
 
     plan = CheckPlan(
-        target=models[0],
-        drafts=models[1],
+        target=models.target,
+        drafts=models.drafts,
         prompts=tuple(chosen),
         is_own=prompts is not None,
         temperatures=temperatures,
@@ -80,19 +80,14 @@ def _read(prompts: Path | None) -> list[CheckPrompt]:
     return bundled_prompts() if prompts is None else read_prompts(prompts)
 
 
-def _choose_models(target: str | None, draft: list[str] | None) -> tuple[str | Path, tuple[str | Path, ...]]:
-    given = draft or []
-    if twice := [name for name in given if given.count(name) > 1]:
-        raise ParameterError(f"--draft {twice[0]} is given twice: keep one of them")
-    if "none" in given:
+def _choose(target: str | None, draft: list[str] | None) -> Models:
+    """Target and drafts. The suffix drafter costs nothing and is tried anyway; plain decoding is what is compared."""
+    models = choose_models(DraftOptions(target=target, draft=draft))
+    if "none" in (draft or ()):
         raise ParameterError(
             "--draft none drafts nothing, and plain decoding is what all is compared with: leave it out"
         )
-    models: list[str | Path] = [name for name in given if name != "suffix"]
-    if target is not None:
-        return target, tuple(models)
-    pair = bundled_pair()
-    return pair.target, tuple(models if given else [pair.draft])
+    return models._replace(drafts=tuple(name for name in models.drafts if name != "suffix"))
 
 
 def _check_context(number: int) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from outrider.cli.demo_drafters import Contest, DrafterName
 from outrider.cli.output import printable
 from outrider.demo.prompts import Prompt
+from outrider.engine.llm import raise_errors
 from outrider.engine.stream import Delta
 from outrider.request import SamplingParams
 
@@ -64,6 +65,7 @@ def run_lane(contest: Contest, drafter: DrafterName, prompt: Prompt, params: Sam
         for delta in engine.step():
             rejected = tuple(tokenizer.decode([token_id]) for token_id in delta.rejected_token_ids)
             steps.append(Step(sequence.stats.decode_seconds, delta, rejected))
+    raise_errors([sequence])
     return Lane("plain" if drafter == "none" else "speculative", prompt.text, steps)
 
 

@@ -14,8 +14,9 @@ from reprlib import Repr
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from outrider.cli.models import Models
-from outrider.cli.prompt import MAX_PROMPT_BYTES, AskedPrompt, Chat, decode_utf8
+from outrider.cli.prompt import MAX_PROMPT_BYTES, AskedPrompt, Chat
 from outrider.errors import ParameterError, UsageError
+from outrider.files import as_text
 from outrider.request import MAX_DEPTH, Depth, SamplingParams
 
 MAX_LINES = 100_000
@@ -78,7 +79,7 @@ class JobFile:
                 raise UsageError(f"{self._path} has more than {MAX_LINES} lines, the most that are read: split it")
             if len(content) > MAX_LINE_BYTES:
                 raise UsageError(f"{place} has more than {MAX_LINE_BYTES} bytes, the most that are read: shorten it")
-            text = decode_utf8(content, place).removeprefix("\ufeff" if number == 1 else "").strip()
+            text = as_text(content, place).removeprefix("\ufeff" if number == 1 else "").strip()
             if text:
                 yield _job(text, place, index, self._defaults)
                 index += 1
@@ -110,9 +111,7 @@ def _job(text: str, place: str, index: int, defaults: Defaults) -> Job:
         params = dataclasses.replace(defaults.params, **{name: values[name] for name in PARAMETERS if name in values})
         depth = values.get("depth", defaults.models.depth)
         prediction = values.get("prediction", defaults.prediction)
-        defaults.models.check_depth(depth, has_prediction=prediction is not None)
-        if "prediction" in values and depth == 0:
-            raise ParameterError("prediction is there to be drafted from, but depth is 0: leave one of them out")
+        defaults.models.check_line(values, has_prediction=prediction is not None)
         prompt = _prompt(values, is_chat=defaults.is_chat)
     except UsageError as error:
         raise type(error)(f"{place}: {error}") from error

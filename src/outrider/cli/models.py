@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -46,18 +46,41 @@ class Models(NamedTuple):
     limits: Limits = Limits()
     dtype: Dtype | None = None
 
-    def check_depth(self, depth: Depth, *, has_prediction: bool) -> None:
-        """Raise ParameterError if a prompt cannot be drafted for as it asks; `depth` may be that of all prompts."""
-        if depth in ("auto", 0):
-            return
-        if self.is_plain:
-            raise ParameterError(f"depth is {depth}, but --speculation off drafts nothing: leave one of them out")
-        if not self.drafts and not has_prediction:
+    def check_line(self, values: Mapping[str, Any], *, has_prediction: bool) -> None:
+        """Hold a prompt's own depth and prediction against what the options say.
+
+        Args:
+            values: what the prompt says itself.
+            has_prediction: its own, or that of all prompts.
+
+        Raises:
+            ParameterError: it asks for drafts that nobody makes, or brings what nobody would draft from.
+        """
+        depth: Depth = values.get("depth", self.depth)
+        idle = {f"depth is {depth}": values.get("depth", 0) != 0, "there is a prediction": "prediction" in values}
+        for words, is_given in idle.items():
+            if self.is_plain and is_given:
+                raise ParameterError(f"{words}, but speculation is off and drafts nothing: leave one of them out")
+        if depth == 0 and "prediction" in values:
+            raise ParameterError("prediction is there to be drafted from, but depth is 0: leave one of them out")
+        if depth not in ("auto", 0) and not self.drafts and not has_prediction:
             raise ParameterError(f"depth {depth} needs a drafter, but there is none: add --draft DIR or --draft suffix")
 
 
-def choose_models(options: DraftOptions, *, has_prediction: bool) -> Models:
-    """What these options say together.
+def choose_models(
+    options: DraftOptions,
+    *,
+    has_prediction: bool = False,
+    may_predict: bool = False,
+    by_default: tuple[str, ...] = (),
+) -> Models:
+    """What these options say together: the one answer for every verb.
+
+    Args:
+        options: a verb that lacks some leaves them at their defaults.
+        has_prediction: whether there is --prediction.
+        may_predict: whether prompts may bring predictions, which then may be all that drafts.
+        by_default: what drafts for a target of the user's where no --draft is given.
 
     Raises:
         ParameterError: they contradict each other.
@@ -66,14 +89,10 @@ def choose_models(options: DraftOptions, *, has_prediction: bool) -> Models:
         return _models_of_recipe(options.recipe, options, has_prediction=has_prediction)
     depth = options.asked_depth
     _refuse_contradictions(options, depth, has_prediction=has_prediction)
-    target: str | Path | None = options.target
-    drafts: tuple[str | Path, ...] = tuple(name for name in options.draft or () if name != "none")
-    if target is None:
-        pair = bundled_pair()
-        target = pair.target
-        drafts = drafts if options.draft else ("suffix", pair.draft)
+    target, drafts = _named(options, by_default)
     is_plain = options.speculation == "off"
-    if not drafts and not has_prediction and (options.speculation == "on" or depth not in (None, "auto", 0)):
+    can_draft = bool(drafts) or has_prediction or may_predict
+    if not can_draft and (options.speculation == "on" or depth not in (None, "auto", 0)):
         option = "--speculation on" if options.speculation == "on" else f"--depth {depth}"
         raise ParameterError(f"{option} needs a drafter, but there is none: add --draft DIR or --draft suffix")
     _check_learn(options, drafts)
@@ -81,6 +100,15 @@ def choose_models(options: DraftOptions, *, has_prediction: bool) -> Models:
     return Models(
         target, () if is_plain else drafts, options.learn, 0 if is_plain else asked, is_plain, options.max_children
     )
+
+
+def _named(options: DraftOptions, by_default: tuple[str, ...]) -> tuple[str | Path, tuple[str | Path, ...]]:
+    """Target and drafts, the bundled ones where no target is named."""
+    given: tuple[str | Path, ...] = tuple(name for name in options.draft or () if name != "none")
+    if options.target is not None:
+        return options.target, given if options.draft else by_default
+    pair = bundled_pair()
+    return pair.target, given if options.draft else ("suffix", pair.draft)
 
 
 def _check_learn(options: DraftOptions, drafts: Sequence[str | Path]) -> None:
@@ -93,6 +121,7 @@ def _models_of_recipe(path: Path, options: DraftOptions, *, has_prediction: bool
         "--target": options.target is not None,
         "--draft": bool(options.draft),
         "--depth": options.depth is not None,
+        "--max-children": options.max_children > 1,
         "--speculation": options.speculation is not None,
     }
     recipe = load_recipe(path, given)
@@ -108,17 +137,16 @@ def _models_of_recipe(path: Path, options: DraftOptions, *, has_prediction: bool
 
 def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_prediction: bool) -> None:
     names = options.draft or []
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ParameterError(f"--draft {min(twice)} is given twice: keep one of them")
     if "none" in names and len(names) > 1:
-        raise ParameterError(
-            f"--draft none drafts nothing, but there is --draft {_other(names)}: leave one of them out"
-        )
+        other = next(name for name in names if name != "none")
+        raise ParameterError(f"--draft none drafts nothing, but there is --draft {other}: leave one of them out")
     if options.max_children > 1 and depth in (None, "auto", 0):
         raise ParameterError(
             f"--max-children {options.max_children} makes trees of --depth nodes, but --depth is {depth or 'auto'}: "
             "give a number above 0, or leave --max-children out"
         )
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ParameterError(f"--draft {min(twice)} is given twice: keep one of them")
     if options.speculation == "on" and depth == 0:
         raise ParameterError("--depth 0 drafts nothing, but --speculation is on: leave one of them out")
     off = "--speculation off" if options.speculation == "off" else "--depth 0" if depth == 0 else None
@@ -130,10 +158,6 @@ def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_pr
     for words, is_given in idle.items():
         if off and is_given:
             raise ParameterError(f"{off} drafts nothing, but {words}: leave one of them out")
-
-
-def _other(names: Sequence[str]) -> str:
-    return next(name for name in names if name != "none")
 
 
 def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tuple[LLM, Ledger]:

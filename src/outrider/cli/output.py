@@ -125,6 +125,7 @@ def as_document(generation: Generation, tokenizer: Tokenizer | None = None) -> d
         "num_prompt_tokens": len(generation.prompt_token_ids),
         "stream": generation.stream,
         "finish_reason": generation.finish_reason,
+        "error": generation.error,
         "seed": generation.seed,
         "exactness": generation.exactness,
         "log_probs": log_probs_document(generation, tokenizer),

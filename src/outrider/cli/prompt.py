@@ -1,4 +1,4 @@
-"""What a command line is given to read: one prompt, a prediction, a file's bytes. Knows no tokens."""
+"""What a command line is given to read: one prompt, a prediction. Knows no tokens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from outrider.errors import UsageError
+from outrider.files import as_text, read_bytes, read_text
 
 if TYPE_CHECKING:  # the engine is imported when it runs, not when options are read
     from outrider.engine.llm import LLM
@@ -41,12 +42,13 @@ def read_prompt(argument: str | None, option: str | None, file: Path | None) -> 
     """
     refuse_several_prompts(argument, option, file)
     if file is not None:
-        return _read_file(file, "the prompt", MAX_PROMPT_BYTES)
+        return read_text(file, MAX_PROMPT_BYTES, "the prompt")
     if argument is not None or option is not None:
         return argument or option or ""
     if sys.stdin.isatty():
         raise UsageError('there is no prompt: give one, as in outrider run "import os", or pipe one in')
-    return _read(sys.stdin.buffer, "the prompt on stdin", MAX_PROMPT_BYTES)
+    name = "the prompt on stdin"
+    return as_text(read_bytes(sys.stdin.buffer, MAX_PROMPT_BYTES, name), name)
 
 
 def refuse_several_prompts(argument: str | None, option: str | None, file: Path | None) -> None:
@@ -65,7 +67,7 @@ def read_prediction(file: Path | None) -> str | None:
     """
     if file is None:
         return None
-    text = _read_file(file, "the prediction", MAX_PREDICTION_BYTES)
+    text = read_text(file, MAX_PREDICTION_BYTES, "the prediction")
     if not text:
         raise UsageError(f"the prediction in {file} is empty: leave --prediction out, or name another file")
     return text
@@ -85,32 +87,3 @@ def encode_prompt(llm: LLM, prompt: AskedPrompt) -> Prompt:
 
     rendered = render(llm.tokenizer.chat_template, prompt.messages, llm.tokenizer.special_tokens)
     return llm.tokenizer.encode(rendered, add_special_tokens=False)
-
-
-def decode_utf8(content: bytes, name: str) -> str:
-    """Bytes as text.
-
-    Raises:
-        UsageError: they are no UTF-8; the message begins with `name` and says which byte.
-    """
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{name} is not UTF-8 text (byte {error.start} is {content[error.start]:#04x}): convert it"
-        ) from error
-
-
-def _read_file(path: Path, role: str, max_bytes: int) -> str:
-    try:
-        with path.open("rb") as stream:
-            return _read(stream, str(path), max_bytes)
-    except OSError as error:
-        raise UsageError(f"cannot read {role} from {path} ({error.strerror}): name a readable file") from error
-
-
-def _read(stream: BinaryIO, name: str, max_bytes: int) -> str:
-    content = stream.read(max_bytes + 1)  # and not all: a device never ends
-    if len(content) > max_bytes:
-        raise UsageError(f"{name} has more than {max_bytes} bytes, the most that are read: give a shorter one")
-    return decode_utf8(content, name)

@@ -19,7 +19,7 @@ from outrider.cli.options import (
 )
 from outrider.cli.output import STDOUT, TextsWriter, as_document, check_json_target, save_json, say, summary
 from outrider.cli.prompt import Chat, read_prediction, read_prompt, refuse_several_prompts
-from outrider.errors import ParameterError
+from outrider.errors import NumericsError, ParameterError
 from outrider.request import SamplingParams
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def run(
         sequences = [as_document(generation, llm.tokenizer) for generation in generations]
         save_json(output.json, {"engine": llm.describe(), "memory": ledger.as_dict(), "sequences": sequences})
     _report(llm, generations, explains=output.explain)
+    if error := next((each.error for each in generations if each.error is not None), None):
+        raise NumericsError(error)
     if not is_complete:
         raise typer.Exit(INTERRUPTED)
 

@@ -128,6 +128,13 @@ class Drafter(ABC):
         """Bytes that this drafter adds to the target's."""
         return 0
 
+    def max_memory(self, num_tokens: int) -> int:
+        """Bytes that it may come to keep, but for a model's, if it is held to texts of so many tokens."""
+        return 0
+
+    def hold(self, num_tokens: int) -> None:  # noqa: B027
+        """Keep what is derived from running texts within so many of their tokens; called before it is asked."""
+
     def describe(self) -> dict[str, Any]:
         """What it is, for a result's provenance."""
         return {"name": self.name}

@@ -115,6 +115,13 @@ class Cascade(Drafter):
     def memory(self) -> int:
         return sum(member.memory() for member in self.members)
 
+    def max_memory(self, num_tokens: int) -> int:
+        return sum(member.max_memory(num_tokens) for member in self.members)
+
+    def hold(self, num_tokens: int) -> None:
+        for member in self.members:
+            member.hold(num_tokens)
+
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "members": [member.describe() for member in self.members]}
 

@@ -39,10 +39,10 @@ class Prediction:
     Places lie between tokens: `token_ids[place]` is the one that comes next there.
     """
 
-    def __init__(self, token_ids: tuple[int, ...]) -> None:
+    def __init__(self, token_ids: tuple[int, ...], max_indexed: int = MAX_INDEXED) -> None:
         self.token_ids = token_ids
         self.places: dict[tuple[int, int], list[int]] = {}
-        self.num_indexed = min(len(token_ids), MAX_INDEXED)
+        self.num_indexed = min(len(token_ids), max_indexed)
         for place in range(2, self.num_indexed + 1):
             self.places.setdefault((token_ids[place - 2], token_ids[place - 1]), []).append(place)
 
@@ -124,12 +124,16 @@ class Alignment:
 
 
 class PredictionDrafter(Drafter):
-    """Follows `request.prediction_token_ids`; has nothing to say of a request without one."""
+    """Follows `request.prediction_token_ids`; has nothing to say of a request without one.
+
+    Where it is held to so many tokens, the predictions of all running texts have no more of them in their indexes.
+    """
 
     name = "prediction"
 
     def __init__(self) -> None:
         self._alignments: dict[int, Alignment] = {}
+        self._max_tokens: int | None = None
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         trees: list[TokenTree] = []
@@ -148,8 +152,20 @@ class PredictionDrafter(Drafter):
 
     def memory(self) -> int:
         """Bytes, estimated."""
+        return self._num_indexed() * NUM_INDEX_BYTES
+
+    def max_memory(self, num_tokens: int) -> int:
+        return num_tokens * NUM_INDEX_BYTES
+
+    def hold(self, num_tokens: int) -> None:
+        self._max_tokens = num_tokens
+
+    def check(self) -> None:
+        assert self._max_tokens is None or self._num_indexed() <= self._max_tokens
+
+    def _num_indexed(self) -> int:
         predictions = {id(alignment.prediction): alignment.prediction for alignment in self._alignments.values()}
-        return sum(prediction.num_indexed for prediction in predictions.values()) * NUM_INDEX_BYTES
+        return sum(prediction.num_indexed for prediction in predictions.values())
 
     def _follow(self, sequence: Sequence) -> Alignment:
         request_id = sequence.request.request_id
@@ -162,4 +178,8 @@ class PredictionDrafter(Drafter):
     def _prediction(self, token_ids: tuple[int, ...]) -> Prediction:
         """Several texts of one prompt share what is known of their prediction."""
         known = (alignment.prediction for alignment in self._alignments.values())
-        return next((each for each in known if each.token_ids == token_ids), None) or Prediction(token_ids)
+        shared = next((each for each in known if each.token_ids == token_ids), None)
+        if shared is not None:
+            return shared
+        num_left = MAX_INDEXED if self._max_tokens is None else self._max_tokens - self._num_indexed()
+        return Prediction(token_ids, min(MAX_INDEXED, num_left))

@@ -17,9 +17,10 @@ RUN_LENGTH = 4
 # Beyond this a longer match says no more, and would take longer to compare.
 MAX_MATCH_LENGTH = 64
 GAP = -1
-# Of a token in the ring; and of a run in the index, measured as the process's memory.
+# Of a token in the ring; and of a run in the index, at most, measured: a table that is as empty as it may be takes 190,
+# and the one before it 120 more while it grows.
 NUM_TOKEN_BYTES = 4
-NUM_ENTRY_BYTES = 150
+NUM_ENTRY_BYTES, NUM_GROWTH_BYTES = 190, 120
 
 
 class RememberedMatch(NamedTuple):
@@ -48,6 +49,11 @@ class RememberedTexts:
     def num_bytes(self) -> int:
         """Memory taken, estimated."""
         return self.num_tokens * NUM_TOKEN_BYTES + len(self._ends) * NUM_ENTRY_BYTES
+
+    @property
+    def max_bytes(self) -> int:
+        """Memory that it may come to take."""
+        return self.num_tokens * (NUM_TOKEN_BYTES + NUM_ENTRY_BYTES + NUM_GROWTH_BYTES)
 
     def learn(self, token_ids: list[int]) -> None:
         """Take in a finished text; of one that is too long, its end."""

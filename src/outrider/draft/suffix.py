@@ -7,7 +7,7 @@ token ids; costs no model, and is right exactly where a text repeats itself, or,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence as Sequences
+from collections.abc import Sequence as Sequences, Set as AbstractSet
 from typing import NamedTuple
 
 from outrider.draft.base import Draft, Drafter
@@ -21,8 +21,9 @@ MIN_MATCH_LENGTH = 2
 # What a text that has gone on in several ways from here takes off a score. Fitted, as the scores' form is, to code and
 # prose read as if they were being written: there it is worth as much as a match a quarter as long.
 AMBIGUITY = 2.0
-# Measured as the process's memory. Source code has 1.4 states a token, and a text at most 2.
-NUM_STATE_BYTES = 380
+# Measured. Source code has 1.4 states a token; a text has at most 2, which take less each.
+NUM_STATE_BYTES = 390
+MAX_TOKEN_BYTES = 2 * NUM_STATE_BYTES
 
 
 class Continuation(NamedTuple):
@@ -125,6 +126,9 @@ class SuffixAutomaton:
 class SuffixDrafter(Drafter):
     """Keeps one automaton per sequence, fed with whatever tokens the text has gained since it was last asked.
 
+    Where it is held to so many tokens, it forgets the texts that it was not asked about, longest unused first; one that
+    still finds no room is not drafted for from its own past.
+
     It may also remember what other requests were answered, finished or cancelled, but not what they asked. Drafts
     change no text, but the time that they save tells that others' answers went on alike: ask for it only where all
     requests may know of each other.
@@ -141,21 +145,24 @@ class SuffixDrafter(Drafter):
     def __init__(self, num_remembered: int = 0) -> None:
         if num_remembered < 0:
             raise ParameterError(f"num_remembered is {num_remembered}, but must be 0 (remember nothing) or more")
-        self._automata: dict[int, SuffixAutomaton] = {}
+        self._automata: dict[int, SuffixAutomaton] = {}  # by request, longest unused first
+        self._num_tokens = 0  # of all automata
+        self._max_tokens: int | None = None
         self._remembered = RememberedTexts(num_remembered) if num_remembered else None
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         trees: list[TokenTree] = []
         scores: list[tuple[float, ...] | None] = []
+        asked = {sequence.request.request_id for sequence in sequences}
         for sequence, budget in zip(sequences, budgets, strict=True):
-            found = self._continuation(sequence, budget.limit) if budget.limit > 0 else Continuation()
+            found = self._continuation(sequence, budget.limit, asked) if budget.limit > 0 else Continuation()
             tree, tree_scores = paying_chain(*found, budget.worth)
             trees.append(tree)
             scores.append(tree_scores)
         return Draft(trees, scores, num_steps=0)
 
     def release(self, sequence: Sequence) -> None:
-        self._automata.pop(sequence.request.request_id, None)
+        self._forget(sequence.request.request_id)
         if self._remembered is not None:
             self._remembered.forget_reader(sequence.request.request_id)
             if sequence.finish_reason is not None:
@@ -166,14 +173,49 @@ class SuffixDrafter(Drafter):
         num_states = sum(automaton.num_states for automaton in self._automata.values())
         return num_states * NUM_STATE_BYTES + (self._remembered.num_bytes if self._remembered else 0)
 
-    def _continuation(self, sequence: Sequence, num_tokens: int) -> Continuation:
+    def max_memory(self, num_tokens: int) -> int:
+        return num_tokens * MAX_TOKEN_BYTES + (self._remembered.max_bytes if self._remembered else 0)
+
+    def hold(self, num_tokens: int) -> None:
+        self._max_tokens = num_tokens
+
+    def check(self) -> None:
+        assert self._num_tokens == sum(len(automaton.tokens) for automaton in self._automata.values())
+        assert self._max_tokens is None or self._num_tokens <= self._max_tokens
+
+    def _continuation(self, sequence: Sequence, num_tokens: int, asked: AbstractSet[int]) -> Continuation:
         """The text's own, unless a remembered text agrees with more of its ending."""
-        automaton = self._automata.setdefault(sequence.request.request_id, SuffixAutomaton())
-        for token in sequence.token_ids[len(automaton.tokens) :]:
-            automaton.append(token)
+        automaton = self._follow(sequence, asked)
         if self._remembered is not None:
             match = self._remembered.find(sequence.request.request_id, sequence.token_ids)
-            if match.length > automaton.match_length:
+            if match.length > (automaton.match_length if automaton else 0):
                 tokens = self._remembered.following(match.end, num_tokens)
                 return Continuation(tokens, tuple(score_of(match.length + index) for index in range(len(tokens))))
-        return automaton.continuation(num_tokens)
+        return automaton.continuation(num_tokens) if automaton else Continuation()
+
+    def _follow(self, sequence: Sequence, asked: AbstractSet[int]) -> SuffixAutomaton | None:
+        """The automaton of all its text; None if there is no room for it."""
+        request_id = sequence.request.request_id
+        automaton = self._automata.pop(request_id, None) or SuffixAutomaton()
+        self._automata[request_id] = automaton
+        gained = sequence.token_ids[len(automaton.tokens) :]
+        if not self._make_room(len(gained), asked):
+            self._forget(request_id)
+            return None
+        self._num_tokens += len(gained)
+        for token in gained:
+            automaton.append(token)
+        return automaton
+
+    def _make_room(self, num_tokens: int, asked: AbstractSet[int]) -> bool:
+        while self._max_tokens is not None and self._num_tokens + num_tokens > self._max_tokens:
+            unused = next((request_id for request_id in self._automata if request_id not in asked), None)
+            if unused is None:
+                return False
+            self._forget(unused)
+        return True
+
+    def _forget(self, request_id: int) -> None:
+        automaton = self._automata.pop(request_id, None)
+        if automaton is not None:
+            self._num_tokens -= len(automaton.tokens)

@@ -5,6 +5,8 @@ Knows how rows are numbered; no cache arrays, no verification.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Sequences
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -48,17 +50,27 @@ def compute(target: Runtime, kind: Literal["prefill", "decode"], batch: list[Seq
     return joined(target.forward(tile) for tile in tiles)
 
 
+def computed_rows(target: Runtime, num_rows: Sequences[int]) -> int:
+    """How many rows a decoding step computes for sequences of so many rows, in all the forwards that it takes."""
+    return sum(target.computed_rows(num_rows[tile]) for tile in _decode_tiles(target, num_rows))
+
+
 def _tiles(target: Runtime, kind: Literal["prefill", "decode"], batch: list[SequenceRows]) -> list[list[SequenceRows]]:
-    row_class = target.row_class
     if kind == "prefill":
-        return [batch] if row_class.is_prefill_shared else [[rows] for rows in batch]
-    tiles: list[list[SequenceRows]] = [[]]
-    for rows in batch:
-        num_rows = [len(each.token_ids) for each in (*tiles[-1], rows)]
-        if tiles[-1] and row_class.max_rows is not None and target.num_padded_rows(num_rows) > row_class.max_rows:
-            tiles.append([])
-        tiles[-1].append(rows)
-    return tiles
+        return [batch] if target.row_class.is_prefill_shared else [[rows] for rows in batch]
+    return [batch[tile] for tile in _decode_tiles(target, [len(rows.token_ids) for rows in batch])]
+
+
+def _decode_tiles(target: Runtime, num_rows: Sequences[int]) -> list[slice]:
+    """Sequences that share a forward: as many as the row class has room for, in their order, but one at least."""
+    max_rows = target.row_class.max_rows
+    if max_rows is None:
+        return [slice(0, len(num_rows))]
+    ends = [0]
+    for end in range(1, len(num_rows) + 1):
+        if end - 1 > ends[-1] and target.num_padded_rows(num_rows[ends[-1] : end]) > max_rows:
+            ends.append(end - 1)
+    return [slice(*pair) for pair in pairwise([*ends, len(num_rows)])]
 
 
 class LogitRows:

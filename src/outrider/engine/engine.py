@@ -20,6 +20,7 @@ from outrider.engine.config import EngineConfig
 from outrider.engine.faults import Guard
 from outrider.engine.scheduler import Limits, Scheduler
 from outrider.engine.stream import Delta, TextStream
+from outrider.errors import NumericsError
 from outrider.model.tokenizer import Tokenizer
 from outrider.policy.base import Policy
 from outrider.request import FinishReason, Request
@@ -86,7 +87,10 @@ class Engine:
         return live.sequence
 
     def step(self) -> list[Delta]:
-        """One pass of the loop: what it added to which texts. Empty while prompts are being computed."""
+        """One pass of the loop: what it added to which texts. Empty while prompts are being computed.
+
+        A text whose logits are no numbers ends with finish reason "error", and with what it had before this step.
+        """
         stages = _Stopwatch(self.parts.clock)
         batch = self.scheduler.schedule()
         if batch is None:
@@ -117,7 +121,7 @@ class Engine:
         if live is None:
             return None
         self._finish(live, "cancelled")
-        return Delta(request_id=request_id, token_ids=(), pieces=(live.stream.finish(),), finish_reason="cancelled")
+        return _last_delta(live, "cancelled")
 
     @property
     def is_idle(self) -> bool:
@@ -161,7 +165,7 @@ class Engine:
         return compute(self.parts.target, batch.kind, rows)
 
     def _verify(self, batch: ScheduledBatch, draft: Draft, output: ModelOutput) -> list[Verdict | None]:
-        """The path that matches and the target's next token; None for a prompt that goes on."""
+        """The path that matches and the target's next token; None for a prompt that goes on, or a text that cannot."""
         verdicts: list[Verdict | None] = []
         first_row = 0
         drawn_from = draft.probabilities or [None] * len(draft.trees)
@@ -175,7 +179,12 @@ class Engine:
             rows = LogitRows(live.history, item.sequence, tree, logits, probabilities)
             # Where nobody was asked to draft this is plain decoding, by the target's own noise, under any rule.
             verifier = self.parts.verifier if item.budget.limit > 0 else PLAIN
-            verdict = verifier.verify(tree, rows)
+            try:
+                verdict = verifier.verify(tree, rows)
+            except NumericsError as error:  # in these rows: the others of the batch are no worse for them
+                live.sequence.error = str(error)
+                verdicts.append(None)
+                continue
             if item.sequence.request.params.log_probs is not None:
                 del live.sequence.log_probs[live.sequence.num_output_tokens :]  # of a step that failed
                 live.sequence.log_probs += rows.log_probs_along(verdict)
@@ -184,6 +193,8 @@ class Engine:
 
     def _commit(self, batch: ScheduledBatch, verdicts: list[Verdict | None]) -> None:
         for item, verdict in zip(batch.items, verdicts, strict=True):
+            if item.sequence.error is not None:
+                continue
             table = self.books.table(item.sequence)
             moves = table.commit(kept_rows(item, verdict.path if verdict else ()))
             if moves:
@@ -201,6 +212,8 @@ class Engine:
                     self.drafter.observe(item.sequence, tree, verdict)
                     deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
                     item.sequence.stats.accepted_from += Counter({source: verdict.num_accepted})
+                elif item.sequence.error is not None:
+                    deltas.append(_last_delta(self._live[item.sequence.request.request_id], "error"))
         except BaseException:
             # The cache already holds tokens that some texts do not: none of the batch can go on.
             for item in batch.items:
@@ -249,6 +262,12 @@ class Engine:
         self.scheduler.remove(live.sequence)
         self._forget(live.sequence)
         del self._live[live.sequence.request.request_id]
+
+
+def _last_delta(live: _Live, reason: FinishReason) -> Delta:
+    """Of a text that ends without another token: what was held back."""
+    request_id = live.sequence.request.request_id
+    return Delta(request_id=request_id, token_ids=(), pieces=(live.stream.finish(),), finish_reason=reason)
 
 
 def _as_step(

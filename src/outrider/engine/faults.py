@@ -128,6 +128,12 @@ class GuardedDrafter(Drafter):
     def memory(self) -> int:
         return self.drafter.memory()
 
+    def max_memory(self, num_tokens: int) -> int:
+        return self.drafter.max_memory(num_tokens)
+
+    def hold(self, num_tokens: int) -> None:
+        self.drafter.hold(num_tokens)
+
     def describe(self) -> dict[str, Any]:
         return self.drafter.describe()
 

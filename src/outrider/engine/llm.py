@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections import deque
-from collections.abc import Iterator, Sequence as Sequences
+from collections.abc import Iterable, Iterator, Sequence as Sequences
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from outrider.engine.engine import Engine, Parts
 from outrider.engine.load import load
 from outrider.engine.requests import Prompt, RequestMaker
 from outrider.engine.stream import Delta
-from outrider.errors import ParameterError, UsageError
+from outrider.errors import NumericsError, ParameterError, UsageError
 from outrider.policy.marginal import AutoPolicy
 from outrider.request import Depth, Exactness, FinishReason, Request, SamplingParams, TokenLogProbs
 from outrider.sequence import Decision, Sequence
@@ -35,7 +35,7 @@ class Generation:
         prompt_token_ids: what was asked.
         token_ids: the output, its end token included.
         text: the output, without what ended it.
-        finish_reason: "stop", "length" or "cancelled".
+        finish_reason: "stop", "length", "cancelled" or "error".
         seed: of the noise; the same seed gives the same text.
         exactness: what this run promises: "bitwise", or "seed" where rounding may decide a near-tie, or "distribution"
             where drafts were sampled and verified by ratios.
@@ -45,6 +45,7 @@ class Generation:
         decisions: what the policy decided about drafting, and why, oldest first.
         draft_fault: what a drafter did wrong, after which the text went on without it; None if nothing.
         num_preempted: how often its cache was given to others, and computed again.
+        error: why the text ended early, where the target's numbers for it could not be trusted; None if it did not.
 
     Example:
         >>> from outrider import LLM, SamplingParams, bundled_pair
@@ -66,6 +67,7 @@ class Generation:
     decisions: tuple[Decision, ...] = ()
     draft_fault: str | None = None
     num_preempted: int = 0
+    error: str | None = None
 
 
 class LLM:
@@ -122,6 +124,8 @@ class LLM:
         predictions: str | Sequences[str | None] | None = None,
     ) -> list[Generation]:
         """Finish all prompts, decoding them together, and return them in order, `n` texts for each.
+
+        A text for which the target computes no numbers ends with finish reason "error"; the others are as without it.
 
         Args:
             prompts: texts or token ids; one or several.
@@ -226,6 +230,7 @@ class LLM:
             decisions=tuple(sequence.decisions),
             draft_fault=sequence.draft_fault,
             num_preempted=sequence.num_preempted,
+            error=sequence.error,
         )
 
     def _exactness(self, sequence: Sequence) -> Exactness:
@@ -283,6 +288,13 @@ def _one_each(values: Any, kind: Any, count: int, name: str) -> list[Any]:
     if len(each) != count:
         raise ParameterError(f"{count} prompts but {len(each)} {name}: give one, or one for each")
     return each
+
+
+def raise_errors(sequences: Iterable[Sequence]) -> None:
+    """Raise NumericsError if one of them ended so: for callers that have no use for part of a text."""
+    for sequence in sequences:
+        if sequence.error is not None:
+            raise NumericsError(sequence.error)
 
 
 def _serves(source: str, request: Request) -> bool:

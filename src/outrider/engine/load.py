@@ -19,6 +19,7 @@ from outrider.draft.cascade import Cascade
 from outrider.draft.model import ModelDrafter
 from outrider.draft.prediction import PredictionDrafter
 from outrider.draft.suffix import SuffixDrafter
+from outrider.engine.batch import computed_rows
 from outrider.engine.config import EngineConfig
 from outrider.engine.memory import Ledger, ModelSize, plan_memory
 from outrider.errors import ModelError, UsageError
@@ -110,7 +111,9 @@ def _plan(target: Any, drafts: list[Any], config: EngineConfig) -> tuple[Ledger 
             )
         return None, config
     first, *others = (_size_of(model, config) for model in models)
-    return plan_memory(first, others, config)
+    drafters = [SuffixDrafter() if each == "suffix" else each for each in drafts]
+    without_models = [each for each in drafters if isinstance(each, Drafter)]
+    return plan_memory(first, others, config, [PredictionDrafter(), *without_models])
 
 
 def _size_of(source: str | Path, config: EngineConfig) -> ModelSize:
@@ -129,7 +132,7 @@ def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Draft
     """
     drafts = _as_list(draft)
     members = [make_member(each, target, config) for each in drafts if each not in (None, "none")]
-    return Cascade([PredictionDrafter(), *members])
+    return Cascade([make_member(PredictionDrafter(), target, config), *members])
 
 
 def _as_list(draft: Any) -> list[Any]:
@@ -139,10 +142,10 @@ def _as_list(draft: Any) -> list[Any]:
 
 def make_member(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
     """A drafter from one name, model or drafter; raises as `make_drafter` does."""
-    if isinstance(draft, Drafter):
-        return draft
-    if draft == "suffix":
-        return SuffixDrafter()
+    drafter = SuffixDrafter() if draft == "suffix" else draft
+    if isinstance(drafter, Drafter):
+        drafter.hold(config.max_cache_tokens)
+        return drafter
     model = draft if isinstance(draft, LoadedModel) else _load(draft, config, bitwise=False)
     _check_vocabularies(target, model)
     return ModelDrafter(
@@ -206,7 +209,7 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
     priors = {ModelDrafter.name: steps[0]} if steps else {}
     return lambda: StepCosts(
         profile.points,
-        target.runtime.computed_rows,
+        functools.partial(computed_rows, target.runtime),
         priors,
         change_seconds=profile.change_seconds,
         together=(NUM_TOGETHER, profile.together),

@@ -7,6 +7,7 @@ What a checkpoint says settles weights, cache and logits to the byte. The rest i
     packed         OpenVINO's own copies of the matrices, in the order in which its kernels read them. The first forward
                    makes one; in float32, a forward of another number of rows makes a second
     activations    values between layers, for the most rows that a forward may have
+    drafter        automata and indexes of texts, at most so many bytes a token
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from outrider.cache.table import BLOCK_SIZE
+from outrider.draft.base import Drafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.scheduler import MAX_DECODE_ROWS, MAX_TILE
 from outrider.errors import ParameterError, UsageError
@@ -114,26 +116,39 @@ class Ledger:
         )
 
 
-def plan_memory(target: ModelSize, drafts: Sequence[ModelSize], config: EngineConfig) -> tuple[Ledger, EngineConfig]:
+def plan_memory(
+    target: ModelSize, drafts: Sequence[ModelSize], config: EngineConfig, drafters: Sequence[Drafter] = ()
+) -> tuple[Ledger, EngineConfig]:
     """What these models will take with this config, whose cache is made small enough for its limit.
+
+    Args:
+        target: the model whose text it is.
+        drafts: the models that draft.
+        config: what bounds them.
+        drafters: that draft without a model, each held to as many tokens as the cache holds.
 
     Raises:
         UsageError: not even a small cache is within the limit.
     """
     limit = config.memory_limit
+
+    def ledger_for(num_tokens: int) -> Ledger:
+        ledger = _ledger(target, drafts, config, num_tokens)
+        return dataclasses.replace(ledger, entries=(*ledger.entries, *_kept_by(drafters, num_tokens)))
+
     if limit is None:
-        return _ledger(target, drafts, config, config.max_cache_tokens), config
+        return ledger_for(config.max_cache_tokens), config
     max_blocks = max(1, config.max_cache_tokens // BLOCK_SIZE)
 
     def total(num_blocks: int) -> int:
-        return _ledger(target, drafts, config, num_blocks * BLOCK_SIZE).num_bytes
+        return ledger_for(num_blocks * BLOCK_SIZE).num_bytes
 
     num_blocks = bisect_right(range(1, max_blocks + 1), limit, key=total)
     least = min(MIN_CACHE_TOKENS // BLOCK_SIZE, max_blocks)
     if num_blocks < least:
-        raise _too_little(_ledger(target, drafts, config, least * BLOCK_SIZE), limit)
+        raise _too_little(ledger_for(least * BLOCK_SIZE), limit)
     num_tokens = min(config.max_cache_tokens, num_blocks * BLOCK_SIZE)
-    ledger = dataclasses.replace(_ledger(target, drafts, config, num_tokens), limit=limit)
+    ledger = dataclasses.replace(ledger_for(num_tokens), limit=limit)
     return ledger, dataclasses.replace(config, max_cache_tokens=num_tokens)
 
 
@@ -175,6 +190,16 @@ def _ledger(target: ModelSize, drafts: Sequence[ModelSize], config: EngineConfig
     if config.max_children > 1 and config.runtime == "openvino" and config.exactness != "seed":
         entries.append(_Model("target", target, config.runtime, MAX_BRANCH_BLOCKS * BLOCK_SIZE).branches())
     return Ledger(tuple(entries), num_tokens)
+
+
+def _kept_by(drafters: Sequence[Drafter], num_tokens: int) -> list[Entry]:
+    """What these know of texts: automata, indexes, outputs to draft from; and what they hold already."""
+    note = f"what it keeps of texts and to find it by, held to {num_tokens} tokens of those that run"
+    entries = [
+        Entry(f"{drafter.name} drafter", max(drafter.max_memory(num_tokens), drafter.memory()), note)
+        for drafter in drafters
+    ]
+    return [entry for entry in entries if entry.num_bytes]
 
 
 class _Model(NamedTuple):

@@ -11,8 +11,11 @@ from reprlib import repr as short_repr
 from typing import Any, cast
 
 from outrider.errors import ModelError
+from outrider.files import read_bytes
 
 MAX_COUNT = 2**31 - 1
+# The largest of these lists the tensors of a model, and has a tenth of that.
+MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +30,11 @@ class Fields:
         """Read a JSON file.
 
         Raises:
-            ModelError: it is not there, cannot be read, or is not a JSON object.
+            ModelError: it is not there, cannot be read, is too long, or is not a JSON object.
         """
         try:
-            return cls.parse(path, path.read_bytes())
+            with path.open("rb") as stream:
+                return cls.parse(path, read_bytes(stream, MAX_JSON_BYTES, str(path), ModelError))
         except FileNotFoundError:
             raise ModelError(f"{path} is missing: give a folder that transformers' save_pretrained wrote") from None
         except OSError as error:

@@ -8,9 +8,11 @@ from pathlib import Path
 import tokenizers
 
 from outrider.errors import ModelError, ParameterError
+from outrider.files import read_text
 from outrider.model.fields import Fields
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+MAX_TEMPLATE_BYTES = 16 * 1024 * 1024
 REPLACEMENT = "\ufffd"  # what bytes that are no character, or not yet, are decoded to
 
 
@@ -136,10 +138,7 @@ def _read_special_tokens(fields: Fields) -> dict[str, str]:
 def _read_chat_template(fields: Fields, path: Path) -> str | None:
     """The file of its own is newer than the entry of the config, which may name several: "default" is for chats."""
     if path.exists():
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read ({error}): download it again") from error
+        return read_text(path, MAX_TEMPLATE_BYTES, "the chat template", ModelError)
     template = fields.values.get("chat_template")
     if isinstance(template, str):
         return template

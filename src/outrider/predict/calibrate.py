@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from outrider.engine.llm import LLM
+from outrider.engine.llm import LLM, raise_errors
 from outrider.predict.agreement import KnownText
 from outrider.predict.costs import Timing
 from outrider.request import MAX_DEPTH
@@ -76,6 +76,7 @@ def _time_setting(
     try:
         while any(sequence.num_output_tokens == 0 for sequence in sequences):
             _step(llm, is_wanted)
+            raise_errors(sequences)
         for _ in range(NUM_WARM_STEPS - 1):
             _step(llm, is_wanted)
         before, num_before = dict(sequences[0].stats.seconds), sequences[0].stats.num_steps
