@@ -47,6 +47,11 @@ class Draft(NamedTuple):
     probabilities: list[NDArray[np.float64] | None] | None = None
     work: tuple[DraftWork, ...] = ()
 
+    @classmethod
+    def nothing(cls, num_sequences: int, source: str) -> Draft:
+        """Of a step in which nobody is asked."""
+        return cls([TokenTree()] * num_sequences, [None] * num_sequences, [source] * num_sequences, num_steps=0)
+
 
 # By how much probabilities in double precision may miss a sum of 1.
 MAX_ROUNDING = 1e-6
@@ -119,7 +124,7 @@ class Drafter(ABC):
         """Make the candidate trees, each within its budget."""
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:  # noqa: B027
-        """Learn what became of a draft. Called before the accepted tokens are appended."""
+        """Learn what became of a draft that had nodes. Called before the accepted tokens are appended."""
 
     def release(self, sequence: Sequence) -> None:  # noqa: B027
         """Forget a sequence: it is finished, or it lost its cache and will be back."""

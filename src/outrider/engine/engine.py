@@ -139,6 +139,8 @@ class Engine:
         Nobody is asked to draft for a prompt: a drafter's own prefill waits until there is a budget. What was drawn is
         verified whole: to leave out a token for what it is would change the distribution of the text.
         """
+        if not any(item.budget.limit > 0 for item in batch.items):
+            return Draft.nothing(len(batch.items), self.drafter.name)
         draft = self.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
         if not any(map(len, draft.trees)):
             return draft
@@ -209,7 +211,8 @@ class Engine:
         try:
             for item, tree, source, verdict in zip(batch.items, draft.trees, draft.sources, verdicts, strict=True):
                 if verdict is not None:
-                    self.drafter.observe(item.sequence, tree, verdict)
+                    if len(tree):
+                        self.drafter.observe(item.sequence, tree, verdict)
                     deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
                     item.sequence.stats.accepted_from += Counter({source: verdict.num_accepted})
                 elif item.sequence.error is not None:

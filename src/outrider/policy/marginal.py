@@ -19,12 +19,14 @@ from outrider.policy.probe import Prober, Round
 from outrider.policy.search import Base, Candidate, Plan, Search
 from outrider.policy.selection import surest
 from outrider.policy.track import Source, Text, Track, main_line, within
+from outrider.policy.trust import Trust
 from outrider.request import MAX_DEPTH, Request
 from outrider.sequence import Decision, DecodeStep, DraftWork, ScheduledBatch, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, TokenTree, Worth
 
 # Steps until all is thought through again; of many texts, some one needs it sooner.
 REPLAN_STEPS, REPLAN_STEPS_TOGETHER, REPLAN_STEPS_YOUNG = 10, 10, 3
+MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
 NEWS, NEWS_STEPS = 0.25, 20
@@ -73,6 +75,7 @@ class AutoPolicy(Policy):
         self.costs = costs
         self._serves = serves or _serves_all
         self.account = Account()
+        self._trust = Trust()
         self._sources = [Source(name) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
         self._prober = Prober(costs, self.account)
@@ -80,6 +83,7 @@ class AutoPolicy(Policy):
         self._planned: list[int] = []
         self._round = NOBODY
         self._countdown = 0.0
+        self._idle = 1
         self._num_since_plain = 0
         self._num_known_plans = 0
         self._rate = 0.0
@@ -186,6 +190,9 @@ class AutoPolicy(Policy):
         if is_young:
             self._countdown = 1 if len(sequences) == 1 else REPLAN_STEPS_YOUNG
         found = [self._search(index, source, step) for index, source in enumerate(self._sources)]
+        is_idle = not is_young and not any(plan.cap for plan, _ in found)
+        self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1
+        self._countdown *= self._idle
         rate = self._rate = max((plan.rate for plan, _ in found), default=step.base.rate)
         price = 1 - step.base.rate / rate + 2 * self.costs.change_seconds / step.base.seconds
         self._reference_steps = min(max(price / REFERENCE_SHARE, MIN_REFERENCE_STEPS), MAX_REFERENCE_STEPS)
@@ -247,7 +254,7 @@ class AutoPolicy(Policy):
         if places:
             candidates = [self._candidate(index, source, place, step, resolution) for place in places]
             plan = Search(self.costs, source.name, step.base, candidates, source.offered).best(
-                source.cap, max_cap, max_loss
+                source.cap, max_cap, max_loss, self._trust.of(len(step.sequences))
             )
             if plan.cap:  # the next plan is made with these prices
                 source.prices = plan.prices(plan.rate)
@@ -329,8 +336,14 @@ class AutoPolicy(Policy):
         was_filled, self._is_filled = self._is_filled, bool(self._round.places) and rows > base.computed
         if not base.seconds or not (decided or self._is_filled or was_filled):
             self.account.enter(0.0)
+            self._trust.idle(len(step.sequences))
             return
         is_probe = self._prober.is_probing
+        if decided and not is_probe:
+            seconds = (step.seconds + sum(work.seconds for work in step.work)) / self.costs.speed
+            num_tokens = 1 + sum(decided) / len(step.sequences)
+            gain = self._rate / base.rate
+            self._trust.enter(len(step.sequences), num_tokens, gain, seconds / base.seconds)
         lost = sum(self._lost_by(work, is_probe=is_probe) for work in step.work) if decided else 0.0
         lost += self.costs.target(rows, base.num_sequences) - self.costs.target(base.computed, base.num_sequences)
         lost += self.costs.change(rows)

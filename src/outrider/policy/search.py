@@ -21,8 +21,6 @@ NUM_SHALLOWER = 3  # than the plan in force, that are looked at
 # A plan must be this much better than the one in force, so that noise does not make decisions flap.
 DEPTH_ADVANTAGE = 1.01
 START_ADVANTAGE = 1.02
-# What several sequences do to a step is known less well, and their drafts take the host's time too.
-DOUBT_BY_SEQUENCE, MAX_DOUBT = 0.015, 0.045
 # Steps after which a plan is taken to be replaced, by which the cost of changing to it is divided.
 USUAL_NUM_STEPS = 16
 # A source that seldom has a guess costs as seldom: it is judged as if it had one at least so often.
@@ -126,11 +124,17 @@ class Search:
         self._reaches = self._any_reaches()
         self._places = tuple(candidate.place for candidate in candidates)
 
-    def best(self, last_cap: int, max_cap: int, max_loss: float) -> Plan:
-        """The fastest plan in which no more than `max_loss` seconds are lost if nothing is accepted."""
+    def best(self, last_cap: int, max_cap: int, max_loss: float, trust: float = 1.0) -> Plan:
+        """The fastest plan in which no more than `max_loss` seconds are lost if nothing is accepted.
+
+        Args:
+            last_cap: of the plan in force.
+            max_cap: limit on depth.
+            max_loss: in seconds.
+            trust: how much of what a plan promises it is taken to keep.
+        """
         best = Plan(0, [0] * len(self.candidates), self.base.rate)
-        doubt = min(DOUBT_BY_SEQUENCE * (self.base.num_sequences - 1), MAX_DOUBT)
-        best_rate = best.rate * (1.0 if last_cap else START_ADVANTAGE) * (1 + doubt)
+        best_rate = best.rate * (1.0 if last_cap else START_ADVANTAGE) / trust
         num_worse = 0
         first = DEPTHS.index(last_cap) - NUM_SHALLOWER if last_cap else 0
         for cap in DEPTHS[max(0, first) :]:
@@ -166,18 +170,24 @@ class Search:
 
     def _rate(self, depths: list[int], offered: float) -> float:
         """Tokens per second that are expected."""
-        tokens, expected_rows, entry, num_rows = 0.0, 0.0, 0.0, 0
+        tokens, expected_rows, entry, num_rows, num_drafting = 0.0, 0.0, 0.0, 0, 0
         for candidate, depth in zip(self.candidates, depths, strict=True):
             if depth:
                 tokens += candidate.curve.tokens[depth]
                 expected_rows += candidate.curve.rows[depth]
                 entry += candidate.entry_seconds
                 num_rows += depth
-        seconds = self._usual_target(depths, expected_rows / num_rows)
-        seconds += self.costs.change(self._computed(depths)) / USUAL_NUM_STEPS
-        seconds += entry + self._payers * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
-        plain_tokens, plain_seconds = len(self.base.num_rows), self.base.seconds
-        return (plain_tokens + offered * tokens) / (plain_seconds + offered * (seconds - plain_seconds))
+                num_drafting += 1
+        any_offered = 1 - (1 - offered) ** num_drafting
+        target = self._usual_target(depths, expected_rows / num_rows * offered / any_offered)
+        seconds = any_offered * target + (1 - any_offered) * self._idle_target(depths, target, any_offered)
+        seconds += offered * (self.costs.change(self._computed(depths)) / USUAL_NUM_STEPS + entry)
+        seconds += any_offered * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
+        return (len(self.base.num_rows) + offered * tokens) / seconds
+
+    def _idle_target(self, depths: list[int], drafted: float, any_offered: float) -> float:
+        """Of a step in which nobody has a guess: the runtime stays at the rows of steps that have, or changes twice."""
+        return min(drafted, self.base.seconds + 2 * any_offered * self._change(depths))
 
     def _target(self, depths: Sequences[int]) -> float:
         key = (*self._places, *depths)
