@@ -257,7 +257,7 @@ def test_what_was_drawn_is_verified_whole_whatever_the_policy_would_keep(name, i
 
 
 def test_bits_are_not_promised_of_texts_that_are_drawn_otherwise():
-    with pytest.raises(ParameterError, match="exactness is 'bitwise', but verify is 'block'.*leave one of them out"):
+    with pytest.raises(ParameterError, match=r"exactness is 'bitwise', but verify is 'block'.*leave one of them out"):
         EngineConfig(exactness="bitwise", verify="block")
 
 

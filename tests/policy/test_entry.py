@@ -1,4 +1,4 @@
-"""What a drafter that nobody knows may take to read a prompt: little until its price is known, not much until it is good.
+"""What an unknown drafter may take to read a prompt: little until its price is known, not much until it is good.
 
 Steps of the virtual clock; a token takes a twentieth of the time of a draft step to read, and each call a forward.
 """
@@ -111,7 +111,9 @@ def test_an_investment_leaves_a_reserve_and_what_is_beyond_that_is_paid_off_befo
 
 
 def test_a_member_of_a_cascade_reads_in_chunks_too():
-    policy = AutoPolicy(StepCosts([(1, 1.0), (9, 1.1)], sum_of_rows, {"model": 0.1, "suffix": 1e-4}), ("suffix", "model"))
+    policy = AutoPolicy(
+        StepCosts([(1, 1.0), (9, 1.1)], sum_of_rows, {"model": 0.1, "suffix": 1e-4}), ("suffix", "model")
+    )
     [budget] = policy.plan([make_sequence(0, 400, num_prompt=400)])
     assert budget.members[1].limit
     assert budget.members[1].max_catch_up <= 64

@@ -238,7 +238,6 @@ class DraftCosts:
             gain = 0.5 * catching_up / max(expected + catching_up, 1e-12)
             self.seconds_per_token *= 1 + gain * (ratio - 1)
 
-
     def _observe_chunk(self, num_tokens: int, seconds: float) -> None:
         """Learn from a call that did nothing but catch up: what a token takes, and about what a draft step will."""
         expected = self._chunks.fixed + self._chunks.slope * num_tokens

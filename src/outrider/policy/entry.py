@@ -3,7 +3,7 @@
 A draft model must compute a whole prompt before its first guess, and may be slow, and its guesses no good. So it reads
 in chunks: a few tokens show what a token costs; then it goes on if all that is left may be lost. What is lost so is
 paid from the account down to a reserve, with which it may show what its guesses are worth. Until one of them was
-verified it may also borrow a small share of the time of all texts. One that has proven itself reads as much as it likes.
+verified it may also borrow a small share of the time of all texts. One that has proven itself reads whatever it likes.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class Entry:
     def is_told(self, source: Source) -> bool:
         """Whether it is known what catching up takes."""
         return self.costs.num_drafts(source.name) > 0 or self.costs.chunks(source.name)[0] >= NUM_TOLD
+
+    def until_told(self, source: Source, seconds: float, plain_seconds: float) -> float:
+        """Of the seconds that reading is thought to take, those until it is known: a chunk more tells."""
+        return seconds if self.is_told(source) else min(seconds, self.chunk_seconds(source, plain_seconds))
 
     def affordable(self, source: Source, texts: Sequences[Reader], plain_seconds: float) -> list[int]:
         """Places of those that may be drafted for: an unproven source does not get to read many long prompts."""
@@ -117,7 +121,6 @@ class Entry:
                     source.num_invested += 0.0 if source.survival.num_verified else spent
                     total += spent
         return total
-
 
     def reading_seconds(self, source: Source, work: DraftWork) -> float:
         """Of a call's, those in which an unproven source caught up; all of them if it did nothing else."""

@@ -116,9 +116,7 @@ class Prober:
             if self.costs.num_drafts(source.name) < NUM_SURE:
                 seconds *= FIRST_SHARE
             reading = sum(entry[place] for place in places)
-            if not self.entry.is_told(source):  # a chunk more tells what it takes
-                reading = min(reading, self.entry.chunk_seconds(source, step.base.seconds))
-            seconds += reading
+            seconds += self.entry.until_told(source, reading, step.base.seconds)
             if self.account.affords(seconds / step.base.seconds):
                 break
             if len(places) == 1:
