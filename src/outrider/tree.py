@@ -147,6 +147,9 @@ class DraftBudget(NamedTuple):
         gain: tokens that drafting with this budget is expected to earn, its price already taken off.
         members: a cascade's budgets for its members, in its order; empty for any other drafter.
         max_children: guesses that may follow one token, for a drafter that can make trees; 1 asks for a chain.
+        max_catch_up: tokens of the text, beyond the last few, that a drafter may compute in one call before it guesses.
+            One that has more left computes so many, proposes nothing, and goes on from there when it is asked again.
+            None: all.
     """
 
     max_depth: int
@@ -155,11 +158,19 @@ class DraftBudget(NamedTuple):
     gain: float = 0.0
     members: tuple[DraftBudget, ...] = ()
     max_children: int = 1
+    max_catch_up: int | None = None
 
     @property
     def limit(self) -> int:
         """Nodes of the longest chain allowed."""
         return max(0, min(self.max_depth, self.max_nodes))
+
+    def cut(self, num_nodes: int) -> DraftBudget:
+        """The budget, and its members', for so many nodes at most."""
+        if self.max_nodes <= num_nodes:
+            return self
+        members = tuple(member.cut(num_nodes) for member in self.members)
+        return self._replace(max_depth=min(self.max_depth, num_nodes), max_nodes=num_nodes, members=members)
 
 
 NO_DRAFT = DraftBudget(0, 0)

@@ -10,6 +10,7 @@ import pytest
 from outrider import noise, sampling
 from outrider.cache.table import BLOCK_SIZE
 from outrider.draft.model import MAX_PREFILL_ROWS, ModelDrafter
+from outrider.policy.fixed import FixedPolicy
 from outrider.tree import NO_DRAFT, DraftBudget
 from tests.draft.drafting import budget, constant_worth, start
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, make_engine, plain_text, request, run
@@ -83,6 +84,49 @@ def test_prompts_are_caught_up_with_together_in_forwards_as_full_as_may_be():
     assert (draft.num_steps, draft.num_caught_up) == (3, sum(lengths) - 8)
     alone = [make_drafter().propose([sequence], [budget(3)]).trees[0] for sequence in sequences]
     assert draft.trees == alone
+
+
+def test_what_may_not_be_caught_up_with_at_once_is_caught_up_with_in_chunks_that_are_kept():
+    drafter, whole = make_drafter(), make_drafter()
+    sequence = start(0, tokens(100))
+    granted = budget(4)._replace(max_catch_up=30)
+    drafts = [drafter.propose([sequence], [granted]) for _ in range(4)]
+    assert [draft.num_caught_up for draft in drafts] == [30, 30, 30, 8]
+    assert [draft.num_steps for draft in drafts] == [0, 0, 0, 4]
+    assert [len(draft.trees[0]) for draft in drafts] == [0, 0, 0, 4]
+    assert drafts[-1].trees == whole.propose([sequence], [budget(4)]).trees
+    assert [len(batch[0].token_ids) for batch in drafter.runtime.batches[:5]] == [30, 30, 30, 10, 1]
+    drafter.check()
+
+
+@pytest.mark.parametrize("options", [{}, {"draws": True}])
+def test_a_text_that_must_wait_keeps_nobody_waiting(options):
+    drafter = ModelDrafter(FakeRuntime(min_rows=1), 1000, VOCAB_SIZE, **options)
+    sequences = [start(0, tokens(1000)), start(1, tokens(9)), start(2, tokens(700, first=1))]
+    draft = drafter.propose(sequences, [budget(3)._replace(max_catch_up=each) for each in (600, 7, 0)])
+    assert [len(tree) for tree in draft.trees] == [0, 3, 0]
+    assert [len(scores) for scores in draft.scores] == [0, 3, 0]
+    assert (draft.num_caught_up, draft.num_steps) == (607, 3)
+    assert [probabilities is None for probabilities in draft.probabilities] == [True, not options, True]
+    assert max(sum(len(rows.token_ids) for rows in batch) for batch in drafter.runtime.batches) <= MAX_PREFILL_ROWS
+    drafter.check()
+
+
+def test_texts_are_plain_decodings_though_the_draft_model_reads_them_in_chunks():
+    class Sparing(FixedPolicy):
+        def plan(self, sequences):
+            return [granted._replace(max_catch_up=7) for granted in super().plan(sequences)]
+
+    target = FakeRuntime()
+    engine = make_engine(target, make_drafter())
+    engine.parts = dataclasses.replace(engine.parts, policy=Sparing())
+    engine.scheduler.policy = engine.parts.policy
+    wanted = [request(index, tokens(40, first=index), temperature=0.8, max_tokens=30) for index in range(3)]
+    sequences = run(engine, wanted)
+    assert [sequence.output_token_ids for sequence in sequences] == [plain_text(target, each) for each in wanted]
+    assert not any(sequence.draft_fault for sequence in sequences)
+    assert not engine.guard.faults
+    assert all(sequence.stats.num_accepted > 10 for sequence in sequences)
 
 
 def test_a_full_cache_forgets_who_was_not_asked_longest_unused_first():

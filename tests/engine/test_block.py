@@ -15,7 +15,9 @@ from outrider.draft.cascade import Cascade
 from outrider.draft.model import ModelDrafter
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
+from outrider.engine.config import EngineConfig
 from outrider.errors import ParameterError
+from outrider.policy.fixed import FixedPolicy
 from outrider.sampling import History, log_probs
 from outrider.tree import TokenTree
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, plain_text, request, run
@@ -232,6 +234,31 @@ def test_of_a_drafter_that_does_not_draw_probabilities_do_not_count():
     (sequence,) = run(make_engine(FakeRuntime(), drafter, verify="block"), [wanted])
     assert sequence.draft_fault is None
     assert sequence.stats.acceptance_rate < 0.5
+
+
+class Keeping(FixedPolicy):
+    """Would verify nothing of what was drafted."""
+
+    def select(self, batch, trees, scores, sources):
+        return [0] * len(trees)
+
+
+@pytest.mark.parametrize(("name", "is_verified"), [("near", True), ("suffix", False)])
+def test_what_was_drawn_is_verified_whole_whatever_the_policy_would_keep(name, is_verified):
+    """To leave out a token for what it is would change the distribution."""
+    target = FakeRuntime()
+    engine = make_engine(target, make_drafter(name, target), verify="block")
+    engine.parts = dataclasses.replace(engine.parts, policy=Keeping())
+    wanted = request(0, [5, 6] * 9, depth=3, temperature=1.0, max_tokens=30)
+    (sequence,) = run(engine, [wanted])
+    stats = sequence.stats
+    assert (stats.num_drafted > 2 * stats.num_steps) is is_verified
+    assert (stats.num_drafted == 0) is not is_verified
+
+
+def test_bits_are_not_promised_of_texts_that_are_drawn_otherwise():
+    with pytest.raises(ParameterError, match=r"exactness is 'bitwise', but verify is 'block'.*leave one of them out"):
+        EngineConfig(exactness="bitwise", verify="block")
 
 
 def test_an_unknown_rule_is_refused():

@@ -10,7 +10,7 @@ from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.scheduler import MAX_TILE
 from outrider.policy.fixed import FixedPolicy
-from outrider.tree import TokenTree
+from outrider.tree import DraftBudget, TokenTree
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, plain_text, request, run
 
 DRAFTERS = ["none", "suffix", "model", "trees"]
@@ -187,3 +187,29 @@ def test_a_step_drafts_no_more_rows_than_its_buffers_hold():
     sequences = run(engine, requests)
     assert max(sum(len(rows.token_ids) for rows in batch) for batch in target.batches) <= 512
     assert_plain(target, sequences)
+
+
+def test_where_drafts_have_too_many_rows_the_deepest_are_cut_and_none_is_left_out():
+    target = FakeRuntime()
+    engine = make_engine(target, make_drafter("trees", target))
+    depths = [3, 60, 40, 60, 60, 5, 60, 60, 60, 60, 60, 60]
+    for index, depth in enumerate(depths):
+        engine.add(request(index, [index], depth=depth, max_tokens=70))
+    batch = engine.scheduler.schedule()
+    limits = [item.budget.limit for item in batch.items]
+    assert sum(item.num_tokens + item.budget.max_nodes for item in batch.items) == 512
+    cut = [limit for limit, depth in zip(limits, depths, strict=True) if limit < depth]
+    assert [limit for limit, depth in zip(limits, depths, strict=True) if depth < 40] == [3, 5]
+    assert max(limits) - min(cut) <= 1
+    assert min(cut) >= 40
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_budget_is_cut_with_its_members(count):
+    member = DraftBudget(8, 12)
+    budget = DraftBudget(8, 12, members=(member, DraftBudget(2, 2)), max_catch_up=5)
+    assert budget.cut(12) == budget
+    least = min(2, count)
+    assert budget.cut(count) == DraftBudget(
+        count, count, members=(DraftBudget(count, count), DraftBudget(least, least)), max_catch_up=5
+    )

@@ -225,19 +225,27 @@ class Simulation:
         found: dict[int, tuple[TokenTree, tuple[float, ...] | None]] = {}
         growing: list[tuple[int, DraftBudget, list[float], float]] = []
         seconds, steps, caught = 0.0, 0, 0
+        is_reading = False
         for place, budget in asked:
             sequence = sequences[place]
             key = guesser.name, sequence.request.request_id
-            caught += max(0, len(sequence.token_ids) - self.seen.get(key, 0) - 2)
+            behind = max(0, len(sequence.token_ids) - self.seen.get(key, 0) - 2) * (not guesser.is_stepless)
+            if budget.max_catch_up is not None and behind > budget.max_catch_up:
+                caught, is_reading = caught + budget.max_catch_up, True
+                self.seen[key] = self.seen.get(key, 0) + budget.max_catch_up
+                found[place] = TokenTree(), None
+                continue
+            caught += behind
             self.seen[key] = len(sequence.token_ids) + budget.limit  # its own guesses, where they are right
             if guesser.offers is None or guesser.offers(sequence.request.request_id, sequence.num_output_tokens):
                 growing.append((place, budget, [], 1.0))
             else:
                 found[place] = TokenTree(), None
-        if growing and guesser.name not in self.asked:
+        if (growing or is_reading) and guesser.name not in self.asked:
             self.asked.add(guesser.name)
             seconds += guesser.first_extra
-        seconds += caught * guesser.per_token
+        # Reading takes a forward of its own, which guessing right after it does not.
+        seconds += caught * guesser.per_token + is_reading * guesser.step
         while growing:
             steps += 1
             seconds += guesser.step * guesser.growth ** math.log2(len(growing))

@@ -78,6 +78,16 @@ class Growing:
         """Tokens of the text that a draft of this budget may have left."""
         return NUM_USUALLY_UNSEEN if self.budget.max_children == 1 else self.depth + 1
 
+    @property
+    def num_behind(self) -> int:
+        """Tokens of the text to compute beyond these."""
+        return max(0, self.num_unseen - self.num_usually_unseen)
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether the budget leaves guessing to a later call, since there is too much to catch up on."""
+        return self.budget.max_catch_up is not None and self.num_behind > self.budget.max_catch_up
+
     def unseen(self) -> list[int]:
         """Tokens of the text that the model has not computed."""
         return self.sequence.token_ids[len(self.memory.token_ids) :]

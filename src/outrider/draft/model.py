@@ -30,6 +30,8 @@ class ModelDrafter(Drafter):
     Chains, or trees where a budget allows more than one child: a node's children are the draft model's best tokens
     under the noise of their position, and the tree is of the nodes that are likeliest to be accepted.
 
+    A text that it may not catch up with in one call gets no draft until it has, chunk by chunk.
+
     When its cache is full, it forgets the sequences that it was not asked about, longest unused first; one that still
     finds no room gets no draft.
 
@@ -53,8 +55,10 @@ class ModelDrafter(Drafter):
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         with ExitStack() as reserved:
-            started = self._start(sequences, budgets, reserved)
-            num_caught_up = self._catch_up(list(started.values()))
+            asked = self._start(sequences, budgets, reserved)
+            started = {index: each for index, each in asked.items() if not each.must_wait}
+            num_caught_up = self._catch_up_partly([each for each in asked.values() if each.must_wait])
+            num_caught_up += self._catch_up(list(started.values()))
             num_steps = 0
             while growing := [each for each in started.values() if each.is_growing]:
                 parts = [each.part() for each in growing]
@@ -141,7 +145,7 @@ class ModelDrafter(Drafter):
 
         Sequences share the forwards, so these are as full as may be.
         """
-        num_caught_up = sum(max(0, each.num_unseen - each.num_usually_unseen) for each in drafts)
+        num_caught_up = sum(each.num_behind for each in drafts)
         while sum(each.num_unseen for each in drafts) > MAX_PREFILL_ROWS:
             parts: list[Part] = []
             num_left = MAX_PREFILL_ROWS
@@ -151,6 +155,21 @@ class ModelDrafter(Drafter):
                     num_left -= len(token_ids)
             if not parts:  # as many sequences as that, each with its last token left
                 break
+            self._forward(parts)
+        return num_caught_up
+
+    def _catch_up_partly(self, drafts: Sequences[Growing]) -> int:
+        """Compute what budgets allow of texts that get no draft yet, and keep it; how many tokens that was."""
+        wanted = [max(0, each.budget.max_catch_up or 0) for each in drafts]
+        num_caught_up = sum(wanted)
+        while any(wanted):
+            parts: list[Part] = []
+            num_left = MAX_PREFILL_ROWS
+            for number, each in enumerate(drafts):
+                if token_ids := each.unseen()[: min(wanted[number], num_left)]:
+                    parts.append(Part(each.memory, token_ids, len(token_ids), ()))
+                    wanted[number] -= len(token_ids)
+                    num_left -= len(token_ids)
             self._forward(parts)
         return num_caught_up
 

@@ -162,13 +162,13 @@ class Scheduler:
         """Drafts for those that reach their root, as the policy thinks best for all of them together."""
         asked = [place for place, item in enumerate(items) if item.reaches_root]
         budgets = self.policy.plan([items[place].sequence for place in asked]) if asked else []
+        for number, place in enumerate(asked):
+            num_tokens = items[place].num_tokens
+            if num_tokens > 1:
+                budgets[number] = budgets[number].cut(max(0, MAX_TILE - num_tokens))
         num_left = MAX_DECODE_ROWS - sum(item.num_tokens for item in items)
-        for place, budget in zip(asked, budgets, strict=True):
-            sequence, num_tokens, _ = items[place]
-            num_nodes = _num_nodes(budget)
-            if num_nodes <= num_left and (num_tokens == 1 or num_tokens + num_nodes <= MAX_TILE):
-                items[place] = ScheduledSequence(sequence, num_tokens, budget)
-                num_left -= num_nodes
+        for place, budget, num_nodes in zip(asked, budgets, _shares(budgets, num_left), strict=True):
+            items[place] = items[place]._replace(budget=budget.cut(num_nodes))
         return items
 
     def _with_room(self, items: list[ScheduledSequence]) -> list[ScheduledSequence]:
@@ -214,6 +214,16 @@ class Scheduler:
     def _num_blocks(self, sequence: Sequence, num_tokens: int) -> int:
         """Blocks for the text at this length, with the rows of its last step, which has no draft."""
         return num_blocks_for(num_tokens - 1 + self.limits.min_rows)
+
+
+def _shares(budgets: Sequences[DraftBudget], num_left: int) -> list[int]:
+    """Nodes for each: as many as it may have, or else the largest lose theirs first, down to where all have room."""
+    shares = [0] * len(budgets)
+    order = sorted(range(len(budgets)), key=lambda number: _num_nodes(budgets[number]))
+    for num_done, number in enumerate(order):
+        shares[number] = max(0, min(_num_nodes(budgets[number]), num_left // (len(order) - num_done)))
+        num_left -= shares[number]
+    return shares
 
 
 def _num_nodes(budget: DraftBudget) -> int:

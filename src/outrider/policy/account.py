@@ -12,6 +12,8 @@ PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
 # Gains are kept up to so many steps' possible losses: deep drafts lose much at once when they fail.
 NUM_STAKES = 8.0
 LOWEST = -1.0
+# What drafters take to read texts before their first guess leaves so much, with which to show what they are worth.
+RESERVE = 1.0
 # Drafting that has overdrawn the account starts again only once there is a little to lose.
 RESTART = 0.3
 
@@ -22,21 +24,37 @@ class Account:
     Attributes:
         balance: in all.
         probe_balance: by probes.
+        debt: invested beyond what there was; growth pays it off first.
+        num_steps: decoded so far.
         is_overdrawn: whether more was lost than may be.
     """
 
     def __init__(self) -> None:
         self.balance = ALLOWANCE
         self.probe_balance = PROBE_ALLOWANCE
+        self.debt = 0.0
+        self.num_steps = 0
         self.is_overdrawn = False
 
-    def enter(self, net: float, stake: float = 0.0, *, is_probe: bool = False) -> None:
-        """A step was decoded, and drafting gained so much in it, or lost it; `stake` is what it could have lost."""
+    def enter(self, net: float, stake: float = 0.0, *, is_probe: bool = False, invested: float = 0.0) -> None:
+        """A step was decoded, and drafting gained so much in it, or lost it; `stake` is what it could have lost.
+
+        What was `invested` in reading texts, for guesses to come, is taken as far as the reserve; the rest is a debt.
+        """
+        self.num_steps += 1
         most = max(ALLOWANCE, NUM_STAKES * stake, self.balance)
-        self.balance = max(LOWEST, min(most, self.balance + GROWTH + net))
+        repaid = min(self.debt, GROWTH + max(net, 0.0))
+        self.debt += max(0.0, invested - self.spare) - repaid
+        self.balance = max(LOWEST, min(most, self.balance + max(GROWTH - repaid, 0.0) + net))
+        self.balance = max(min(self.balance, RESERVE), self.balance - invested)
         self.is_overdrawn = self.balance < (RESTART if self.is_overdrawn else 0.0)
-        growth = PROBE_GROWTH + (net if is_probe else 0.0)
+        growth = PROBE_GROWTH + (net - invested if is_probe else 0.0)
         self.probe_balance = max(LOWEST, min(PROBE_ALLOWANCE, self.probe_balance + growth))
+
+    @property
+    def spare(self) -> float:
+        """What may be invested without a debt."""
+        return max(0.0, self.balance - RESERVE)
 
     def affords(self, loss: float) -> bool:
         """Whether a probe may lose so much."""

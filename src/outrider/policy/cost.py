@@ -161,14 +161,17 @@ class DraftCosts:
         self.prior = prior
         self.num_observed = 0
         self.seconds_per_token: float | None = None
+        self.largest_chunk = 0
         self._lines: dict[int, _Line] = {}
         self._is_rough = True
+        self._chunks = self._no_chunks()
+        self._step_of_chunks: float | None = None
 
     def line(self, num_sequences: int, unknown: float) -> tuple[float, float]:
         """Fixed seconds and seconds per step; a step takes `unknown` where nothing is known."""
         bucket = num_sequences.bit_length()
         if not self._lines:
-            return 0.0, unknown if self.prior is None else self.prior * ASSUMED_GROWTH ** max(bucket - 1, 0)
+            return 0.0, self._first_step(unknown, bucket)
         own = self._lines.get(bucket)
         sure = [other for other, line in self._lines.items() if line.num_added >= NUM_FIRST]
         if own is not None and (own.num_added >= NUM_FIRST or not sure):
@@ -180,6 +183,11 @@ class DraftCosts:
         if own is not None and own.fixed + own.slope < fixed + slope:
             return own.fixed, own.slope
         return fixed, slope
+
+    @property
+    def num_chunks(self) -> int:
+        """Calls learned from in which it did nothing but catch up."""
+        return self._chunks.num_added
 
     def catch_up(self, num_tokens: int) -> float:
         """Seconds of computing tokens that the drafter has not seen."""
@@ -200,6 +208,9 @@ class DraftCosts:
 
         A first draft takes longer than later ones will: the prior goes on to count.
         """
+        if num_caught_up and not num_steps:
+            self._observe_chunk(num_caught_up, seconds)
+            return
         bucket = num_sequences.bit_length()
         if not self._lines or (self._is_rough and not num_caught_up):
             self._is_rough = num_caught_up > 0
@@ -226,6 +237,27 @@ class DraftCosts:
         if num_caught_up and self.seconds_per_token is not None:
             gain = 0.5 * catching_up / max(expected + catching_up, 1e-12)
             self.seconds_per_token *= 1 + gain * (ratio - 1)
+
+    def _observe_chunk(self, num_tokens: int, seconds: float) -> None:
+        """Learn from a call that did nothing but catch up: what a token takes, and about what a draft step will."""
+        expected = self._chunks.fixed + self._chunks.slope * num_tokens
+        if self.num_chunks < NUM_FIRST and seconds < 0.6 * expected:  # the first was slow because it was the first
+            self._chunks, self._step_of_chunks = self._no_chunks(), None
+        self._chunks.add(num_tokens, seconds)
+        self.seconds_per_token = self._chunks.slope
+        self.largest_chunk = max(self.largest_chunk, num_tokens)
+        step = seconds / (1 + ASSUMED_CATCH_UP_SHARE * num_tokens)
+        self._step_of_chunks = step if self._step_of_chunks is None else min(step, self._step_of_chunks)
+
+    def _no_chunks(self) -> _Line:
+        return _Line(0.0, None if self.prior is None else ASSUMED_CATCH_UP_SHARE * self.prior)
+
+    def _first_step(self, unknown: float, bucket: int) -> float:
+        """Seconds of a draft step before there was any."""
+        if self._step_of_chunks is not None:
+            is_sure = self.num_chunks > 1
+            return self._step_of_chunks if is_sure else _between(self.prior, self._step_of_chunks)
+        return unknown if self.prior is None else self.prior * ASSUMED_GROWTH ** max(bucket - 1, 0)
 
 
 class StepCosts:
@@ -305,6 +337,11 @@ class StepCosts:
     def num_drafts(self, source: str) -> int:
         """Drafts that were learned from."""
         return self._draft(source).num_observed
+
+    def chunks(self, source: str) -> tuple[int, int]:
+        """Calls learned from in which a drafter did nothing but catch up, and tokens of the largest."""
+        costs = self._draft(source)
+        return costs.num_chunks, costs.largest_chunk
 
     def observe_target(self, rows: int, seconds: float, num_sequences: int = 1) -> None:
         """Learn from a step, the draft's seconds left out.

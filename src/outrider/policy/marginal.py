@@ -14,6 +14,7 @@ from outrider.policy.account import Account
 from outrider.policy.base import Policy
 from outrider.policy.cost import StepCosts
 from outrider.policy.curve import Curve, Prices, curve_of, logit
+from outrider.policy.entry import Chunks, Entry, Reader, is_proven
 from outrider.policy.fixed import fixed_budget
 from outrider.policy.probe import Prober, Round
 from outrider.policy.search import Base, Candidate, Plan, Search
@@ -31,8 +32,6 @@ MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # over the number of texts.
 NEWS, NEWS_STEPS = 0.25, 20
 YOUNG = 24  # guesses verified, up to which a source is thought about in every step
-PROVEN = 8  # guesses accepted, from which on a source is trusted with catching up on long texts
-UNPROVEN_SHARE = 0.1  # of the steps left, which the first text of a source may spend on catching up
 SPARE = 0.5  # plain steps by which one draft may overdraw the account
 RAMP = 4  # a new source may go so much deeper for each guess accepted
 DOUBT = 10  # times as slow as thought, which a source's first draft allows for
@@ -78,7 +77,8 @@ class AutoPolicy(Policy):
         self._trust = Trust()
         self._sources = [Source(name) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
-        self._prober = Prober(costs, self.account)
+        self._entry = Entry(costs, self.account)
+        self._prober = Prober(costs, self.account, self._entry)
         self._texts: dict[int, Text] = {}
         self._planned: list[int] = []
         self._round = NOBODY
@@ -155,11 +155,12 @@ class AutoPolicy(Policy):
         if len(step.num_rows) == len(step.sequences):  # else some only computed again what they had lost
             self._book(step)
             self._learn_costs(step)
+        chunks = Chunks(step)
         for place, sequence in enumerate(step.sequences):
             if step.budgets[place].max_depth > 0:
                 text = self._texts.get(sequence.request.request_id)
                 if text is not None:
-                    self._learn_survival(step, place, text)
+                    self._learn_survival(step, place, text, chunks)
         for source in self._sources:
             source.survival.update()
 
@@ -269,23 +270,14 @@ class AutoPolicy(Policy):
         return max(1, int(step.base.seconds / max(seconds, 1e-12)))
 
     def _affordable(self, index: int, source: Source, step: Round) -> list[int]:
-        """Who may be drafted for: a source that has not proven itself does not get to read many long prompts."""
+        """Who may be drafted for: not all whose text an unproven source would have to read."""
         served = self._served(index, step)
-        if source.survival.num_accepted >= PROVEN:
+        if is_proven(source):
             return served
-        if not self.costs.num_drafts(source.name):  # one shows what it costs
-            return served[:1]
-        left = self.account.balance * step.base.seconds
-        places: list[int] = []
-        for place in served:
-            sequence = step.sequences[place]
-            seconds = self._prober.entry_seconds(source, sequence, step.texts[place].tracks[index])
-            is_first = not places and not source.survival.num_verified
-            most = UNPROVEN_SHARE * sequence.num_tokens_left * step.base.seconds if is_first else 0.0
-            if seconds <= max(left, most):
-                places.append(place)
-                left -= seconds
-        return places
+        seconds = [self._entry.seconds(source, step.sequences[at], step.texts[at].tracks[index]) for at in served]
+        num_left = [step.sequences[place].num_tokens_left for place in served]
+        texts = [Reader(*each) for each in zip(served, seconds, num_left, strict=True)]
+        return self._entry.affordable(source, texts, step.base.seconds)
 
     def _candidate(self, index: int, source: Source, place: int, step: Round, resolution: float) -> Candidate:
         sequence, track = step.sequences[place], step.texts[place].tracks[index]
@@ -297,13 +289,14 @@ class AutoPolicy(Policy):
         else:
             resolution = max(round(resolution, 1), LEAST_RESOLUTION)
             curve = curve_of(mean_logit, source.survival.shifts, resolution, source.prices.rounded(), MAX_DEPTH)
-        entry = self._prober.entry_seconds(source, sequence, track) / max(4.0, 0.5 * num_left)
+        entry = self._entry.seconds(source, sequence, track) / max(4.0, 0.5 * num_left)
         return Candidate(place, curve, min(MAX_DEPTH, num_left - 1), track.depth > 0, entry)
 
     def _settle(self, index: int, plan: Plan, candidates: list[Candidate], rate: float) -> None:
         """Give each text its budget for this source, and note what changed."""
         step, source, prices = self._round, self._sources[index], plan.prices(rate)
         numbers = {candidate.place: number for number, candidate in enumerate(candidates)} if plan.cap else {}
+        max_catch_up = self._entry.limit(source, step.base.seconds)
         for place in self._served(index, step):
             sequence, track = step.sequences[place], step.texts[place].tracks[index]
             number = numbers.get(place)
@@ -315,7 +308,8 @@ class AutoPolicy(Policy):
                 curve = candidates[number].curve
                 mean = source.survival.mean(track.evidence, len(sequence.token_ids))
                 worth = _worth(source, mean, prices, curve, depth)
-                track.budget = DraftBudget(depth, depth, worth, plan.gain(number, curve, rate))
+                gain = plan.gain(number, curve, rate)
+                track.budget = DraftBudget(depth, depth, worth, gain, max_catch_up=max_catch_up)
             if track.is_news():
                 mean = source.survival.mean(track.evidence, len(sequence.token_ids))
                 least = step.break_even(self.costs, source.name)
@@ -345,24 +339,26 @@ class AutoPolicy(Policy):
             gain = self._rate / base.rate
             self._trust.enter(len(step.sequences), num_tokens, gain, seconds / base.seconds)
         lost = sum(self._lost_by(work, is_probe=is_probe) for work in step.work) if decided else 0.0
+        invested = self._entry.invest(self._sources, step.work, base.seconds)
         lost += self.costs.target(rows, base.num_sequences) - self.costs.target(base.computed, base.num_sequences)
         lost += self.costs.change(rows)
         lost /= base.seconds
-        self.account.enter(sum(decided) / len(step.sequences) - lost, lost, is_probe=is_probe)
+        self.account.enter(sum(decided) / len(step.sequences) - lost, lost, is_probe=is_probe, invested=invested)
 
     def _lost_by(self, work: DraftWork, *, is_probe: bool) -> float:
         """Seconds that making drafts took, as far as they can be believed: more is the machine's doing."""
         source = self._sources[self._index[work.source]] if work.source in self._index else None
         if source is None:
             return 0.0
-        seconds, num_drafts = work.seconds / self.costs.speed, self.costs.num_drafts(source.name)
+        seconds = work.seconds / self.costs.speed - self._entry.reading_seconds(source, work)
+        num_drafts = self.costs.num_drafts(source.name)
         if not num_drafts:  # the first makes ready what later ones find
             return min(seconds, 2 * self._round.base.seconds)
-        catching_up = self.costs.catch_up(source.name, work.num_caught_up)
+        catching_up = self.costs.catch_up(source.name, work.num_caught_up) if is_proven(source) else 0.0
         if num_drafts >= NUM_BELIEVED:
             fixed, each = self.costs.draft(source.name, work.num_sequences)
             seconds = min(seconds, SURPRISE * (fixed + each * work.num_steps) + catching_up)
-        if not is_probe and source.survival.num_accepted >= PROVEN:
+        if not is_probe:
             seconds = max(0.0, seconds - catching_up)  # an investment
         return seconds
 
@@ -374,7 +370,7 @@ class AutoPolicy(Policy):
             if work.source in self._index and work.seconds > 0:
                 self.costs.observe_draft(work)
 
-    def _learn_survival(self, step: DecodeStep, place: int, text: Text) -> None:
+    def _learn_survival(self, step: DecodeStep, place: int, text: Text, chunks: Chunks) -> None:
         sequence, tree, verdict = step.sequences[place], step.trees[place], step.verdicts[place]
         at_token = len(sequence.token_ids)
         drafted = self._index.get(step.sources[place], -1) if len(tree) else -1
@@ -390,7 +386,10 @@ class AutoPolicy(Policy):
         for index, track in enumerate(text.tracks):
             if track.budget.max_depth > 0:
                 source = self._sources[index]
-                source.note_offer(index == drafted)
+                if index != drafted and chunks.take(source, track, at_token):
+                    self._countdown = 0
+                else:
+                    source.note_offer(index == drafted)
                 if track.is_probing:
                     self._prober.end(
                         source, track, at_token, verdict.num_accepted if index == drafted else None, self._round

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from outrider.policy.account import Account
 from outrider.policy.cost import StepCosts
+from outrider.policy.entry import Entry
 from outrider.policy.search import Base, break_even
 from outrider.policy.track import FIRST_PROBE_TOKENS, Source, Text, Track
 from outrider.sequence import Sequence
@@ -48,9 +49,10 @@ class Prober:
         is_probing: whether the step planned last has any.
     """
 
-    def __init__(self, costs: StepCosts, account: Account) -> None:
+    def __init__(self, costs: StepCosts, account: Account, entry: Entry) -> None:
         self.costs = costs
         self.account = account
+        self.entry = entry
         self.is_probing = False
         self._wait = 0
 
@@ -95,18 +97,13 @@ class Prober:
         track.probe_tokens = FIRST_PROBE_TOKENS
         track.probe_at = at_token + (0 if source.survival.num_verified < YOUNG else FIRST_PROBE_TOKENS)
 
-    def entry_seconds(self, source: Source, sequence: Sequence, track: Track) -> float:
-        """Of the drafter catching up with a text, beyond the last few tokens."""
-        num_behind = len(sequence.token_ids) - track.num_seen - 2
-        return self.costs.catch_up(source.name, num_behind) if num_behind > 0 else 0.0
-
     def _probe(self, index: int, source: Source, due: list[int], nearly: list[int], step: Round) -> None:
         if not self._may_pay(source, step):
             for place in due:
                 step.texts[place].tracks[index].probe_at = len(step.sequences[place].token_ids) + MAX_PROBE_TOKENS
             return
         entry = {
-            place: self.entry_seconds(source, step.sequences[place], step.texts[place].tracks[index])
+            place: self.entry.seconds(source, step.sequences[place], step.texts[place].tracks[index])
             for place in (*due, *nearly)
         }
         places = [*sorted(due, key=entry.__getitem__), *nearly]
@@ -116,9 +113,10 @@ class Prober:
             places = places[:1]
         while True:
             depth, seconds = self._cost(source, places, step.base)
-            seconds += sum(entry[place] for place in places)
             if self.costs.num_drafts(source.name) < NUM_SURE:
                 seconds *= FIRST_SHARE
+            reading = sum(entry[place] for place in places)
+            seconds += self.entry.until_told(source, reading, step.base.seconds)
             if self.account.affords(seconds / step.base.seconds):
                 break
             if len(places) == 1:
@@ -126,12 +124,13 @@ class Prober:
                 return
             places = places[: (len(places) + 1) // 2]
         self.is_probing = True
+        max_catch_up = self.entry.limit(source, step.base.seconds)
         for place in places:
             text = step.texts[place]
             track = text.tracks[index]
             mean = source.survival.mean(track.evidence, len(step.sequences[place].token_ids))
             track.is_probing = True
-            track.budget = DraftBudget(depth, depth, Worth(mean=mean), mean)
+            track.budget = DraftBudget(depth, depth, Worth(mean=mean), mean, max_catch_up=max_catch_up)
             text.compose()
 
     def _cost(self, source: Source, places: list[int], base: Base) -> tuple[int, float]:
@@ -150,7 +149,8 @@ class Prober:
         return depth, max(0.0, seconds[depth - 1])
 
     def _may_pay(self, source: Source, step: Round) -> bool:
-        if self.costs.num_drafts(source.name) < NUM_SURE:
+        num_drafts = self.costs.num_drafts(source.name)
+        if num_drafts < NUM_SURE and (num_drafts or not self.entry.is_told(source)):
             return True
         least = step.break_even(self.costs, source.name)
         return least is not None and least < ALWAYS

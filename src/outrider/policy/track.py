@@ -22,15 +22,17 @@ class Source:
         cap: depth of the plan in force; 0 is none.
         prices: of the last plan that drafted.
         probe_tokens: that a new text waits for its first probe, if the source does not pay.
+        num_invested: plain steps that it took to read texts before any guess of it was verified.
     """
 
-    __slots__ = ("cap", "name", "num_asked", "offered", "prices", "probe_tokens", "survival")
+    __slots__ = ("cap", "name", "num_asked", "num_invested", "offered", "prices", "probe_tokens", "survival")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.survival = SourceSurvival()
         self.offered = 1.0
         self.num_asked = 0
+        self.num_invested = 0.0
         self.cap = 0
         self.prices = Prices(0.0, 0.0)
         self.probe_tokens = FIRST_PROBE_TOKENS
