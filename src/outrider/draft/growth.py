@@ -37,7 +37,8 @@ class BestFirst:
     nodes of one depth that are among them.
 
     Args:
-        budget: limits, and what guesses are worth; one that does not tell scores apart gets the usual curve.
+        budget: limits, and what guesses are worth; one that tells apart neither scores nor siblings gets the usual
+            curve.
         max_depth: within the budget's.
     """
 
@@ -45,7 +46,7 @@ class BestFirst:
         self.max_depth = max_depth
         self.max_nodes = budget.max_nodes
         self.worth = budget.worth
-        if not budget.worth.slope:
+        if not budget.worth.slope and not budget.worth.siblings:
             self.worth = budget.worth._replace(intercept=USUAL_INTERCEPT, slope=USUAL_SLOPE)
         self.known = TokenTree()
         self._scores: list[float] = []
@@ -58,11 +59,12 @@ class BestFirst:
         tokens, parents = [*self.known.tokens], [*self.known.parents]
         for parent, children in guesses:
             before = 1.0 if parent == ROOT else self._survivals[parent]
-            for token, score in children:
+            chances = self.worth.chances([score for _, score in children])
+            for (token, score), chance in zip(children, chances, strict=True):
                 tokens.append(token)
                 parents.append(parent)
                 self._scores.append(score)
-                self._survivals.append(before * self.worth.chance(score))
+                self._survivals.append(before * chance)
                 self._depths.append(self._depth + 1)
         self.known = TokenTree(tuple(tokens), tuple(parents))
         self._depth += 1
@@ -78,6 +80,12 @@ class BestFirst:
             for node in self._likeliest()
             if self._depths[node] == self._depth and self.worth.pays_to_go_on(self._survivals[node])
         ]
+
+    def goes_on_from(self, node: int) -> bool:
+        """Whether a draft step below this node may still find one of the likeliest, and pays."""
+        if self._depth >= self.max_depth or not self.worth.pays_to_go_on(self._survivals[node]):
+            return False
+        return node in self._likeliest()
 
     def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
         """The likeliest nodes that pay for their rows; the likeliest of all always does.
