@@ -114,6 +114,7 @@ class Worth(NamedTuple):
         step_price: tokens that one draft step more, with its row, must earn.
         siblings: chances of the second guess at a place, the third and so on, each where those before it are wrong;
             empty: a guess that stands beside others is judged by its score alone.
+        sibling_price: tokens that any guess but the first at its place must earn.
     """
 
     intercept: float = 20.0
@@ -122,6 +123,7 @@ class Worth(NamedTuple):
     node_price: float = 0.0
     step_price: float = 0.0
     siblings: tuple[float, ...] = ()
+    sibling_price: float = 0.0
 
     def chance(self, score: float) -> float:
         """How likely a guess of this score is the target's token."""
@@ -189,6 +191,10 @@ class DraftBudget(NamedTuple):
     members: tuple[DraftBudget, ...] = ()
     max_children: int = 1
     is_comb: bool = False
+
+    def of_member(self, index: int) -> DraftBudget:
+        """What one of a cascade's members may spend; of any other drafter, the drafter."""
+        return self.members[index] if self.members else self
 
     @property
     def limit(self) -> int:

@@ -52,6 +52,7 @@ class BestFirst:
         self._scores: list[float] = []
         self._survivals: list[float] = []
         self._depths: list[int] = []
+        self._is_first: list[bool] = []  # of the guesses at its place
         self._depth = 0  # of the nodes to go on from
 
     def add(self, guesses: Sequences[tuple[int, Sequences[tuple[int, float]]]]) -> None:
@@ -60,7 +61,8 @@ class BestFirst:
         for parent, children in guesses:
             before = 1.0 if parent == ROOT else self._survivals[parent]
             chances = self.worth.chances([score for _, score in children])
-            for (token, score), chance in zip(children, chances, strict=True):
+            for rank, ((token, score), chance) in enumerate(zip(children, chances, strict=True)):
+                self._is_first.append(rank == 0)
                 tokens.append(token)
                 parents.append(parent)
                 self._scores.append(score)
@@ -93,11 +95,18 @@ class BestFirst:
         They come likeliest first, so that the first few are the best tree of their number.
         """
         known = self._likeliest()
-        nodes = [node for node in known if node == known[0] or self._survivals[node] >= self.worth.node_price]
+        nodes = [node for node in known if node == known[0] or self._survivals[node] >= self._price(node)]
         place = {ROOT: ROOT} | {node: index for index, node in enumerate(nodes)}
         tokens = tuple(self.known.tokens[node] for node in nodes)
         parents = tuple(place[self.known.parents[node]] for node in nodes)
         return TokenTree(tokens, parents), tuple(self._scores[node] for node in nodes)
+
+    def _price(self, node: int) -> float:
+        """Of a node; one below a sibling must earn what the sibling must, lest it stay without its parent."""
+        is_first, parent = self._is_first[node], self.known.parents[node]
+        while is_first and parent != ROOT:
+            is_first, parent = self._is_first[parent], self.known.parents[parent]
+        return self.worth.node_price if is_first else max(self.worth.node_price, self.worth.sibling_price)
 
     def _likeliest(self) -> list[int]:
         """Likeliest first; of equal ones those found earlier, so that no node comes without its parent."""

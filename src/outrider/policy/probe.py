@@ -6,6 +6,7 @@ from collections.abc import Sequence as Sequences
 from typing import NamedTuple
 
 from outrider.policy.account import Account
+from outrider.policy.branching import Branching, stair_end
 from outrider.policy.cost import StepCosts
 from outrider.policy.search import Base, break_even
 from outrider.policy.track import FIRST_PROBE_TOKENS, Source, Text, Track
@@ -48,8 +49,9 @@ class Prober:
         is_probing: whether the step planned last has any.
     """
 
-    def __init__(self, costs: StepCosts, account: Account) -> None:
+    def __init__(self, costs: StepCosts, account: Account, branching: Branching) -> None:
         self.costs = costs
+        self.branching = branching
         self.account = account
         self.is_probing = False
         self._wait = 0
@@ -126,12 +128,15 @@ class Prober:
                 return
             places = places[: (len(places) + 1) // 2]
         self.is_probing = True
+        rows = sum(step.base.num_rows) + depth * len(places)
+        room = (stair_end(self.costs, rows) - rows) // len(places)
         for place in places:
             text = step.texts[place]
             track = text.tracks[index]
             mean = source.survival.mean(track.evidence, len(step.sequences[place].token_ids))
             track.is_probing = True
-            track.budget = DraftBudget(depth, depth, Worth(mean=mean), mean)
+            budget = DraftBudget(depth, depth, Worth(mean=mean), mean)
+            track.budget = self.branching.probe(budget, source, step.sequences[place], room)
             text.compose()
 
     def _cost(self, source: Source, places: list[int], base: Base) -> tuple[int, float]:
