@@ -48,7 +48,7 @@ class ModelDrafter(Drafter):
     def __init__(self, runtime: Runtime, max_blocks: int, vocab_size: int, *, draws: bool = False) -> None:
         self.runtime = runtime
         self.vocab_size = vocab_size
-        self.draws_in_order = draws
+        self.draws_in_order, self.makes_trees = draws, not draws
         self.pool = BlockPool(max_blocks, runtime.resize)
         self._memories: dict[int, Memory] = {}  # by request, longest unused first
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outrider.draft.cascade import Cascade
 from outrider.draft.prediction import PredictionDrafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
@@ -16,6 +17,7 @@ from outrider.engine.load import load
 from outrider.engine.requests import Prompt, RequestMaker
 from outrider.engine.stream import Delta
 from outrider.errors import ParameterError, UsageError
+from outrider.policy.branching import MAX_AUTO_CHILDREN
 from outrider.policy.marginal import AutoPolicy
 from outrider.request import Depth, Exactness, FinishReason, Request, SamplingParams, TokenLogProbs
 from outrider.sequence import Decision, Sequence
@@ -108,7 +110,7 @@ class LLM:
         self.config, self.ledger = loaded.config, loaded.ledger
         self.target, self.tokenizer, self.drafter = loaded.target.runtime, loaded.target.tokenizer, loaded.drafter
         self.verifier = VERIFIERS[self.config.verify]
-        self._requests = RequestMaker(self.target.config, self.tokenizer, self.config.max_children)
+        self._requests = RequestMaker(self.target.config, self.tokenizer, self._max_children())
         self._unread: dict[int, deque[Delta]] = {}
         self._new_costs = loaded.new_costs
         self.engine, self.policy = self._fresh()
@@ -199,7 +201,9 @@ class LLM:
         self.engine, self.policy = self._fresh()
 
     def _fresh(self) -> tuple[Engine, AutoPolicy]:
-        policy = AutoPolicy(self._new_costs(), self.drafter.sources, _serves)
+        members = self.drafter.members if isinstance(self.drafter, Cascade) else (self.drafter,)
+        branching = [member.name for member in members if member.makes_trees]
+        policy = AutoPolicy(self._new_costs(), self.drafter.sources, _serves, branching)
         parts = Parts(
             target=self.target,
             drafter=self.drafter,
@@ -208,6 +212,12 @@ class LLM:
             tokenizer=self.tokenizer,
         )
         return Engine(parts, self.config), policy
+
+    def _max_children(self) -> tuple[int, int]:
+        """Of requests of a fixed depth, and of those that leave it to the policy, which lowers no level unasked."""
+        asked = self.config.max_children
+        keeps_level = self.target.row_class.trees == "bitwise" or self.target.exactness == "seed"
+        return asked or 1, asked or (MAX_AUTO_CHILDREN if keeps_level else 1)
 
     def generation(self, sequence: Sequence, text: str) -> Generation:
         """The result of a finished sequence."""
