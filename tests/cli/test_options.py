@@ -84,12 +84,13 @@ def test_a_prediction_is_something_to_draft_from():
     assert choose_models(asked, has_prediction=True).depth == 3
 
 
-def test_trees_need_a_number_of_nodes():
+def test_trees_are_left_to_the_policy_where_nothing_is_said():
+    assert choose_models(options(DraftOptions), has_prediction=False).max_children is None
     models = choose_models(options(DraftOptions, "--depth", "8", "--max-children", "3"), has_prediction=False)
     assert (models.depth, models.max_children) == (8, 3)
-    for depth in ((), ("--depth", "auto")):
-        with pytest.raises(ParameterError, match="makes trees of --depth nodes, but --depth is auto"):
-            choose_models(options(DraftOptions, "--max-children", "3", *depth), has_prediction=False)
+    assert choose_models(options(DraftOptions, "--max-children", "1"), has_prediction=False).max_children == 1
+    with pytest.raises(ParameterError, match="--depth 0 drafts nothing"):
+        choose_models(options(DraftOptions, "--max-children", "3", "--depth", "0"), has_prediction=False)
 
 
 def test_exactness_is_asked_for_by_name():

@@ -26,14 +26,14 @@ BRANCH_TOKENS = 64
 # Of a plain step: what a branch of a short text is taken to cost, with the weight of this many steps; each step with
 # branches tells, and older ones less.
 ASSUMED_BRANCH_SHARE, ASSUMED_WEIGHT, BRANCH_MEMORY = 0.02, 2.0, 0.95
-BRANCH_FADING = 0.985  # per plan that does without
+BRANCH_FADING = 0.997  # per plan that does without
 # Steps with branches, of which the first make ready what later ones find.
 NUM_UNTOLD = 2
 MAX_EXCESS = 0.6  # of a step
 # A draft with siblings, as against one without: what it takes, and what each says of that.
 FACTOR_GAIN, MAX_FACTOR = 0.1, 2.0
 # A comb must be this much faster than the best chains to replace them.
-COMB_ADVANTAGE = 1.02
+COMB_ADVANTAGE = 1.04
 MAX_CAPS = 6  # depths that are looked at
 NUM_TELLING_SIBLINGS = 12  # places, up to which probes ask for siblings too
 # Rows beyond those of the chains, to the end of whose stair siblings are tried.

@@ -28,7 +28,7 @@ SHIFT_GUESSES = 96  # after so many guesses, depths are compared anew
 # Of the second guess at a place, the third and so on where those before are wrong: until it is seen, with the weight of
 # this many places.
 FIRST_SIBLINGS, SIBLING_WEIGHT = (0.3, 0.2, 0.15), 4.0
-SIBLING_MEMORY, SIBLING_FADING = 0.98, 0.985  # per place, and per plan that does without
+SIBLING_MEMORY, SIBLING_FADING = 0.98, 0.997  # per place, and per plan that does without
 
 FIT_MEMORY = 0.995
 FIT_WEIGHTS, FIT_PRECISION = (0.0, 0.0, 1.0), (4.0, 4.0, 12.0)
