@@ -84,11 +84,12 @@ def test_a_prediction_is_something_to_draft_from():
     assert choose_models(asked, has_prediction=True).depth == 3
 
 
-def test_trees_are_left_to_the_policy_where_nothing_is_said():
-    assert choose_models(options(DraftOptions), has_prediction=False).max_children is None
+def test_trees_are_of_a_fixed_depth_or_left_to_the_policy():
     models = choose_models(options(DraftOptions, "--depth", "8", "--max-children", "3"), has_prediction=False)
     assert (models.depth, models.max_children) == (8, 3)
-    assert choose_models(options(DraftOptions, "--max-children", "1"), has_prediction=False).max_children == 1
+    for depth in ((), ("--depth", "auto")):
+        models = choose_models(options(DraftOptions, "--max-children", "3", *depth), has_prediction=False)
+        assert (models.depth, models.max_children) == ("auto", 3)
     with pytest.raises(ParameterError, match="--depth 0 drafts nothing"):
         choose_models(options(DraftOptions, "--max-children", "3", "--depth", "0"), has_prediction=False)
 

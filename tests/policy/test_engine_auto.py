@@ -118,7 +118,19 @@ class UnsureRuntime(FakeRuntime):
         return super().logits(text) + 0.8 * self.other.logits(text)
 
 
-class SteppedRuntime(TimedRuntime):
+def stair_seconds(rows: int) -> float:
+    return 1 + 0.001 * (rows - 5)
+
+
+class SteppedRuntime(FakeRuntime):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def forward(self, batch):
+        self.clock.now += stair_seconds(self.computed_rows([len(rows.token_ids) for rows in batch]))
+        return super().forward(batch)
+
     def computed_rows(self, num_rows) -> int:
         return 5 + 4 * max(0, -(-(sum(num_rows) - 5) // 4))
 
@@ -129,7 +141,7 @@ def test_where_the_policy_picks_trees_the_text_is_the_targets_as_well(num_texts,
     def decode_with(max_children: int):
         clock = Clock()
         target = SteppedRuntime(clock)
-        profile = [(rows, row_seconds(rows)) for rows in (5, 9, 33)]
+        profile = [(rows, stair_seconds(rows)) for rows in (5, 9, 33)]
         costs = StepCosts(profile, target.computed_rows, {"model": 0.1})
         parts = Parts(
             target=target, drafter=ModelDrafter(UnsureRuntime(clock), 1000, VOCAB_SIZE), verifier=CoupledVerifier(),

@@ -42,9 +42,7 @@ def audit(
     batch: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1,8",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a text at most. [96; block: 256]")] = None,
     verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled",
-    max_children: Annotated[
-        int | None, typer.Option(min=1, help="Guesses at one place: above 1, fixed depths branch.")
-    ] = None,
+    max_children: Annotated[int, typer.Option(min=1, help="Guesses at one place: above 1, fixed depths branch.")] = 1,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first text's noise.")] = 0,
     alpha: Annotated[float, typer.Option(help="Probability that a sound engine is accused of its samples.")] = 1e-3,
     dtype: Annotated[Dtype | None, typer.Option(help="To compute in. [the checkpoint's]")] = None,

@@ -32,7 +32,7 @@ class Models(NamedTuple):
         learns: whether "suffix" also drafts from earlier outputs.
         depth: where a prompt does not say.
         is_plain: speculation is off, whatever a prompt says.
-        max_children: of a draft's tokens; None leaves it to the engine.
+        max_children: of a draft's tokens.
         limits: of a recipe.
         dtype: that a recipe computes in, if that is not the checkpoints' own.
     """
@@ -42,7 +42,7 @@ class Models(NamedTuple):
     learns: bool
     depth: Depth
     is_plain: bool
-    max_children: int | None = None
+    max_children: int = 1
     limits: Limits = Limits()
     dtype: Dtype | None = None
 
@@ -102,9 +102,8 @@ def _models_of_recipe(path: Path, options: DraftOptions, *, has_prediction: bool
     found = find_models(recipe)
     _check_learn(options, found.drafts)
     return Models(
-        found.target, found.drafts, options.learn, found.depth, is_plain, recipe.policy.max_children,
-        limits=recipe.limits, dtype=found.dtype,
-    )  # fmt: skip
+        found.target, found.drafts, options.learn, found.depth, is_plain, limits=recipe.limits, dtype=found.dtype
+    )
 
 
 def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_prediction: bool) -> None:
@@ -113,7 +112,7 @@ def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_pr
         raise ParameterError(
             f"--draft none drafts nothing, but there is --draft {_other(names)}: leave one of them out"
         )
-    if options.max_children is not None and depth == 0:
+    if options.max_children > 1 and depth == 0:
         raise ParameterError(
             f"--max-children {options.max_children} says how drafts branch, but --depth 0 drafts nothing: "
             "leave one of them out"

@@ -25,9 +25,8 @@ class EngineConfig:
         device: "cpu" or "cuda" (torch only).
         options: precision and threads.
         exactness: "bitwise" refuses what cannot keep it; "seed" spares what it costs; None: bitwise where it is found.
-        max_children: guesses at one place of a text. More than 1 makes trees, of a fixed depth with as many nodes as
-            the depth says, and under "auto" where the policy finds that they pay; 1 makes chains. None: chains of a
-            fixed depth, and under "auto" whatever pays and keeps the exactness that chains have. What is drawn for
+        max_children: guesses at one place of a text. 1 makes chains. More than 1 makes trees: of a fixed depth with as
+            many nodes as the depth says, and under depth "auto" where the policy finds that they pay. What is drawn for
             "block" stays a chain.
         verify: what to keep of drafts. "coupled": guesses that are the target's own tokens, so that a seed's text is
             the same with any drafter and none. "block": more guesses at high temperature, and texts of the same
@@ -64,13 +63,13 @@ class EngineConfig:
     max_prefix_tokens: int = 16_384
     self_test: bool = True
     exactness: Literal["bitwise", "seed"] | None = None
-    max_children: int | None = None
+    max_children: int = 1
     draft_deadline: float = 10.0
 
     def __post_init__(self) -> None:
         least = {"max_sequences": 1, "max_cache_tokens": 1, "prefill_chunk": 1, "max_prefill_tokens": 1}
         for name, lowest in {**least, "max_children": 1, "max_prefix_tokens": 0}.items():
-            if (value := getattr(self, name)) is not None and value < lowest:
+            if getattr(self, name) < lowest:
                 raise ParameterError(f"{name} is {getattr(self, name)}, but must be {lowest} or more")
         self._check_exactness()
         if not 0 < self.draft_deadline < math.inf:

@@ -17,7 +17,6 @@ from outrider.engine.load import load
 from outrider.engine.requests import Prompt, RequestMaker
 from outrider.engine.stream import Delta
 from outrider.errors import ParameterError, UsageError
-from outrider.policy.branching import MAX_AUTO_CHILDREN
 from outrider.policy.marginal import AutoPolicy
 from outrider.request import Depth, Exactness, FinishReason, Request, SamplingParams, TokenLogProbs
 from outrider.sequence import Decision, Sequence
@@ -110,7 +109,7 @@ class LLM:
         self.config, self.ledger = loaded.config, loaded.ledger
         self.target, self.tokenizer, self.drafter = loaded.target.runtime, loaded.target.tokenizer, loaded.drafter
         self.verifier = VERIFIERS[self.config.verify]
-        self._requests = RequestMaker(self.target.config, self.tokenizer, self._max_children())
+        self._requests = RequestMaker(self.target.config, self.tokenizer, self.config.max_children)
         self._unread: dict[int, deque[Delta]] = {}
         self._new_costs = loaded.new_costs
         self.engine, self.policy = self._fresh()
@@ -212,12 +211,6 @@ class LLM:
             tokenizer=self.tokenizer,
         )
         return Engine(parts, self.config), policy
-
-    def _max_children(self) -> tuple[int, int]:
-        """Of requests of a fixed depth, and of those that leave it to the policy, which lowers no level unasked."""
-        asked = self.config.max_children
-        keeps_level = self.target.row_class.trees == "bitwise" or self.target.exactness == "seed"
-        return asked or 1, asked or (MAX_AUTO_CHILDREN if keeps_level else 1)
 
     def generation(self, sequence: Sequence, text: str) -> Generation:
         """The result of a finished sequence."""

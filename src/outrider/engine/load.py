@@ -248,7 +248,7 @@ def require_bitwise(runtime: Runtime, found: SelfTest, config: EngineConfig) -> 
             f"exactness is bitwise, but {here} cannot keep it for this model: {found.reason}; "
             f"try {', or '.join(others)}, or leave --exactness out for level seed"
         )
-    if (config.max_children or 1) > 1 and found.row_class.trees != "bitwise":
+    if config.max_children > 1 and found.row_class.trees != "bitwise":
         raise UsageError(
             f"exactness is bitwise, but {here} keeps it for chains only, and max_children is {config.max_children}: "
             "set it to 1, or leave --exactness out for level seed"

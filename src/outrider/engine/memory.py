@@ -172,8 +172,7 @@ def _ledger(target: ModelSize, drafts: Sequence[ModelSize], config: EngineConfig
     for index, draft in enumerate(drafts):
         role = "draft" if len(drafts) == 1 else f"draft {index + 1}"
         entries += _Model(role, draft, config.runtime, num_tokens).entries(MAX_DECODE_ROWS, config.max_sequences)
-    may_branch = bool(drafts) if config.max_children is None else config.max_children > 1
-    if may_branch and config.runtime == "openvino" and config.exactness != "seed":
+    if config.max_children > 1 and config.runtime == "openvino" and config.exactness != "seed":
         entries.append(_Model("target", target, config.runtime, MAX_BRANCH_BLOCKS * BLOCK_SIZE).branches())
     return Ledger(tuple(entries), num_tokens)
 

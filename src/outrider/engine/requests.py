@@ -21,12 +21,10 @@ class RequestMaker:
     Args:
         config: the target's.
         tokenizer: None if it has none.
-        max_children: of requests of a fixed depth, and of those that leave it to the policy.
+        max_children: of all requests.
     """
 
-    def __init__(
-        self, config: ModelConfig, tokenizer: Tokenizer | None, max_children: tuple[int, int] = (1, 1)
-    ) -> None:
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None, max_children: int = 1) -> None:
         self._config = config
         self._max_children = max_children
         self._tokenizer = tokenizer
@@ -57,7 +55,7 @@ class RequestMaker:
             params=dataclasses.replace(params, max_tokens=min(params.max_tokens, num_left)),
             seed=secrets.randbelow(MAX_SEED) if params.seed is None else operator.index(params.seed),
             depth=depth,
-            max_children=self._max_children[depth == "auto"],
+            max_children=self._max_children,
             end_token_ids=self._end_token_ids(params),
             bad_token_ids=self._bad_token_ids(params),
             prediction_token_ids=self._prediction_token_ids(prediction),

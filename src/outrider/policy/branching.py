@@ -13,14 +13,15 @@ from typing import NamedTuple
 from outrider.policy.cost import StepCosts
 from outrider.policy.curve import MAX_CHANCE, Curve, Prices, logit, sigmoid
 from outrider.policy.search import DEPTHS, Beside, Candidate, Comb, Plan, Search
+from outrider.policy.survival import FIRST_SIBLINGS
 from outrider.policy.track import Source
 from outrider.sequence import DecodeStep, DraftWork, Sequence
 from outrider.tree import ROOT, DraftBudget, Worth
 
 # Below, scores tell too little to stop by.
 LEAST_RESOLUTION = 0.02
-# Guesses at one place that the policy asks for at most, where a request leaves it open.
-MAX_AUTO_CHILDREN = 4
+# Guesses at one place that the policy asks for at most, whatever a request allows.
+MAX_AUTO_CHILDREN = 1 + len(FIRST_SIBLINGS)
 # A branch keeps a copy of a part of the text, as if it were so many tokens longer.
 BRANCH_TOKENS = 64
 # Of a plain step: what a branch of a short text is taken to cost, with the weight of this many steps; each step with
