@@ -17,9 +17,7 @@ def make_world(agreement, step, siblings, *, seed=0, **kwargs) -> World:
 
 def compare(worlds: list[World], **kwargs) -> tuple[float, list[Outcome]]:
     """Tokens per second with trees allowed over those of chains."""
-    chains, trees = (
-        [decode(world, auto(world), max_children=count, **kwargs) for world in worlds] for count in (1, 4)
-    )
+    chains, trees = ([decode(world, auto(world), max_children=count, **kwargs) for world in worlds] for count in (1, 4))
     rates = [
         sum(each.num_tokens for each in outcomes) / sum(each.seconds for each in outcomes)
         for outcomes in (trees, chains)

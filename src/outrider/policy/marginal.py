@@ -392,4 +392,3 @@ class AutoPolicy(Policy):
 
 def _serves_all(*_: str | Request) -> bool:
     return True
-
