@@ -20,6 +20,7 @@ class Decision(NamedTuple):
         source: the drafter meant.
         agreement: of the drafter on this text, as estimated.
         break_even: the least agreement at which drafting would pay; None where no agreement would.
+        num_beside: further guesses beside these that a step may draft, as planned; 0 makes chains.
     """
 
     at_token: int
@@ -27,6 +28,7 @@ class Decision(NamedTuple):
     source: str
     agreement: float
     break_even: float | None
+    num_beside: int = 0
 
 
 @dataclass(slots=True, eq=False)

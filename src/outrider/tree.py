@@ -112,6 +112,9 @@ class Worth(NamedTuple):
         mean: chance of a guess that is not made yet.
         node_price: tokens that one row more must earn.
         step_price: tokens that one draft step more, with its row, must earn.
+        siblings: chances of the second guess at a place, the third and so on, each where those before it are wrong;
+            empty: a guess that stands beside others is judged by its score alone.
+        sibling_price: tokens that any guess but the first at its place must earn.
     """
 
     intercept: float = 20.0
@@ -119,19 +122,49 @@ class Worth(NamedTuple):
     mean: float = 1.0
     node_price: float = 0.0
     step_price: float = 0.0
+    siblings: tuple[float, ...] = ()
+    sibling_price: float = 0.0
 
     def chance(self, score: float) -> float:
         """How likely a guess of this score is the target's token."""
         exponent = self.intercept + self.slope * score
         return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, exponent))))
 
+    def chances(self, scores: Sequence[float]) -> list[float]:
+        """How likely each of the guesses at one place is the target's token; they come best first."""
+        if not self.siblings:
+            return [self.chance(score) for score in scores]
+        return self._shared(self.chance(scores[0]), len(scores))
+
     def survivals(self, tree: TokenTree, scores: Sequence[float] | None) -> list[float]:
         """How likely each node is to be accepted; guesses without scores are as good as the mean."""
+        if self.siblings and not tree.is_chain:
+            return self._survivals_beside(tree, scores)
         found: list[float] = []
         for node, parent in enumerate(tree.parents):
             chance = self.mean if scores is None else self.chance(scores[node])
             found.append(chance * (1.0 if parent == ROOT else found[parent]))
         return found
+
+    def _survivals_beside(self, tree: TokenTree, scores: Sequence[float] | None) -> list[float]:
+        """Where siblings share what the first of them leaves."""
+        found: list[float] = []
+        at_place: dict[int, list[float]] = {}
+        for node, parent in enumerate(tree.parents):
+            chances = at_place.get(parent)
+            if chances is None:
+                first = self.mean if scores is None else self.chance(scores[node])
+                chances = at_place[parent] = self._shared(first, 1 + len(self.siblings))[::-1]
+            chance = chances.pop() if chances else 0.0
+            found.append(chance * (1.0 if parent == ROOT else found[parent]))
+        return found
+
+    def _shared(self, first: float, count: int) -> list[float]:
+        """Chances of so many guesses at one place, of which none is likelier than the one before."""
+        chances = [first]
+        for chance in self.siblings[: count - 1]:
+            chances.append(min((1.0 - sum(chances)) * chance, chances[-1]))
+        return chances + [0.0] * (count - len(chances))
 
     def pays_to_go_on(self, survival: float) -> bool:
         """Whether to draft one token more under a node of this survival."""
@@ -150,6 +183,8 @@ class DraftBudget(NamedTuple):
         max_catch_up: tokens of the text, beyond the last few, that a drafter may compute in one call before it guesses.
             One that has more left computes so many, proposes nothing, and goes on from there when it is asked again.
             None: all.
+        is_comb: whether a tree is to be gone on from along its first guesses only, whose siblings stay leaves: it takes
+            the draft steps of a chain, and no rows more.
     """
 
     max_depth: int
@@ -159,6 +194,11 @@ class DraftBudget(NamedTuple):
     members: tuple[DraftBudget, ...] = ()
     max_children: int = 1
     max_catch_up: int | None = None
+    is_comb: bool = False
+
+    def of_member(self, index: int) -> DraftBudget:
+        """What one of a cascade's members may spend; of any other drafter, the drafter."""
+        return self.members[index] if self.members else self
 
     @property
     def limit(self) -> int:

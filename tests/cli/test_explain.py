@@ -111,3 +111,10 @@ def test_what_a_plain_step_costs_against_a_speculative_one():
         "costs: a draft of model 0.00 ms, and 1.00 ms a step",
     ]
     assert explain_costs({"name": "fixed"}) == explain_costs({"costs": StepCosts().describe()}) == []
+
+
+def test_trees_are_named():
+    lines = explain(generation(decision(depth=2)._replace(num_beside=2), stats={"num_branching": 7}))
+    assert lines[0].startswith("drafted 2 tokens and up to 2 beside them a step with suffix from token 0: ")
+    assert "7 of 10 steps verified trees, the others chains or nothing" in lines
+    assert not any("trees" in line for line in explain(generation(decision())))

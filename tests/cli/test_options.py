@@ -112,12 +112,14 @@ def test_every_verb_refuses_the_same_in_the_same_words(outrider, verb, drafts, s
     assert outrider(*verb, *words).error == f"outrider: error: {said}"
 
 
-def test_trees_need_a_number_of_nodes():
+def test_trees_are_of_a_fixed_depth_or_left_to_the_policy():
     models = choose_models(options(DraftOptions, "--depth", "8", "--max-children", "3"), has_prediction=False)
     assert (models.depth, models.max_children) == (8, 3)
     for depth in ((), ("--depth", "auto")):
-        with pytest.raises(ParameterError, match="makes trees of --depth nodes, but --depth is auto"):
-            choose_models(options(DraftOptions, "--max-children", "3", *depth), has_prediction=False)
+        models = choose_models(options(DraftOptions, "--max-children", "3", *depth), has_prediction=False)
+        assert (models.depth, models.max_children) == ("auto", 3)
+    with pytest.raises(ParameterError, match="--depth 0 drafts nothing"):
+        choose_models(options(DraftOptions, "--max-children", "3", "--depth", "0"), has_prediction=False)
 
 
 def test_exactness_is_asked_for_by_name():

@@ -245,3 +245,33 @@ class TestTrees:
         (sequence,) = run(make_engine(target, make_drafter()), [wanted])
         assert sequence.output_token_ids == plain_text(target, wanted)
         assert sequence.stats.survival[0] == 1.0
+
+
+class TestCombs:
+    def test_a_comb_is_a_chain_with_the_next_best_beside_it_at_a_chains_rows(self):
+        rows, trees = [], []
+        for max_nodes, max_children in ((3, 1), (9, 3)):
+            drafter = make_drafter()
+            granted = DraftBudget(3, max_nodes, max_children=max_children, is_comb=True)
+            draft = drafter.propose([start(0, [1, 2, 3], temperature=0.9)], [granted])
+            drafter.check()
+            trees += draft.trees
+            rows.append([len(each.token_ids) for batch in drafter.runtime.batches for each in batch])
+            (memory,) = drafter._memories.values()
+            assert memory.token_ids[:3] == [1, 2, 3]
+            assert len(memory.token_ids) == 5  # all guesses but the last
+        chain, comb = trees
+        assert rows[0] == rows[1]
+        inner = {parent for parent in comb.parents if parent >= 0}
+        firsts = [comb.parents.index(parent) for parent in sorted({*comb.parents})]
+        assert inner <= set(firsts)  # only first guesses are gone on from
+        assert sorted(comb.tokens[node] for node in firsts) == sorted(chain.tokens)
+        assert len(comb) == 9
+
+    def test_a_comb_whose_drafter_is_the_target_is_accepted_to_its_end(self):
+        drafter, text = make_drafter(), [3, 1, 4]
+        granted = DraftBudget(4, 8, max_children=2, is_comb=True)
+        (tree,) = drafter.propose([start(0, text)], [granted]).trees
+        expected = plain_text(FakeRuntime(), request(0, text, max_tokens=4))
+        assert tree.depth == 4
+        assert any(list(tree.tokens_to(node)) == expected for node in range(len(tree)))

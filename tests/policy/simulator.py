@@ -11,12 +11,14 @@ import random
 from collections.abc import Callable, Sequence as Sequences
 from dataclasses import dataclass, field
 
+from outrider.draft.growth import BestFirst
 from outrider.policy.base import Policy
 from outrider.policy.cost import StepCosts, sum_of_rows
+from outrider.policy.curve import logit
 from outrider.policy.marginal import AutoPolicy
 from outrider.request import Depth, Request, SamplingParams
 from outrider.sequence import DecodeStep, DraftWork, ScheduledBatch, ScheduledSequence, Sequence
-from outrider.tree import DraftBudget, TokenTree, Verdict, Worth
+from outrider.tree import ROOT, DraftBudget, TokenTree, Verdict, Worth
 
 FREE = DraftBudget(0, 0)
 
@@ -48,6 +50,8 @@ class Guesser:
     Attributes:
         chance: how likely the guess at a place of a text is right.
         step: seconds of a draft step for one sequence; `growth` times as many for twice the sequences.
+        siblings: how likely the second guess at a place is right where the first is wrong, the third where both are;
+            empty for a source that makes chains only.
         is_scored: whether guesses come with their chance, blurred by `blur`.
         offers: whether there is a guess at that place at all.
     """
@@ -63,6 +67,7 @@ class Guesser:
     offers: Callable[[int, int], bool] | None = None
     first_extra: float = 0.0
     is_stepless: bool = False
+    siblings: tuple[float, ...] = ()
 
 
 @dataclass
@@ -74,6 +79,7 @@ class World:
     slowness: Callable[[int], float] = lambda step: 1.0
     change_seconds: float = 0.0
     seed: int = 0
+    branch_seconds: float = 0.0  # of a leaf more than a chain has
 
 
 @dataclass
@@ -85,36 +91,44 @@ class Outcome:
     lengths: list[list[int]] = field(default_factory=list)  # of the output, before the step
     sequences: list[Sequence] = field(default_factory=list)
     draft_seconds: float = 0.0
+    branchings: list[bool] = field(default_factory=list)  # by step, whether some tree was no chain
 
     @property
     def rate(self) -> float:
         return self.num_tokens / self.seconds
 
 
-def make_sequence(index: int, num_tokens: int, *, depth: Depth = "auto", num_prompt: int = 16) -> Sequence:
+def make_sequence(
+    index: int, num_tokens: int, *, depth: Depth = "auto", num_prompt: int = 16, max_children: int = 1
+) -> Sequence:
     return Sequence.start(
         Request(
             request_id=index, prompt_token_ids=(0,) * num_prompt, params=SamplingParams(max_tokens=num_tokens), seed=0,
-            depth=depth,
+            depth=depth, max_children=max_children,
         )
     )  # fmt: skip
 
 
 class Luck:
-    """For one guesser and text: per position whether the guess is right, and its score."""
+    """For one guesser and text: per position which guess is right (0 is the first, None is none), and its score."""
 
     def __init__(self, guesser: Guesser, index: int, length: int, seed: int) -> None:
         draw = random.Random(f"{seed} {guesser.name} {index}")
-        self.right: list[bool] = []
+        self.ranks: list[int | None] = []
+        beside = random.Random(f"{seed} {guesser.name} {index} beside")
         self.scores: list[float] = []
         for position in range(length):
             chance = guesser.chance(index, position)
             if guesser.spread:
                 logit = math.log(chance / (1 - chance)) if 0 < chance < 1 else math.copysign(9, chance - 0.5)
                 chance = 1 / (1 + math.exp(-(logit + draw.gauss(0, guesser.spread))))
-            self.right.append(draw.random() < chance)
+            self.ranks.append(0 if draw.random() < chance else rank_of(guesser.siblings, beside))
             clear = min(max(chance, 0.001), 0.999)
             self.scores.append(math.log(clear / (1 - clear)) * 0.7 - 2 + draw.gauss(0, guesser.blur))
+
+
+def rank_of(siblings: tuple[float, ...], draw: random.Random) -> int | None:
+    return next((rank for rank, chance in enumerate(siblings, 1) if draw.random() < chance), None)
 
 
 class Simulation:
@@ -159,6 +173,9 @@ class Simulation:
         computed = world.computed_rows(num_rows)
         seconds = world.target(computed) + (world.change_seconds if computed != self.last_rows else 0.0)
         self.last_rows = computed
+        leaves = [len(tree) - len(set(tree.parents) - {ROOT}) - 1 for tree in trees if not tree.is_chain]
+        outcome.branchings.append(bool(leaves))
+        seconds += world.branch_seconds * sum(leaves)
         slowness = world.slowness(outcome.num_steps)
         outcome.seconds += (seconds + draft_seconds) * slowness
         outcome.draft_seconds += draft_seconds
@@ -189,11 +206,16 @@ class Simulation:
 
     def verify(self, sequence: Sequence, tree: TokenTree, source: str) -> Verdict:
         position = sequence.num_output_tokens
-        right = self.luck(source, sequence).right
-        accepted = 0
-        while accepted < len(tree) and right[position + accepted]:
-            accepted += 1
-        return Verdict(tuple(range(accepted)), 0, accepted == len(tree))
+        ranks = self.luck(source, sequence).ranks
+        path: list[int] = []
+        while True:
+            last = path[-1] if path else ROOT
+            guesses = [node for node, parent in enumerate(tree.parents) if parent == last]
+            rank = ranks[position + len(path)]
+            found = [node for node in guesses if tree.tokens[node] == rank]
+            if not found:
+                return Verdict(tuple(path), 0, not guesses)
+            path += found
 
     def propose(self, sequences: list[Sequence], budgets: list[DraftBudget]):
         trees = [TokenTree()] * len(sequences)
@@ -260,9 +282,23 @@ class Simulation:
                     continue
                 if len(chain) > 1 and guesser.is_scored and survival < budget.worth.node_price:
                     chain.pop()
-                found[place] = TokenTree.chain((1,) * len(chain)), tuple(chain) if guesser.is_scored else None
+                found[place] = TokenTree.chain((0,) * len(chain)), tuple(chain) if guesser.is_scored else None
+                if budget.is_comb and guesser.siblings:
+                    found[place] = comb_of(chain, budget, len(guesser.siblings), is_scored=guesser.is_scored)
             growing = still
         return found, 0 if guesser.is_stepless else steps, seconds, caught
+
+
+def comb_of(chain: list[float], budget: DraftBudget, num_siblings: int, *, is_scored: bool):
+    """A chain's tree with its siblings, as `Comb` makes it: each token is its guess's rank."""
+    worth = budget.worth if is_scored else budget.worth._replace(intercept=logit(budget.worth.mean), slope=0.0)
+    growth, node = BestFirst(budget._replace(worth=worth), len(chain)), ROOT
+    for score in chain:
+        guesses = [(rank, score if rank == 0 else -score) for rank in range(1 + num_siblings)][: budget.max_children]
+        before, node = node, len(growth.known)
+        growth.add([(before, guesses)])
+    tree, scores = growth.finish()
+    return tree, scores if is_scored else None
 
 
 def gain_of(num_nodes: int, scores: tuple[float, ...] | None, worth: Worth) -> float:
@@ -280,7 +316,8 @@ def auto(world: World, *, profiled: bool = True, priors: dict[str, float | None]
     costs = StepCosts(
         sorted(set(profile)) if profiled else [], world.computed_rows, known, change_seconds=world.change_seconds
     )
-    return AutoPolicy(costs, tuple(guesser.name for guesser in world.guessers))
+    branching = [guesser.name for guesser in world.guessers if guesser.siblings]
+    return AutoPolicy(costs, tuple(guesser.name for guesser in world.guessers), branching=branching)
 
 
 def decode(world: World, policy: Policy, *, num_sequences: int = 1, num_tokens: int = 512, **kwargs) -> Outcome:

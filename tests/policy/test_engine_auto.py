@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 
 from outrider.cache.table import BLOCK_SIZE
 from outrider.draft.base import Draft, Drafter
+from outrider.draft.model import ModelDrafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
 from outrider.policy.base import Policy
@@ -16,7 +18,7 @@ from outrider.policy.fixed import FixedPolicy
 from outrider.policy.marginal import AutoPolicy
 from outrider.tree import TokenTree
 from outrider.verify.coupled import CoupledVerifier
-from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, request, run
+from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, plain_text, request, run
 
 
 class Clock:
@@ -99,3 +101,67 @@ def test_a_good_drafter_makes_it_much_faster_and_the_results_say_so():
     assert seconds <= 0.45 * plain_seconds
     assert sequence.decisions[0].depth > 0
     assert sequence.decisions[0].source == "timed"
+
+
+class UnsureRuntime(FakeRuntime):
+    """A draft model that is often wrong at first, and then right at the second guess; a step takes its time."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(min_rows=1)
+        self.clock, self.other = clock, FakeRuntime(salt=5)
+
+    def forward(self, batch):
+        self.clock.now += 0.1
+        return super().forward(batch)
+
+    def logits(self, text):
+        return super().logits(text) + 0.8 * self.other.logits(text)
+
+
+def stair_seconds(rows: int) -> float:
+    return 1 + 0.001 * (rows - 5)
+
+
+class SteppedRuntime(FakeRuntime):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def forward(self, batch):
+        self.clock.now += stair_seconds(self.computed_rows([len(rows.token_ids) for rows in batch]))
+        return super().forward(batch)
+
+    def computed_rows(self, num_rows) -> int:
+        return 5 + 4 * max(0, -(-(sum(num_rows) - 5) // 4))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("num_texts", [1, 4])
+def test_where_the_policy_picks_trees_the_text_is_the_targets_as_well(num_texts, temperature):
+    def decode_with(max_children: int):
+        clock = Clock()
+        target = SteppedRuntime(clock)
+        profile = [(rows, stair_seconds(rows)) for rows in (5, 9, 33)]
+        costs = StepCosts(profile, target.computed_rows, {"model": 0.1})
+        parts = Parts(
+            target=target, drafter=ModelDrafter(UnsureRuntime(clock), 1000, VOCAB_SIZE), verifier=CoupledVerifier(),
+            policy=AutoPolicy(costs, ("model",), branching=("model",)), tokenizer=None, clock=clock,
+        )  # fmt: skip
+        engine = Engine(parts, EngineConfig(prefill_chunk=BLOCK_SIZE, max_cache_tokens=8192, draft_deadline=1e9))
+        target.pool = engine.pool
+        asked = [
+            request(index, [1, 2, index + 3], depth="auto", seed=index, max_tokens=250, temperature=temperature)
+            for index in range(num_texts)
+        ]
+        return run(engine, [dataclasses.replace(each, max_children=max_children) for each in asked]), clock.now
+
+    trees, seconds = decode_with(4)
+    chains, chain_seconds = decode_with(1)
+    num_branching, num_steps = (
+        sum(getattr(each.stats, name) for each in trees) for name in ("num_branching", "num_steps")
+    )
+    assert num_branching > (0.2 * num_steps if num_texts == 1 else 0)  # of several texts, chains fill the stairs
+    assert not any(each.stats.num_branching for each in chains)
+    assert seconds <= 1.02 * chain_seconds
+    for tree, chain in zip(trees, chains, strict=True):
+        assert tree.output_token_ids == chain.output_token_ids == plain_text(FakeRuntime(), tree.request)

@@ -40,7 +40,8 @@ def random_path(draw: random.Random, tree: TokenTree) -> tuple[int, ...]:
 
 def check_budget(budget: DraftBudget, num_left: int, num_sources: int) -> None:
     assert 0 <= budget.limit <= max(0, min(MAX_DEPTH, num_left - 1))
-    assert all(map(math.isfinite, (*budget.worth, budget.gain)))
+    worth = budget.worth
+    assert all(map(math.isfinite, (*worth[:5], *worth.siblings, worth.sibling_price, budget.gain)))
     assert len(budget.members) in (0, num_sources)
     if budget.members:
         assert budget.limit == max(member.limit for member in budget.members)

@@ -58,7 +58,8 @@ def _decisions(decisions: Sequence[Decision]) -> list[str]:
 
 def _decision(decision: Decision, *, was_drafting: bool, names_source: bool) -> str:
     if decision.depth:
-        what = f"drafted {_tokens(decision.depth)} a step with {decision.source} from token {decision.at_token}"
+        beside = f" and up to {decision.num_beside} beside them" if decision.num_beside else ""
+        what = f"drafted {_tokens(decision.depth)}{beside} a step with {decision.source} from token {decision.at_token}"
     elif was_drafting:
         what = f"drafting {f'with {decision.source} ' if names_source else ''}stopped at token {decision.at_token}"
     else:
@@ -79,6 +80,8 @@ def _drafts(generation: Generation) -> Iterator[str]:
         f"accepted {stats.num_accepted} of {_tokens(stats.num_drafted)} drafted ({stats.acceptance_rate:.2f})"
         f"{f': {sources}' if sources else ''}; {stats.acceptance_length:.2f} tokens a forward of the target"
     )
+    if stats.num_branching:
+        yield f"{stats.num_branching} of {stats.num_steps} steps verified trees, the others chains or nothing"
     yield f"survival by depth: {' '.join(f'{value:.2f}' for value in stats.survival)}"
 
 

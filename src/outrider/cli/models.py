@@ -142,10 +142,10 @@ def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_pr
     if "none" in names and len(names) > 1:
         other = next(name for name in names if name != "none")
         raise ParameterError(f"--draft none drafts nothing, but there is --draft {other}: leave one of them out")
-    if options.max_children > 1 and depth in (None, "auto", 0):
+    if options.max_children > 1 and depth == 0:
         raise ParameterError(
-            f"--max-children {options.max_children} makes trees of --depth nodes, but --depth is {depth or 'auto'}: "
-            "give a number above 0, or leave --max-children out"
+            f"--max-children {options.max_children} says how drafts branch, but --depth 0 drafts nothing: "
+            "leave one of them out"
         )
     if options.speculation == "on" and depth == 0:
         raise ParameterError("--depth 0 drafts nothing, but --speculation is on: leave one of them out")

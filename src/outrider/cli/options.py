@@ -112,7 +112,7 @@ class DraftOptions:
         typer.Option(metavar="N|auto", help="Tokens to draft a step. [auto]", callback=_checked),
     ] = None
     max_children: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Guesses at one place: above 1, --depth N makes trees of N nodes.")
+        int, typer.Option(min=1, metavar="N", help="Guesses at one place: above 1, drafts may be trees.")
     ] = 1
     speculation: Annotated[
         Switch | None, typer.Option(help="off: plain decoding, the same text; on: refuse to go without a drafter.")

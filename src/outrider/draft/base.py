@@ -109,10 +109,12 @@ class Drafter(ABC):
             reordered or withheld for what was drawn: a tree's shape is settled first, or ends below a token that stays
             in it. Other drafters' tokens are verified as what nobody drew; these must not depend on the noise of
             coins and residuals, and may depend on anything else.
+        makes_trees: whether its drafts branch where a budget allows more than one child.
     """
 
     name: str
     draws_in_order: bool = False
+    makes_trees: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ class BestFirst:
     nodes of one depth that are among them.
 
     Args:
-        budget: limits, and what guesses are worth; one that does not tell scores apart gets the usual curve.
+        budget: limits, and what guesses are worth; one that tells apart neither scores nor siblings gets the usual
+            curve.
         max_depth: within the budget's.
     """
 
@@ -45,12 +46,13 @@ class BestFirst:
         self.max_depth = max_depth
         self.max_nodes = budget.max_nodes
         self.worth = budget.worth
-        if not budget.worth.slope:
+        if not budget.worth.slope and not budget.worth.siblings:
             self.worth = budget.worth._replace(intercept=USUAL_INTERCEPT, slope=USUAL_SLOPE)
         self.known = TokenTree()
         self._scores: list[float] = []
         self._survivals: list[float] = []
         self._depths: list[int] = []
+        self._is_first: list[bool] = []  # of the guesses at its place
         self._depth = 0  # of the nodes to go on from
 
     def add(self, guesses: Sequences[tuple[int, Sequences[tuple[int, float]]]]) -> None:
@@ -58,11 +60,13 @@ class BestFirst:
         tokens, parents = [*self.known.tokens], [*self.known.parents]
         for parent, children in guesses:
             before = 1.0 if parent == ROOT else self._survivals[parent]
-            for token, score in children:
+            chances = self.worth.chances([score for _, score in children])
+            for rank, ((token, score), chance) in enumerate(zip(children, chances, strict=True)):
+                self._is_first.append(rank == 0)
                 tokens.append(token)
                 parents.append(parent)
                 self._scores.append(score)
-                self._survivals.append(before * self.worth.chance(score))
+                self._survivals.append(before * chance)
                 self._depths.append(self._depth + 1)
         self.known = TokenTree(tuple(tokens), tuple(parents))
         self._depth += 1
@@ -79,17 +83,30 @@ class BestFirst:
             if self._depths[node] == self._depth and self.worth.pays_to_go_on(self._survivals[node])
         ]
 
+    def goes_on_from(self, node: int) -> bool:
+        """Whether a draft step below this node may still find one of the likeliest, and pays."""
+        if self._depth >= self.max_depth or not self.worth.pays_to_go_on(self._survivals[node]):
+            return False
+        return node in self._likeliest()
+
     def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
         """The likeliest nodes that pay for their rows; the likeliest of all always does.
 
         They come likeliest first, so that the first few are the best tree of their number.
         """
         known = self._likeliest()
-        nodes = [node for node in known if node == known[0] or self._survivals[node] >= self.worth.node_price]
+        nodes = [node for node in known if node == known[0] or self._survivals[node] >= self._price(node)]
         place = {ROOT: ROOT} | {node: index for index, node in enumerate(nodes)}
         tokens = tuple(self.known.tokens[node] for node in nodes)
         parents = tuple(place[self.known.parents[node]] for node in nodes)
         return TokenTree(tokens, parents), tuple(self._scores[node] for node in nodes)
+
+    def _price(self, node: int) -> float:
+        """Of a node; one below a sibling must earn what the sibling must, lest it stay without its parent."""
+        is_first, parent = self._is_first[node], self.known.parents[node]
+        while is_first and parent != ROOT:
+            is_first, parent = self._is_first[parent], self.known.parents[parent]
+        return self.worth.node_price if is_first else max(self.worth.node_price, self.worth.sibling_price)
 
     def _likeliest(self) -> list[int]:
         """Likeliest first; of equal ones those found earlier, so that no node comes without its parent."""

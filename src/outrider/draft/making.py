@@ -1,4 +1,4 @@
-"""A draft model's drafts in the making, guessed chains, drawn chains or guessed trees, and what its cache holds.
+"""A draft model's drafts in the making, guessed or drawn chains, combs or trees, and what its cache holds.
 
 The cache follows the text: slots of rejected guesses are forgotten the next time it is asked, and whatever tokens it
 has not seen (a prompt, the target's own tokens) are computed before it guesses on. A chain's guesses stay in the cache
@@ -175,6 +175,50 @@ class DrawnChain(Chain):
     def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
         """The tree, of all that was drawn."""
         return TokenTree.chain(tuple(self.guesses)), tuple(self.scores)
+
+
+class Comb(Growing):
+    """A chain of best guesses, each with the next best beside it, which are not gone on from.
+
+    So its draft steps compute what a chain's do, and leave it in the cache. Where the target takes the one beside, the
+    draft ends there.
+    """
+
+    def __init__(self, sequence: Sequence, budget: DraftBudget, depth: int, memory: Memory) -> None:
+        super().__init__(sequence, budget, depth, memory)
+        self._growth = BestFirst(budget, depth)
+        self._guesses: list[int] = []
+        self._last = ROOT  # the chain's last node
+
+    @property
+    def num_usually_unseen(self) -> int:
+        """Tokens of the text that a draft may have left: never more than a chain's."""
+        return NUM_USUALLY_UNSEEN
+
+    @property
+    def num_rows(self) -> int:
+        return self.num_unseen + self.depth - 1
+
+    @property
+    def is_growing(self) -> bool:
+        return self._last == ROOT or self._growth.goes_on_from(self._last)
+
+    def part(self) -> Part:
+        """What to compute for the next guesses."""
+        token_ids = self._guesses[-1:] or self.unseen()
+        return Part(self.memory, token_ids, len(token_ids), (len(token_ids) - 1,))
+
+    def grow(self, logits: NDArray[np.float32]) -> None:
+        """Add the best guesses of the next place."""
+        params, row = self.sequence.request.params, self.noise_row(len(self._guesses))
+        processed = self.process(logits[0], self._guesses)
+        found = sampling.guesses(processed, params, row, self.budget.max_children)
+        before, self._last = self._last, len(self._growth.known)
+        self._growth.add([(before, found)])
+        self._guesses.append(found[0].token_id)
+
+    def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
+        return self._growth.finish()
 
 
 class Tree(Growing):

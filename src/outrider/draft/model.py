@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from outrider.cache.table import BlockPool, OutOfBlocksError
 from outrider.draft.base import Draft, Drafter
-from outrider.draft.making import Chain, DrawnChain, Growing, Memory, Part, Tree
+from outrider.draft.making import Chain, Comb, DrawnChain, Growing, Memory, Part, Tree
 from outrider.runtime.base import Runtime
 from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree
@@ -28,7 +28,8 @@ class ModelDrafter(Drafter):
     """Drafts with a model of the target's vocabulary, for all sequences of a step together.
 
     Chains, or trees where a budget allows more than one child: a node's children are the draft model's best tokens
-    under the noise of their position, and the tree is of the nodes that are likeliest to be accepted.
+    under the noise of their position, and the tree is of the nodes that are likeliest to be accepted. Of a comb, whose
+    siblings are not gone on from, a draft step costs what a chain's does.
 
     A text that it may not catch up with in one call gets no draft until it has, chunk by chunk.
 
@@ -49,7 +50,7 @@ class ModelDrafter(Drafter):
     def __init__(self, runtime: Runtime, max_blocks: int, vocab_size: int, *, draws: bool = False) -> None:
         self.runtime = runtime
         self.vocab_size = vocab_size
-        self.draws_in_order = draws
+        self.draws_in_order, self.makes_trees = draws, not draws
         self.pool = BlockPool(max_blocks, runtime.resize)
         self._memories: dict[int, Memory] = {}  # by request, longest unused first
 
@@ -92,9 +93,9 @@ class ModelDrafter(Drafter):
 
     def _start(
         self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget], reserved: ExitStack
-    ) -> dict[int, Chain | Tree]:
+    ) -> dict[int, Chain | Comb | Tree]:
         """Drafts by the index of their sequence, for those that can have one, with room for all they may become."""
-        started: dict[int, Chain | Tree] = {}
+        started: dict[int, Chain | Comb | Tree] = {}
         asked = {sequence.request.request_id for sequence in sequences}
         for index, (sequence, budget) in enumerate(zip(sequences, budgets, strict=True)):
             if budget.limit < 1:
@@ -112,16 +113,18 @@ class ModelDrafter(Drafter):
                 self._forget(request_id)
         return started
 
-    def _begin(self, sequence: Sequence, budget: DraftBudget, depth: int, memory: Memory) -> Chain | Tree:
+    def _begin(self, sequence: Sequence, budget: DraftBudget, depth: int, memory: Memory) -> Chain | Comb | Tree:
         """What is drawn is a chain, whatever the budget allows: siblings would have to be drawn without each other."""
         if self.draws_in_order:
             return DrawnChain(sequence, budget._replace(max_children=1), depth, memory, vocab_size=self.vocab_size)
-        return (Tree if budget.max_children > 1 else Chain)(sequence, budget, depth, memory)
+        if budget.max_children == 1:
+            return Chain(sequence, budget, depth, memory)
+        return (Comb if budget.is_comb else Tree)(sequence, budget, depth, memory)
 
     def _can_compute(self, growing: Growing) -> bool:
         return growing.depth > 0 and max(growing.unseen()) < self.runtime.config.vocab_size
 
-    def _make_room(self, growing: Chain | Tree, asked: set[int], reserved: ExitStack) -> bool:
+    def _make_room(self, growing: Chain | Comb | Tree, asked: set[int], reserved: ExitStack) -> bool:
         """Reserve slots for all rows of this round; whether there is room, before anything is computed in vain."""
         num_rows = growing.num_rows + self.runtime.min_rows - 1  # the last may need filling up
         while True:

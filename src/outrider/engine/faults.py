@@ -76,7 +76,7 @@ class GuardedDrafter(Drafter):
 
     def __init__(self, drafter: Drafter, guard: Guard) -> None:
         self.name = drafter.name
-        self.draws_in_order = drafter.draws_in_order
+        self.draws_in_order, self.makes_trees = drafter.draws_in_order, drafter.makes_trees
         self.drafter = drafter
         self._guard = guard
         self._failed: set[int] = set()  # requests

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outrider.draft.cascade import Cascade
 from outrider.draft.prediction import PredictionDrafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.engine import Engine, Parts
@@ -203,7 +204,9 @@ class LLM:
         self.engine, self.policy = self._fresh()
 
     def _fresh(self) -> tuple[Engine, AutoPolicy]:
-        policy = AutoPolicy(self._new_costs(), self.drafter.sources, _serves)
+        members = self.drafter.members if isinstance(self.drafter, Cascade) else (self.drafter,)
+        branching = [member.name for member in members if member.makes_trees]
+        policy = AutoPolicy(self._new_costs(), self.drafter.sources, _serves, branching)
         parts = Parts(
             target=self.target,
             drafter=self.drafter,

@@ -7,23 +7,25 @@ seconds). A source that does not pay is asked again now and then, for a bounded 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence as Sequences
+from collections.abc import Callable, Collection, Sequence as Sequences
 from typing import Any
 
 from outrider.policy.account import Account
 from outrider.policy.base import Policy
+from outrider.policy.branching import LEAST_RESOLUTION, Branching, as_comb, worth_of
 from outrider.policy.cost import StepCosts
-from outrider.policy.curve import Curve, Prices, curve_of, logit
+from outrider.policy.curve import Prices, curve_of, logit
 from outrider.policy.entry import Chunks, Entry, Reader, is_proven
 from outrider.policy.fixed import fixed_budget
+from outrider.policy.losses import lost_by
 from outrider.policy.probe import Prober, Round
 from outrider.policy.search import Base, Candidate, Plan, Search
 from outrider.policy.selection import surest
-from outrider.policy.track import Source, Text, Track, main_line, within
+from outrider.policy.track import Source, Text, Track, within
 from outrider.policy.trust import Trust
 from outrider.request import MAX_DEPTH, Request
-from outrider.sequence import Decision, DecodeStep, DraftWork, ScheduledBatch, Sequence
-from outrider.tree import NO_DRAFT, DraftBudget, TokenTree, Worth
+from outrider.sequence import Decision, DecodeStep, ScheduledBatch, Sequence
+from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 
 # Steps until all is thought through again; of many texts, some one needs it sooner.
 REPLAN_STEPS, REPLAN_STEPS_TOGETHER, REPLAN_STEPS_YOUNG = 10, 10, 3
@@ -35,13 +37,9 @@ YOUNG = 24  # guesses verified, up to which a source is thought about in every s
 SPARE = 0.5  # plain steps by which one draft may overdraw the account
 RAMP = 4  # a new source may go so much deeper for each guess accepted
 DOUBT = 10  # times as slow as thought, which a source's first draft allows for
-# Below, scores tell too little to stop by.
-LEAST_RESOLUTION = 0.02
 # Share of what drafting gains that plain steps may cost, which are made to compare with.
 REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
-# Once so many drafts were timed, one that takes so many times as long says nothing of the drafter.
-NUM_BELIEVED, SURPRISE = 8, 3.0
 # Share of a plain step, up to which a draft is as good as free.
 FREE = 0.02
 # A change of rows serves the steps after it too: what of it the first must pay for.
@@ -58,6 +56,7 @@ class AutoPolicy(Policy):
         costs: of steps, as far as known; learned on.
         sources: names of those that draft, in the order of a cascade's members.
         serves: whether a source may ever have a guess for a request.
+        branching: names of sources that can make trees, for requests that allow them.
 
     Attributes:
         account: what drafting may still lose.
@@ -70,15 +69,17 @@ class AutoPolicy(Policy):
         costs: StepCosts,
         sources: tuple[str, ...],
         serves: Callable[[str, Request], bool] | None = None,
+        branching: Collection[str] = (),
     ) -> None:
         self.costs = costs
+        self._branching = Branching(costs, branching)
         self._serves = serves or _serves_all
         self.account = Account()
         self._trust = Trust()
         self._sources = [Source(name) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
         self._entry = Entry(costs, self.account)
-        self._prober = Prober(costs, self.account, self._entry)
+        self._prober = Prober(costs, self.account, self._entry, self._branching)
         self._texts: dict[int, Text] = {}
         self._planned: list[int] = []
         self._round = NOBODY
@@ -254,12 +255,13 @@ class AutoPolicy(Policy):
         resolution = source.survival.fit.resolution
         if places:
             candidates = [self._candidate(index, source, place, step, resolution) for place in places]
-            plan = Search(self.costs, source.name, step.base, candidates, source.offered).best(
-                source.cap, max_cap, max_loss, self._trust.of(len(step.sequences))
-            )
+            trust = self._trust.of(len(step.sequences))
+            search = Search(self.costs, source.name, step.base, candidates, source.offered, trust)
+            plan = search.best(source.cap, max_cap, max_loss)
+            plan = self._branching.improve(plan, source, search, step.sequences, (max_cap, max_loss))
             if plan.cap:  # the next plan is made with these prices
                 source.prices = plan.prices(plan.rate)
-        source.cap = plan.cap
+        source.cap, source.is_comb = plan.cap, plan.comb is not None
         return plan, candidates
 
     def _first_cap(self, source: Source, step: Round) -> int:
@@ -290,7 +292,7 @@ class AutoPolicy(Policy):
             resolution = max(round(resolution, 1), LEAST_RESOLUTION)
             curve = curve_of(mean_logit, source.survival.shifts, resolution, source.prices.rounded(), MAX_DEPTH)
         entry = self._entry.seconds(source, sequence, track) / max(4.0, 0.5 * num_left)
-        return Candidate(place, curve, min(MAX_DEPTH, num_left - 1), track.depth > 0, entry)
+        return Candidate(place, curve, min(MAX_DEPTH, num_left - 1), track.depth > 0, entry, mean_logit)
 
     def _settle(self, index: int, plan: Plan, candidates: list[Candidate], rate: float) -> None:
         """Give each text its budget for this source, and note what changed."""
@@ -307,13 +309,15 @@ class AutoPolicy(Policy):
             if number is not None and depth:
                 curve = candidates[number].curve
                 mean = source.survival.mean(track.evidence, len(sequence.token_ids))
-                worth = _worth(source, mean, prices, curve, depth)
+                worth = worth_of(source, mean, prices, curve, depth)
                 gain = plan.gain(number, curve, rate)
-                track.budget = DraftBudget(depth, depth, worth, gain, max_catch_up=max_catch_up)
+                budget = DraftBudget(depth, depth, worth, gain, max_catch_up=max_catch_up)
+                track.budget = as_comb(budget, plan, number, rate)
             if track.is_news():
                 mean = source.survival.mean(track.evidence, len(sequence.token_ids))
                 least = step.break_even(self.costs, source.name)
-                track.consider(Decision(sequence.num_output_tokens, depth, source.name, mean, least))
+                num_beside = track.budget.max_nodes - depth
+                track.consider(Decision(sequence.num_output_tokens, depth, source.name, mean, least, num_beside))
             track.record(sequence)
 
     def _book(self, step: DecodeStep) -> None:
@@ -338,37 +342,26 @@ class AutoPolicy(Policy):
             num_tokens = 1 + sum(decided) / len(step.sequences)
             gain = self._rate / base.rate
             self._trust.enter(len(step.sequences), num_tokens, gain, seconds / base.seconds)
-        lost = sum(self._lost_by(work, is_probe=is_probe) for work in step.work) if decided else 0.0
+        lost = 0.0
+        for work in step.work if decided else ():
+            if work.source in self._index:
+                source = self._sources[self._index[work.source]]
+                lost += lost_by(source, work, self.costs, self._entry, base.seconds, is_probe=is_probe)
         invested = self._entry.invest(self._sources, step.work, base.seconds)
         lost += self.costs.target(rows, base.num_sequences) - self.costs.target(base.computed, base.num_sequences)
-        lost += self.costs.change(rows)
+        lost += self.costs.change(rows) + self._branching.costs.of_step(step)
         lost /= base.seconds
         self.account.enter(sum(decided) / len(step.sequences) - lost, lost, is_probe=is_probe, invested=invested)
-
-    def _lost_by(self, work: DraftWork, *, is_probe: bool) -> float:
-        """Seconds that making drafts took, as far as they can be believed: more is the machine's doing."""
-        source = self._sources[self._index[work.source]] if work.source in self._index else None
-        if source is None:
-            return 0.0
-        seconds = work.seconds / self.costs.speed - self._entry.reading_seconds(source, work)
-        num_drafts = self.costs.num_drafts(source.name)
-        if not num_drafts:  # the first makes ready what later ones find
-            return min(seconds, 2 * self._round.base.seconds)
-        catching_up = self.costs.catch_up(source.name, work.num_caught_up) if is_proven(source) else 0.0
-        if num_drafts >= NUM_BELIEVED:
-            fixed, each = self.costs.draft(source.name, work.num_sequences)
-            seconds = min(seconds, SURPRISE * (fixed + each * work.num_steps) + catching_up)
-        if not is_probe:
-            seconds = max(0.0, seconds - catching_up)  # an investment
-        return seconds
 
     def _learn_costs(self, step: DecodeStep) -> None:
         is_plain = not any(map(len, step.trees))
         self._num_since_plain = 0 if is_plain else self._num_since_plain + 1
-        self.costs.observe_target(step.num_computed_rows, step.seconds, len(step.sequences))
+        seconds = self._branching.costs.observe_target(step)
+        self.costs.observe_target(step.num_computed_rows, seconds, len(step.sequences))
         for work in step.work:
             if work.source in self._index and work.seconds > 0:
-                self.costs.observe_draft(work)
+                is_comb = any(budget.of_member(self._index[work.source]).is_comb for budget in step.budgets)
+                self.costs.observe_draft(self._branching.costs.observe_draft(work) if is_comb else work)
 
     def _learn_survival(self, step: DecodeStep, place: int, text: Text, chunks: Chunks) -> None:
         sequence, tree, verdict = step.sequences[place], step.trees[place], step.verdicts[place]
@@ -376,11 +369,8 @@ class AutoPolicy(Policy):
         drafted = self._index.get(step.sources[place], -1) if len(tree) else -1
         if drafted >= 0:
             source, track = self._sources[drafted], text.tracks[drafted]
-            scores, is_cut = step.scores[place], verdict.num_accepted < len(tree)
-            if not tree.is_chain:
-                scores, is_cut = main_line(tree, scores, verdict.path)
             track.num_seen, track.has_offered = at_token, True
-            source.survival.observe(track.evidence, at_token, verdict.num_accepted, scores, is_cut=is_cut)
+            source.learn(track.evidence, at_token, tree, step.scores[place], verdict.path)
             if abs(logit(source.survival.mean(track.evidence, at_token)) - track.planned_logit) > NEWS:
                 self._countdown -= NEWS_STEPS / len(step.sequences)
         for index, track in enumerate(text.tracks):
@@ -400,10 +390,3 @@ class AutoPolicy(Policy):
 
 def _serves_all(*_: str | Request) -> bool:
     return True
-
-
-def _worth(source: Source, mean: float, prices: Prices, curve: Curve, depth: int) -> Worth:
-    if source.survival.fit.resolution < LEAST_RESOLUTION:  # the plan knows best how deep to go
-        least = 0.9 * (curve.tokens[depth] - curve.tokens[depth - 1])
-        return Worth(logit(mean), 0.0, mean, min(prices.node, least), 0.0)
-    return Worth(*source.survival.fit.line(mean), mean, *prices)

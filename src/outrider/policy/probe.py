@@ -6,6 +6,7 @@ from collections.abc import Sequence as Sequences
 from typing import NamedTuple
 
 from outrider.policy.account import Account
+from outrider.policy.branching import Branching, stair_end
 from outrider.policy.cost import StepCosts
 from outrider.policy.entry import Entry
 from outrider.policy.search import Base, break_even
@@ -49,8 +50,9 @@ class Prober:
         is_probing: whether the step planned last has any.
     """
 
-    def __init__(self, costs: StepCosts, account: Account, entry: Entry) -> None:
+    def __init__(self, costs: StepCosts, account: Account, entry: Entry, branching: Branching) -> None:
         self.costs = costs
+        self.branching = branching
         self.account = account
         self.entry = entry
         self.is_probing = False
@@ -125,12 +127,15 @@ class Prober:
             places = places[: (len(places) + 1) // 2]
         self.is_probing = True
         max_catch_up = self.entry.limit(source, step.base.seconds)
+        rows = sum(step.base.num_rows) + depth * len(places)
+        room = (stair_end(self.costs, rows) - rows) // len(places)
         for place in places:
             text = step.texts[place]
             track = text.tracks[index]
             mean = source.survival.mean(track.evidence, len(step.sequences[place].token_ids))
             track.is_probing = True
-            track.budget = DraftBudget(depth, depth, Worth(mean=mean), mean, max_catch_up=max_catch_up)
+            budget = DraftBudget(depth, depth, Worth(mean=mean), mean, max_catch_up=max_catch_up)
+            track.budget = self.branching.probe(budget, source, step.sequences[place], room)
             text.compose()
 
     def _cost(self, source: Source, places: list[int], base: Base) -> tuple[int, float]:

@@ -36,6 +36,7 @@ class Candidate(NamedTuple):
         limit: on depth.
         is_drafted: whether the plan in force drafts for it.
         entry_seconds: of the drafter's catching up, for each step that it would serve.
+        mean_logit: of first guesses, as the curve was made with.
     """
 
     place: int
@@ -43,6 +44,7 @@ class Candidate(NamedTuple):
     limit: int
     is_drafted: bool
     entry_seconds: float
+    mean_logit: float = 0.0
 
 
 class Base(NamedTuple):
@@ -70,6 +72,38 @@ class Base(NamedTuple):
         return len(self.num_rows) / self.seconds
 
 
+class Beside(NamedTuple):
+    """What may stand beside a candidate's guesses.
+
+    Attributes:
+        mean_logit, shifts: of first guesses, as its curve was made with.
+        chances: of the second guess at a place, the third and so on, where those before are wrong; empty where the
+            request forbids them.
+        seconds: of the target, for each.
+    """
+
+    mean_logit: float
+    shifts: tuple[float, ...]
+    chances: tuple[float, ...]
+    seconds: float
+
+
+class Comb(NamedTuple):
+    """Guesses beside the first ones of a plan's drafts.
+
+    Attributes:
+        num_beside: of all candidates.
+        tokens: that they are expected to earn.
+        factor: by which a draft takes longer.
+        beside: what may stand beside each candidate's.
+    """
+
+    num_beside: int
+    tokens: float
+    factor: float
+    beside: list[Beside]
+
+
 @dataclass(slots=True)
 class Plan:
     """One source's part in steps to come.
@@ -82,6 +116,7 @@ class Plan:
         saved_seconds: of a row that is saved by stopping early.
         step_seconds: of a draft step that is taken for one sequence more.
         shared_seconds: of a draft step, divided among the sequences that share it.
+        comb: None is chains.
     """
 
     cap: int
@@ -91,6 +126,7 @@ class Plan:
     saved_seconds: float = 0.0
     step_seconds: float = 0.0
     shared_seconds: float = 0.0
+    comb: Comb | None = None
 
     def prices(self, rate: float) -> Prices:
         """What a row and a draft step must earn where a second earns so many tokens."""
@@ -100,7 +136,10 @@ class Plan:
         """Tokens that drafting for a candidate is expected to earn, its price taken off."""
         depth = self.depths[number]
         seconds = self.node_seconds * curve.rows[depth] + self.shared_seconds * sum(curve.reaches[1 : depth + 1])
-        return curve.tokens[depth] - rate * seconds
+        tokens = curve.tokens[depth]
+        if self.comb is not None:
+            tokens += self.comb.tokens / sum(depth > 0 for depth in self.depths)
+        return tokens - rate * seconds
 
 
 class Search:
@@ -108,10 +147,17 @@ class Search:
 
     Args:
         offered: share of the sequences and steps in which the source's drafts are taken, others being better.
+        trust: how much of what a plan promises it is taken to keep.
     """
 
     def __init__(
-        self, costs: StepCosts, source: str, base: Base, candidates: list[Candidate], offered: float = 1.0
+        self,
+        costs: StepCosts,
+        source: str,
+        base: Base,
+        candidates: list[Candidate],
+        offered: float = 1.0,
+        trust: float = 1.0,
     ) -> None:
         self.costs = costs
         self.base = base
@@ -119,22 +165,16 @@ class Search:
         self.fixed, self.step = costs.draft(source, len(candidates))
         self._plain = costs.target(base.computed, base.num_sequences)
         self._offered = offered
+        self._trust = trust
         # A step is paid for if one sequence needs it, however many do without.
         self._payers = (1 - (1 - offered) ** len(candidates)) / offered
         self._reaches = self._any_reaches()
         self._places = tuple(candidate.place for candidate in candidates)
 
-    def best(self, last_cap: int, max_cap: int, max_loss: float, trust: float = 1.0) -> Plan:
-        """The fastest plan in which no more than `max_loss` seconds are lost if nothing is accepted.
-
-        Args:
-            last_cap: of the plan in force.
-            max_cap: limit on depth.
-            max_loss: in seconds.
-            trust: how much of what a plan promises it is taken to keep.
-        """
+    def best(self, last_cap: int, max_cap: int, max_loss: float) -> Plan:
+        """The fastest plan in which no more than `max_loss` seconds are lost if nothing is accepted."""
         best = Plan(0, [0] * len(self.candidates), self.base.rate)
-        best_rate = best.rate * (1.0 if last_cap else START_ADVANTAGE) / trust
+        best_rate = self.least_rate(is_drafting=last_cap > 0)
         num_worse = 0
         first = DEPTHS.index(last_cap) - NUM_SHALLOWER if last_cap else 0
         for cap in DEPTHS[max(0, first) :]:
@@ -151,12 +191,47 @@ class Search:
                     best, best_rate, num_worse = Plan(cap, depths, rate), worth, 0
         if best.cap:
             best.rate = self._rate(best.depths, self._offered)
-            self._price(best)
+            self.price(best)
         return best
+
+    def least_rate(self, *, is_drafting: bool) -> float:
+        """Tokens per second that a plan must promise to be better than plain decoding."""
+        return self.base.rate * (1.0 if is_drafting else START_ADVANTAGE) / self._trust
+
+    def depths_at(self, cap: int) -> list[int]:
+        """As deep as a cap, as far as each candidate allows."""
+        return [min(cap, candidate.limit, candidate.curve.depth) for candidate in self.candidates]
+
+    def num_rows(self, depths: Sequences[int]) -> int:
+        """Wanted of the target."""
+        return sum(self.base.num_rows) + sum(depths)
+
+    def loss(self, cap: int, num_rows: int) -> float:
+        """Seconds that are lost if nothing is accepted."""
+        return self._target_of(num_rows) - self._plain + self.fixed + self.step * cap
+
+    def rate_with(self, depths: list[int], comb: Comb, seconds: float) -> float:
+        """Tokens per second that are expected of chains with siblings, which take so many seconds more.
+
+        Drafts that stop early are not reckoned with: others' siblings take their rows.
+        """
+        num_rows = self.num_rows(depths) + comb.num_beside
+        tokens, offered = comb.tokens, max(self._offered, LEAST_OFFERED)
+        seconds += self._target_of(num_rows) - self._plain
+        seconds += self.costs.change(self.costs.computed_rows([num_rows])) / USUAL_NUM_STEPS
+        seconds += comb.factor * self._payers * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
+        for candidate, depth in zip(self.candidates, depths, strict=True):
+            if depth:
+                tokens += candidate.curve.tokens[depth]
+                seconds += candidate.entry_seconds
+        return (len(self.base.num_rows) + offered * tokens) / (self.base.seconds + offered * seconds)
+
+    def _target_of(self, num_rows: int) -> float:
+        return self.costs.target(self.costs.computed_rows([num_rows]), self.base.num_sequences)
 
     def _depths(self, cap: int) -> list[list[int]]:
         """Depths worth trying within a cap: as deep as it, as survivals justify, or as it where any depth pays."""
-        even = [min(cap, candidate.limit, candidate.curve.depth) for candidate in self.candidates]
+        even = self.depths_at(cap)
         if not any(even):
             return []
         if len(even) == 1:
@@ -240,7 +315,7 @@ class Search:
                 none[depth] *= (1 - curve.reaches[depth + 1]) ** counts[key]
         return [1 - chance for chance in none]
 
-    def _price(self, plan: Plan) -> None:
+    def price(self, plan: Plan) -> None:
         """Note what rows and steps of a plan take."""
         full = self._target(plan.depths)
         num_drafting = sum(depth > 0 for depth in plan.depths)

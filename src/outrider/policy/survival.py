@@ -25,6 +25,11 @@ DEPTH_WEIGHT = 30.0
 MAX_AT_DEPTH = 400.0
 SHIFT_GUESSES = 96  # after so many guesses, depths are compared anew
 
+# Of the second guess at a place, the third and so on where those before are wrong: until it is seen, with the weight of
+# this many places.
+FIRST_SIBLINGS, SIBLING_WEIGHT = (0.3, 0.2, 0.15), 4.0
+SIBLING_MEMORY, SIBLING_FADING = 0.98, 0.997  # per place, and per plan that does without
+
 FIT_MEMORY = 0.995
 FIT_WEIGHTS, FIT_PRECISION = (0.0, 0.0, 1.0), (4.0, 4.0, 12.0)
 MAX_FIT_STEP = 0.5
@@ -64,6 +69,38 @@ class Evidence:
         fast = (self.hits + FAST_WEIGHT * usual) / (self.num + FAST_WEIGHT)
         slow = (self.slow_hits + SOURCE_WEIGHT * usual) / (self.slow_num + SOURCE_WEIGHT)
         return min(max(fast, MIN_CHANCE), MAX_CHANCE), min(max(slow, MIN_CHANCE), MAX_CHANCE)
+
+
+class Siblings:
+    """How often a second guess at a place is right, a third and so on, where those before it are wrong.
+
+    Attributes:
+        num_observed: places where the first guess was wrong and others stood beside it.
+    """
+
+    def __init__(self) -> None:
+        self.num_observed = 0
+        self._hits, self._num = [0.0] * len(FIRST_SIBLINGS), [0.0] * len(FIRST_SIBLINGS)
+
+    def observe(self, rank: int | None, num_beside: int) -> None:
+        """At a place with so many guesses beside the first, the right one was this far behind it; None is none."""
+        self.num_observed += num_beside > 0
+        for place in range(min(num_beside if rank is None else rank, len(self._num))):
+            self._num[place] = SIBLING_MEMORY * self._num[place] + 1
+            self._hits[place] = SIBLING_MEMORY * self._hits[place] + (rank == place + 1)
+
+    def fade(self) -> None:
+        """What has not been tried for long may have changed."""
+        self._num = [SIBLING_FADING * num for num in self._num]
+        self._hits = [SIBLING_FADING * hits for hits in self._hits]
+
+    def chances(self, count: int, *, is_hopeful: bool) -> tuple[float, ...]:
+        """Of so many; with hope, what is usual is expected until it is seen, and without, nothing is."""
+        usual = FIRST_SIBLINGS if is_hopeful else (0.0,) * len(FIRST_SIBLINGS)
+        return tuple(
+            (hits + SIBLING_WEIGHT * first) / (num + SIBLING_WEIGHT)
+            for hits, num, first in zip(self._hits, self._num, usual, strict=True)
+        )[:count]
 
 
 class ScoreFit:
@@ -177,9 +214,19 @@ class SourceSurvival:
         return mean + math.sqrt(mean * (1 - mean) / (evidence.slow_num + SOURCE_WEIGHT + 1))
 
     def observe(
-        self, evidence: Evidence, at_token: int, num_accepted: int, scores: tuple[float, ...] | None, *, is_cut: bool
+        self,
+        evidence: Evidence,
+        at_token: int,
+        num_accepted: int,
+        scores: tuple[float, ...] | None,
+        *,
+        is_cut: bool,
+        num_before: int = 0,
     ) -> None:
-        """Learn from a chain: `num_accepted` guesses were right, and the next was wrong if the chain `is_cut` there."""
+        """Learn from a chain: `num_accepted` guesses were right, and the next was wrong if the chain `is_cut` there.
+
+        Guesses of a tree that stand below others than the first come as a chain after the `num_before` above them.
+        """
         num_verified = num_accepted + is_cut
         if not num_verified:
             return
@@ -192,10 +239,10 @@ class SourceSurvival:
         kept = SOURCE_MEMORY**num_verified
         self._hits = kept * self._hits + num_accepted
         self._num = kept * self._num + num_verified
-        self._count_depths(num_accepted, num_verified)
+        self._count_depths(num_before, num_accepted, num_verified)
         evidence.fade(at_token)
-        num_told = min(num_verified, NUM_DEPTHS)
-        evidence.add(num_accepted, self._expected[num_told] + (num_verified - num_told) * self._deepest)
+        expected = self._expected_hits(num_before + num_verified)
+        evidence.add(num_accepted, expected - self._expected_hits(num_before) if num_before else expected)
         self.num_accepted += num_accepted
         self.num_verified += num_verified
         self._num_seen += num_verified
@@ -230,9 +277,10 @@ class SourceSurvival:
             "resolution": self.fit.resolution,
         }
 
-    @property
-    def _deepest(self) -> float:
-        return self._expected[-1] - self._expected[-2]
+    def _expected_hits(self, num_verified: int) -> float:
+        """Of an average text's first so many guesses."""
+        num_told = min(num_verified, NUM_DEPTHS)
+        return self._expected[num_told] + (num_verified - num_told) * (self._expected[-1] - self._expected[-2])
 
     def _fit(self, mean: float, scores: tuple[float, ...], num_accepted: int, num_verified: int) -> None:
         """Every so manieth guess of a step, whatever became of it."""
@@ -241,14 +289,15 @@ class SourceSurvival:
         for depth in range(-self._num_seen % stride, num_verified, stride):
             self.fit.add(scores[depth], mean_logit, mean, depth < num_accepted)
 
-    def _count_depths(self, num_accepted: int, num_verified: int) -> None:
+    def _count_depths(self, first: int, num_accepted: int, num_verified: int) -> None:
         hits_at, num_at = self._hits_at, self._num_at
-        for depth in range(min(num_verified, NUM_DEPTHS)):
+        for depth in range(first, min(first + num_verified, NUM_DEPTHS)):
             num_at[depth] += 1
-        for depth in range(min(num_accepted, NUM_DEPTHS)):
+        for depth in range(first, min(first + num_accepted, NUM_DEPTHS)):
             hits_at[depth] += 1
-        num_at[-1] += max(0, num_verified - NUM_DEPTHS)
-        hits_at[-1] += max(0, num_accepted - NUM_DEPTHS)
+        deepest = max(first, NUM_DEPTHS)
+        num_at[-1] += max(0, first + num_verified - deepest)
+        hits_at[-1] += max(0, first + num_accepted - deepest)
 
 
 def _solve(curvature: list[float], precision: tuple[float, ...], gradient: list[float]) -> tuple[float, float, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from outrider.policy.curve import Prices
-from outrider.policy.survival import Evidence, SourceSurvival
+from outrider.policy.survival import Evidence, Siblings, SourceSurvival
 from outrider.sequence import Decision, Sequence
 from outrider.tree import NO_DRAFT, ROOT, DraftBudget, TokenTree
 
@@ -20,20 +22,27 @@ class Source:
     Attributes:
         offered: share of the drafts asked for that were made and taken, of late.
         cap: depth of the plan in force; 0 is none.
+        is_comb: whether the plan in force has guesses beside the first ones.
         prices: of the last plan that drafted.
+        siblings: what is known of guesses beside the first ones.
         probe_tokens: that a new text waits for its first probe, if the source does not pay.
         num_invested: plain steps that it took to read texts before any guess of it was verified.
     """
 
-    __slots__ = ("cap", "name", "num_asked", "num_invested", "offered", "prices", "probe_tokens", "survival")
+    __slots__ = (
+        "cap", "is_comb", "name", "num_asked", "num_invested", "offered", "prices", "probe_tokens", "siblings",
+        "survival",
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.survival = SourceSurvival()
+        self.siblings = Siblings()
         self.offered = 1.0
         self.num_asked = 0
         self.num_invested = 0.0
         self.cap = 0
+        self.is_comb = False
         self.prices = Prices(0.0, 0.0)
         self.probe_tokens = FIRST_PROBE_TOKENS
 
@@ -41,6 +50,30 @@ class Source:
         """A draft was asked for, and made or not."""
         self.num_asked += 1
         self.offered += OFFER_GAIN * (is_made - self.offered)
+
+    def learn(
+        self,
+        evidence: Evidence,
+        at_token: int,
+        tree: TokenTree,
+        scores: tuple[float, ...] | None,
+        path: tuple[int, ...],
+    ) -> None:
+        """What verification said of a draft. A tree is seen as the first guesses of the places that it went through."""
+        if tree.is_chain:
+            self.survival.observe(evidence, at_token, len(path), scores, is_cut=len(path) < len(tree))
+            return
+        places = places_along(tree, path)
+        for place in places:
+            if place.rank != 0:
+                self.siblings.observe(place.rank, place.num_beside)
+        begin = 0
+        while begin < len(places):
+            end = next((index for index in range(begin, len(places)) if places[index].rank != 0), len(places))
+            line = None if scores is None else tuple(scores[place.first] for place in places[begin : end + 1])
+            is_cut = end < len(places)
+            self.survival.observe(evidence, at_token, end - begin, line, is_cut=is_cut, num_before=begin)
+            begin = end + 1
 
 
 class Track:
@@ -114,8 +147,8 @@ class Text:
             self.budget = budgets[0]
             return
         best = max(budgets, key=lambda budget: budget.gain)
-        depth = max(budget.max_depth for budget in budgets)
-        self.budget = DraftBudget(depth, depth, best.worth, best.gain, tuple(budgets))
+        depth, num_nodes = (max(limits) for limits in zip(*(budget[:2] for budget in budgets), strict=True))
+        self.budget = DraftBudget(depth, num_nodes, best.worth, best.gain, tuple(budgets))
 
 
 def within(budget: DraftBudget, limit: int) -> DraftBudget:
@@ -124,18 +157,31 @@ def within(budget: DraftBudget, limit: int) -> DraftBudget:
         return budget
     limit = max(0, limit)
     members = tuple(within(member, limit) for member in budget.members)
-    return budget._replace(max_depth=limit, max_nodes=min(limit, budget.max_nodes), members=members)
+    is_chain = budget.max_nodes == budget.max_depth
+    max_nodes = min(limit, budget.max_nodes) if is_chain or not limit else budget.max_nodes
+    return budget._replace(max_depth=limit, max_nodes=max_nodes, members=members)
 
 
-def main_line(
-    tree: TokenTree, scores: tuple[float, ...] | None, path: tuple[int, ...]
-) -> tuple[tuple[float, ...] | None, bool]:
-    """A tree seen as the chain that verification went along, ending in the surest of the guesses that were wrong."""
-    last = path[-1] if path else ROOT
-    wrong = [node for node, parent in enumerate(tree.parents) if parent == last]
-    if scores is None:
-        return None, bool(wrong)
-    line = [scores[node] for node in path]
-    if wrong:
-        line.append(max(scores[node] for node in wrong))
-    return tuple(line), bool(wrong)
+class Place(NamedTuple):
+    """Where verification went through a tree.
+
+    Attributes:
+        first: the node that is the first guess there.
+        rank: of the guess that was right, 0 for the first; None if all were wrong.
+        num_beside: guesses beside the first.
+    """
+
+    first: int
+    rank: int | None
+    num_beside: int
+
+
+def places_along(tree: TokenTree, path: tuple[int, ...]) -> list[Place]:
+    """From the root on, as far as there were guesses."""
+    places: list[Place] = []
+    for parent, right in zip((ROOT, *path), (*path, None), strict=True):
+        guesses = [node for node, above in enumerate(tree.parents) if above == parent]
+        if guesses:
+            rank = None if right is None else guesses.index(right)
+            places.append(Place(guesses[0], rank, len(guesses) - 1))
+    return places

@@ -106,8 +106,8 @@ class OpenVinoRuntime(Runtime):
         num_rows = self._ladder.climb(num_rows) if num_outputs else max(num_rows, self._ladder.first)
         # As many in attention as all sequences' padding could need, so that their number does not vary either.
         num_attention_rows = num_rows + (self.min_rows - 1) * len(batch)
-        if branching.closed:
-            num_attention_rows = max(num_attention_rows, self._branch_ladder.climb(len(layout.attention_rows)))
+        if num_outputs and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost
+            num_attention_rows = self._branch_ladder.climb(max(num_attention_rows, len(layout.attention_rows)))
         fill(layout, num_rows, num_attention_rows, self.num_blocks)
         if not num_outputs:
             layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
