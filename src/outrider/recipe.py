@@ -1,7 +1,7 @@
 """A recipe: whose text, what drafts, how much, and what was measured when that was decided. One TOML file.
 
-It is what a checklist writes, a person reads, and `run`, `bench` and `export` take. Nothing is computed or loaded here:
-a checkpoint is a name and a sha256.
+It is what a checklist writes, a person reads, and `run`, `bench`, `audit` and `export` take. Nothing is computed or
+loaded here: a checkpoint is a name and a sha256.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class PolicyChoice(Part):
 
     Attributes:
         speculate: whether to draft at all; the answer may be no.
-        depth: tokens to draft a step; "auto" lets the engine find what pays.
+        depth: tokens to draft a step, or nodes of a tree; "auto" lets the engine find what pays.
         max_depth: that auto may reach, or an engine without it.
         off_above: sequences at once above which drafting does not pay; None if that was not met.
         max_children: guesses under one node; 1 is a chain.

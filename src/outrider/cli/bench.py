@@ -6,13 +6,13 @@ Knows options; what measures is imported when they are known to be sound.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from outrider.cli.options import VERIFY_HELP, Level, Verify, as_depth, numbers, refuse_idle_options
+from outrider.cli.options import VERIFY_HELP, Level, RecipeFile, Verify, as_depth, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
-from outrider.cli.recipes import find_models, load_recipe
+from outrider.cli.recipes import agreed, find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, Depth, SamplingParams
@@ -36,9 +36,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A recipe.toml, for target, drafts and depth.")
-    ] = None,
+    recipe: RecipeFile = None,
     workload: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="code, prose, edit, summary, chat, repeat, *.jsonl, *.txt. [all six]"),
@@ -46,7 +44,7 @@ def bench(
     concurrency: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1",
     temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
     depth: Annotated[str | None, typer.Option(metavar="auto|N", help="Tokens to draft a step. [auto]")] = None,
-    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled",
+    verify: Annotated[Verify | None, typer.Option(help=VERIFY_HELP)] = None,
     runs: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
     prompts: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each workload.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 160,
@@ -68,7 +66,8 @@ def bench(
         return
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
-    found_target, found_drafts, asked_depth = _choose(recipe, target, draft, depth)
+    chosen = _choose(recipe, target, draft, depth)
+    rule = agreed("--verify", verify, chosen.rule) or "coupled"
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
@@ -78,13 +77,15 @@ def bench(
         workloads=_read_workloads(workload or [], prompts),
         temperatures=temperatures,
         concurrencies=concurrencies,
-        depth=asked_depth,
+        depth=chosen.depth,
         num_runs=runs,
         max_tokens=max_tokens,
         seed=seed,
     )
-    run = Run(json=json, html=html, num_threads=threads, verify=verify, exactness=exactness)
-    show_bench(found_target, found_drafts, plan, run)
+    run = Run(
+        json=json, html=html, num_threads=threads, verify=rule, exactness=exactness, max_children=chosen.max_children
+    )
+    show_bench(chosen.target, chosen.drafts, plan, run)
 
 
 @app.command("make-pair")
@@ -106,17 +107,24 @@ def make_pair_command(
     show_make_pair(bundled_pair(), out, plan)
 
 
-def _choose(
-    recipe: Path | None, target: str | None, draft: list[str] | None, depth: str | None
-) -> tuple[str | Path, list[str | Path], Depth]:
-    """Target, drafts and depth, of a recipe or of the options."""
+class _Chosen(NamedTuple):
+    """What is measured, of a recipe or of the options; `rule` is None where no recipe says it."""
+
+    target: str | Path
+    drafts: list[str | Path]
+    depth: Depth
+    rule: Verify | None = None
+    max_children: int = 1
+
+
+def _choose(recipe: Path | None, target: str | None, draft: list[str] | None, depth: str | None) -> _Chosen:
     if recipe is None:
-        return *_choose_models(target, draft), as_depth("auto" if depth is None else depth)
+        return _Chosen(*_choose_models(target, draft), as_depth("auto" if depth is None else depth))
     given = {"--target": target is not None, "--draft": bool(draft), "--depth": depth is not None}
     found = find_models(load_recipe(recipe, given))
     if found.dtype is not None:
         raise ParameterError(f"{recipe} computes in {found.dtype}, but bench measures checkpoints in their own dtype")
-    return found.target, list(found.drafts), found.depth
+    return _Chosen(found.target, list(found.drafts), found.depth, found.rule, found.max_children)
 
 
 def _choose_models(target: str | None, draft: list[str] | None) -> tuple[str | Path, list[str | Path]]:
