@@ -11,7 +11,7 @@ from outrider.errors import ModelError, ParameterError
 from outrider.recipe import BUNDLED, Dtype, Limits, Recipe, Rule, read_recipe
 from outrider.request import Depth
 
-Value = TypeVar("Value", int, str)
+Value = TypeVar("Value")
 
 
 class RecipeModels(NamedTuple):
