@@ -10,7 +10,7 @@ import typer
 from outrider.cli.models import Models, choose_models
 from outrider.cli.options import VERIFY_HELP, DraftOptions, Dtype, RecipeFile, Verify, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
-from outrider.cli.recipes import agreed
+from outrider.cli.recipes import agreed, agreed_rule
 from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, SamplingParams
 
@@ -63,7 +63,7 @@ def audit(
         refuse_idle_options(context)
         return
     models = _choose(recipe, target, draft, max_children)
-    rule = agreed("--verify", verify, models.rule) or "coupled"
+    rule = agreed_rule(verify, models.rule)
     params = SamplingParams(
         temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,

@@ -12,7 +12,7 @@ import typer
 
 from outrider.cli.options import VERIFY_HELP, Level, RecipeFile, Verify, as_depth, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
-from outrider.cli.recipes import agreed, find_models, load_recipe
+from outrider.cli.recipes import agreed_rule, find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, Depth, SamplingParams
@@ -67,7 +67,7 @@ def bench(
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
     chosen = _choose(recipe, target, draft, depth)
-    rule = agreed("--verify", verify, chosen.rule) or "coupled"
+    rule = agreed_rule(verify, chosen.rule)
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outrider.cli.options import DraftOptions, EngineOptions
 from outrider.cli.output import say
-from outrider.cli.recipes import agreed, find_models, load_recipe
+from outrider.cli.recipes import agreed, agreed_rule, find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
 from outrider.recipe import Dtype, Limits, Rule
@@ -163,7 +163,7 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
     config = EngineConfig(
         runtime=options.runtime,
         device=options.device,
-        verify=agreed("--verify", options.verify, models.rule) or "coupled",
+        verify=agreed_rule(options.verify, models.rule),
         exactness=options.exactness,
         max_children=models.max_children,
         options=RuntimeOptions(dtype=agreed("--dtype", options.dtype, models.dtype), num_threads=options.threads),

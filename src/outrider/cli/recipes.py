@@ -66,6 +66,12 @@ def agreed(option: str, asked: Value | None, of_recipe: Value | None) -> Value |
     return of_recipe if asked is None else asked
 
 
+def agreed_rule(asked: Rule | None, of_recipe: Rule | None) -> Rule:
+    """Of verification, as `agreed`; "coupled" where nobody says."""
+    found: Rule | None = agreed("--verify", asked, of_recipe)
+    return found or "coupled"
+
+
 def find_models(recipe: Recipe) -> RecipeModels:
     """Where its checkpoints are; each must be the one that it was made for.
 

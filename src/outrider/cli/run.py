@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,7 +18,17 @@ from outrider.cli.options import (
     SamplingOptions,
     with_options,
 )
-from outrider.cli.output import STDOUT, TextsWriter, as_document, check_json_target, save_json, say, summary
+from outrider.cli.output import (
+    STDOUT,
+    TextsWriter,
+    as_document,
+    asked_document,
+    check_json_target,
+    run_document,
+    save_json,
+    say,
+    summary,
+)
 from outrider.cli.prompt import Chat, read_prediction, read_prompt, refuse_several_prompts
 from outrider.errors import ParameterError
 from outrider.request import SamplingParams
@@ -59,10 +70,11 @@ def run(
         depth=models.depth,
         prediction=prediction,
     )
+    began = time.perf_counter()
     generations, is_complete = _generate(llm, job, is_muted=output.json == STDOUT)
     if output.json is not None:
-        sequences = [as_document(generation, llm.tokenizer) for generation in generations]
-        save_json(output.json, {"engine": llm.describe(), "memory": ledger.as_dict(), "sequences": sequences})
+        sequences = [asked_document(job) | as_document(generation, llm.tokenizer) for generation in generations]
+        save_json(output.json, run_document(llm, ledger, sequences, time.perf_counter() - began))
     _report(llm, generations, explains=output.explain)
     if not is_complete:
         raise typer.Exit(INTERRUPTED)
