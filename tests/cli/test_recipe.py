@@ -167,6 +167,16 @@ def test_another_number_of_children_is_refused(outrider, save, command):
     )
 
 
+def test_above_a_recipes_temperature_nothing_is_drafted(outrider, save, tmp_path):
+    path = save(policy=PolicyChoice(speculate=True, depth=2, max_temperature=0.5))
+    (plain,) = outrider(*RUN, "--recipe", path).json["sequences"]
+    assert (plain["depth"], plain["survival"]) == (0, [])
+    prompts = tmp_path / "many.jsonl"
+    prompts.write_text('{"prompt": "a", "temperature": 0.5}\n{"prompt": "a"}\n{"prompt": "a", "depth": 1}\n')
+    batch = ["run", "--prompt-file", prompts, "--temperature", "0.6", "--max-tokens", "8", "--json", "-"]
+    assert [each["depth"] for each in outrider(*batch, "--recipe", path).json["sequences"]] == [2, 0, 1]
+
+
 @COMMANDS
 def test_trees_of_auto_depth_are_refused(outrider, save, command):
     path = save(policy=PolicyChoice(speculate=True, max_children=2))

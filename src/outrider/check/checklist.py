@@ -204,6 +204,7 @@ class Checklist:
         choice = prediction.choose(found.predictions)
         rows: dict[str, list[dict[str, Any]]] = {
             "concurrency": prediction.concurrency_rows(choice, found.predictions) if choice else [],
+            "concurrency_by_temperature": prediction.temperature_rows(choice, found.predictions) if choice else [],
             "measured": measured.rows_of(found.cells, found.predictions, choice) if choice else [],
         }
         verdict = decide(
@@ -216,6 +217,8 @@ class Checklist:
                 is_own=plan.is_own,
                 is_partial=found.is_partial,
                 skipped=self._budget.skipped,
+                by_temperature=rows["concurrency_by_temperature"],
+                alone=prediction.best_by_temperature(found.predictions),
             )
         )
         document = {

@@ -75,6 +75,24 @@ def concurrency_rows(choice: Choice, predictions: Sequence[Prediction]) -> list[
     return rows
 
 
+def temperature_rows(choice: Choice, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The same, each temperature by itself."""
+    return [
+        {"temperature": temperature, **row}
+        for temperature in dict.fromkeys(each.temperature for each in choice.at)
+        for row in concurrency_rows(choice, [each for each in predictions if each.temperature == temperature])
+    ]
+
+
+def best_by_temperature(predictions: Sequence[Prediction]) -> list[Choice]:
+    """For each temperature what would be chosen if there were no other."""
+    found = (
+        choose([each for each in predictions if each.temperature == temperature])
+        for temperature in dict.fromkeys(each.temperature for each in predictions)
+    )
+    return [choice for choice in found if choice is not None]
+
+
 def off_above(rows: Sequence[dict[str, Any]]) -> int | None:
     """The most sequences up to which all that was timed pays; None if it pays to the end, or never."""
     num_paying = next((place for place, row in enumerate(rows) if not row["pays"]), len(rows))

@@ -108,7 +108,7 @@ def _job(text: str, place: str, index: int, defaults: Defaults) -> Job:
     try:
         values = _read_values(text)
         params = dataclasses.replace(defaults.params, **{name: values[name] for name in PARAMETERS if name in values})
-        depth = values.get("depth", defaults.models.depth)
+        depth = values.get("depth", defaults.models.depth_at(params.temperature))
         prediction = values.get("prediction", defaults.prediction)
         defaults.models.check_depth(depth, has_prediction=prediction is not None)
         if "prediction" in values and depth == 0:

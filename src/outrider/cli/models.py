@@ -34,6 +34,7 @@ class Models(NamedTuple):
         limits: of a recipe.
         dtype: that a recipe computes in, if that is not the checkpoints' own.
         rule: of a recipe's verification.
+        max_temperature: above which a recipe drafts nothing.
     """
 
     target: str | Path
@@ -45,6 +46,12 @@ class Models(NamedTuple):
     limits: Limits = Limits()
     dtype: Dtype | None = None
     rule: Rule | None = None
+    max_temperature: float | None = None
+
+    def depth_at(self, temperature: float) -> Depth:
+        """Of a prompt that does not say its own."""
+        is_above = self.max_temperature is not None and temperature > self.max_temperature
+        return 0 if is_above else self.depth
 
     def check_depth(self, depth: Depth, *, has_prediction: bool) -> None:
         """Raise ParameterError if a prompt cannot be drafted for as it asks; `depth` may be that of all prompts."""
@@ -112,6 +119,7 @@ def _models_of_recipe(path: Path, options: DraftOptions, *, has_prediction: bool
         limits=found.limits,
         dtype=found.dtype,
         rule=found.rule,
+        max_temperature=found.max_temperature,
     )
 
 

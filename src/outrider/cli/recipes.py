@@ -25,6 +25,7 @@ class RecipeModels(NamedTuple):
         rule: of verification.
         max_children: guesses at one place; above 1, `depth` is a number of nodes.
         limits: of the deployment.
+        max_temperature: above which nothing is to be drafted.
     """
 
     target: Path
@@ -34,6 +35,7 @@ class RecipeModels(NamedTuple):
     rule: Rule
     max_children: int
     limits: Limits
+    max_temperature: float | None
 
 
 def load_recipe(path: Path, given: Mapping[str, bool]) -> Recipe:
@@ -99,6 +101,7 @@ def find_models(recipe: Recipe) -> RecipeModels:
         rule=recipe.verification.rule,
         max_children=policy.max_children if policy.speculate else 1,
         limits=recipe.limits,
+        max_temperature=policy.max_temperature,
     )
 
 

@@ -67,7 +67,7 @@ def run(
         id=None,
         prompt=Chat.of(text) if prompts.chat else text,
         params=params,
-        depth=models.depth,
+        depth=models.depth_at(params.temperature),
         prediction=prediction,
     )
     began = time.perf_counter()
