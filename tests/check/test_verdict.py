@@ -12,7 +12,7 @@ from outrider.check.prediction import best_by_temperature, choose, concurrency_r
 from outrider.check.verdict import Evidence, decide
 from outrider.errors import ParameterError
 from outrider.predict.interval import Estimate
-from outrider.predict.prediction import Prediction
+from outrider.predict.prediction import Forecast
 
 
 def predicted(speedup, *, width=0.1, **setting):
@@ -20,7 +20,7 @@ def predicted(speedup, *, width=0.1, **setting):
     found = {
         "drafter": "small", "depth": 4, "temperature": 0.0, "num_sequences": 1, "agreement": 0.4, **setting
     }  # fmt: skip
-    return Prediction(
+    return Forecast(
         **found,
         speedup=Estimate(speedup, speedup * (1 - width), speedup * (1 + width)),
         tokens_per_step=2.0,

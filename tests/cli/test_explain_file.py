@@ -131,8 +131,8 @@ def test_the_advice_follows_from_the_figures(said, changes, advice):
             "was never used, as decided at token 9: 0.31, and none would have paid",
         ),
         (
-            [decision(0, 1, 0.9)],
-            "drafted to the end, from token 0 on with 1 token a step as planned then: 0.90, against a break-even of 0.58",
+            [decision(0, 1, break_even=None)],
+            "drafted to the end, from token 0 on with 1 token a step as planned then: 0.31, and none would have paid",
         ),
     ],
 )

@@ -24,7 +24,7 @@ from outrider.check.texts import InterruptedCheckError, Texts, Watch
 from outrider.check.verdict import Evidence, Verdict, decide
 from outrider.engine.config import EngineConfig
 from outrider.errors import UsageError
-from outrider.predict.prediction import Prediction
+from outrider.predict.prediction import Forecast
 
 # Shares of the time at which steps must have been timed, without and with a trial to follow.
 TIMING_SHARE = {True: 0.45, False: 0.9}
@@ -64,7 +64,7 @@ class _Findings:
     curves: list[costs.Curve] = field(default_factory=list[costs.Curve])
     cost_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     agreement_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    predictions: list[Prediction] = field(default_factory=list[Prediction])
+    predictions: list[Forecast] = field(default_factory=list[Forecast])
     memory: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     cells: list[measured.Cell] = field(default_factory=list[measured.Cell])
     exactness: str = ""
