@@ -1,7 +1,7 @@
 """A recipe: whose text, what drafts, how much, and what was measured when that was decided. One TOML file.
 
-It is what a checklist writes, a person reads, and `run`, `bench` and `export` take. Nothing is computed or loaded here:
-a checkpoint is a name and a sha256.
+It is what a checklist writes, a person reads, and `run`, `bench`, `audit` and `export` take. Nothing is computed or
+loaded here: a checkpoint is a name and a sha256.
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ class PolicyChoice(Part):
 
     Attributes:
         speculate: whether to draft at all; the answer may be no.
-        depth: tokens to draft a step; "auto" lets the engine find what pays.
+        depth: tokens to draft a step, or nodes of a tree; "auto" lets the engine find what pays.
         max_depth: that auto may reach, or an engine without it.
         off_above: sequences at once above which drafting does not pay; None if that was not met.
+        max_temperature: above which it does not pay, so that texts are written plainly; None if that was not met.
         max_children: guesses under one node; 1 is a chain.
     """
 
@@ -108,6 +109,7 @@ class PolicyChoice(Part):
     depth: Depth = field(default="auto", metadata=_DEPTH)
     max_depth: int = field(default=8, metadata=whole(1, MAX_DEPTH))
     off_above: int | None = field(default=None, metadata=whole(1))
+    max_temperature: float | None = field(default=None, metadata=number(0))
     max_children: int = field(default=1, metadata=whole(1, MAX_CHILDREN))
 
     def check_together(self) -> None:
@@ -146,11 +148,22 @@ class MeasuredConcurrency(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredTemperature(Part):
+    """Speedup at one temperature by itself, with its 95 % interval, and where it stops to pay."""
+
+    place: ClassVar[str] = "measured.temperatures"
+    temperature: float = field(metadata=number(0))
+    speedup: float = field(metadata=number(0))
+    speedup_interval: tuple[float, float] | None = field(default=None, metadata=INTERVAL)
+    off_above: int | None = field(default=None, metadata=whole(1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured(Part):
     """What was found of these drafters together, on these prompts and this machine.
 
     Attributes:
-        temperature: that everything here was measured at.
+        temperature: that agreement, overlap and survival were measured at.
         agreement: of the first guess, under the recipe's own rule.
         greedy_agreement: probability that the target gives the drafter's likeliest token: what is kept by engines that
             draft greedily. At temperature 0 it is the agreement.
@@ -159,6 +172,7 @@ class Measured(Part):
         cost_ratio: seconds of one draft step over seconds of one plain step of the target.
         forward_costs: seconds of a forward of the target over 2, 3 and more rows, over those of a plain step.
         speedup: measured or predicted for the recipe as it stands, with its 95 % interval.
+        temperatures: speedup at each temperature by itself, where there are several.
         concurrency: the same with more sequences at once.
         num_prompts: that were measured on.
         machine: in words.
@@ -176,12 +190,16 @@ class Measured(Part):
     speedup_interval: tuple[float, float] | None = field(default=None, metadata=INTERVAL)
     num_prompts: int | None = field(default=None, metadata=whole(1))
     machine: str | None = field(default=None, metadata=TEXT)
+    temperatures: tuple[MeasuredTemperature, ...] = ()
     concurrency: tuple[MeasuredConcurrency, ...] = ()
 
     def check_together(self) -> None:
         nums = [entry.num_sequences for entry in self.concurrency]
         if nums != sorted(set(nums)):
             refuse("measured.concurrency", nums, "in rising order of num_sequences, each once")
+        temperatures = [each.temperature for each in self.temperatures]
+        if len(set(temperatures)) < len(temperatures):
+            refuse("measured.temperatures", temperatures, "each temperature once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +253,7 @@ class Recipe:
         tables += [("[policy]", self.policy), ("[verification]", self.verification), ("[limits]", self.limits)]
         if self.measured is not None:
             tables.append(("[measured]", self.measured))
+            tables += [("[[measured.temperatures]]", entry) for entry in self.measured.temperatures]
             tables += [("[[measured.concurrency]]", entry) for entry in self.measured.concurrency]
         if self.made_by is not None:
             tables.append(("[made_by]", self.made_by))
@@ -300,9 +319,13 @@ def _recipe(tables: dict[str, Any]) -> Recipe:
     return Recipe(**parts)
 
 
+_INSIDE: dict[str, type[Part]] = {"temperatures": MeasuredTemperature, "concurrency": MeasuredConcurrency}
+
+
 def _measured(table: object) -> Measured:
-    """With the one array of tables that is inside another table."""
-    if not isinstance(table, dict) or "concurrency" not in table:
-        return part_of(Measured, cast("object", table))
+    """With the arrays of tables that are inside another table."""
+    if not isinstance(table, dict):
+        return part_of(Measured, table)
     values = cast("dict[str, object]", table)
-    return part_of(Measured, {**values, "concurrency": parts_of(MeasuredConcurrency, values["concurrency"])})
+    inside = {name: parts_of(kind, values[name]) for name, kind in _INSIDE.items() if name in values}
+    return part_of(Measured, {**values, **inside})

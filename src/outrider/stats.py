@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-Stage = Literal["prefill", "draft", "target", "sample", "other"]
-STAGES: tuple[Stage, ...] = ("prefill", "draft", "target", "sample", "other")
+Stage = Literal["prefill", "draft", "target", "sample", "policy", "other"]
+STAGES: tuple[Stage, ...] = ("prefill", "draft", "target", "sample", "policy", "other")
 
 
 @dataclass(slots=True)
@@ -16,7 +16,8 @@ class SequenceStats:
 
     `drafted_at[d]` and `accepted_at[d]` count the decoding steps whose draft had, and whose verdict kept, a node at
     depth d + 1; `num_branching` the drafts that were no chain; `accepted_from` the accepted tokens by who drafted them.
-    Seconds are those of the steps that the sequence took part in, whole, whoever else shared them.
+    Seconds are those of the steps that the sequence took part in, whole, whoever else shared them: in drafting, in the
+    target's forward, in sampling and verifying, in deciding who runs and drafts how much, and in all else.
     """
 
     num_steps: int = 0

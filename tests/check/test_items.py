@@ -41,7 +41,7 @@ def test_a_curve_that_was_not_measured_is_no_pass():
 @pytest.mark.parametrize(("ratio", "status"), [(0.1, "pass"), (0.4, "warn"), (0.9, "fail"), (None, "pass")])
 def test_a_dear_draft_is_told(ratio, status):
     row = {"drafter": "small", "cost_ratio": ratio, "draft_step_seconds": 0.001, "plain_seconds": 0.01}
-    assert draft_item([row]).status == status
+    assert draft_item([row | {"is_greedy": True}]).status == status
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 
 from outrider.check.budget import Budget, parse_seconds
 from outrider.check.measured import CHOICE, DEFAULT, PLAIN, SETTINGS, WORST, Cell, lossless_item, measured_item, rows_of
-from outrider.check.prediction import choose, concurrency_rows, off_above
+from outrider.check.prediction import best_by_temperature, choose, concurrency_rows, off_above, temperature_rows
 from outrider.check.verdict import Evidence, decide
 from outrider.errors import ParameterError
 from outrider.predict.interval import Estimate
-from outrider.predict.prediction import Prediction
+from outrider.predict.prediction import Forecast
 
 
 def predicted(speedup, *, width=0.1, **setting):
@@ -20,7 +20,7 @@ def predicted(speedup, *, width=0.1, **setting):
     found = {
         "drafter": "small", "depth": 4, "temperature": 0.0, "num_sequences": 1, "agreement": 0.4, **setting
     }  # fmt: skip
-    return Prediction(
+    return Forecast(
         **found,
         speedup=Estimate(speedup, speedup * (1 - width), speedup * (1 + width)),
         tokens_per_step=2.0,
@@ -182,3 +182,70 @@ def test_a_budget_knows_what_still_fits():
     assert not budget.has_room(21, 0.6)
     assert not budget.is_spent(0.5)
     assert budget.is_spent(0.4)
+
+
+def of_two(greedy, sampled, **changes):
+    """Evidence of one drafter at two temperatures, with one and with eight texts at once."""
+    predictions = [
+        predicted(speedup * share, temperature=temperature, num_sequences=num_sequences)
+        for temperature, speedup in ((0.0, greedy), (1.0, sampled))
+        for num_sequences, share in ((1, 1.0), (8, 0.7))
+    ]
+    choice = choose(predictions)
+    by_temperature = temperature_rows(choice, predictions)
+    return evidence(predictions, by_temperature=by_temperature, alone=best_by_temperature(predictions), **changes)
+
+
+def test_speedups_and_limits_are_said_for_each_temperature():
+    verdict = decide(of_two(2.4, 1.4))
+    assert verdict.decision == "speculate"
+    assert "2.40x [2.16, 2.64] at T = 0, 1.40x [1.26, 1.54] at T = 1" in verdict.sentences[0]
+    assert [(each.temperature, each.decision, each.off_above) for each in verdict.by_temperature] == [
+        (0.0, "speculate", None), (1.0, "speculate", 1)
+    ]  # fmt: skip
+    assert "At T = 0: it is expected to be 1.68x still with 8 texts at once." in verdict.sentences[1]
+    assert "At T = 1: turn it off above 1 texts at once." in verdict.sentences[1]
+    assert (verdict.only_at, verdict.max_temperature) == ((), None)
+
+
+@pytest.mark.parametrize("sampled", [0.8, 0.5])
+def test_what_pays_at_one_temperature_only_is_told_so(sampled):
+    """Whether or not the mean of both pays."""
+    verdict = decide(of_two(1.6, sampled))
+    assert verdict.decision == "speculate"
+    assert (verdict.only_at, verdict.max_temperature) == ((0.0,), 0.0)
+    assert verdict.sentences[0].startswith("Speculate at T = 0 only, with small, depth 4: 1.60x [1.44, 1.76]")
+    assert f"Leave it off otherwise: it is {sampled:.2f}x" in verdict.sentences[0]
+    assert verdict.speedup.value == pytest.approx(1.6)
+    assert "1.12x still with 8 texts" in verdict.sentences[1]
+
+
+def test_a_measurement_at_each_temperature_outweighs_its_prediction():
+    measured = [row(CHOICE, 1.7), row(CHOICE, 0.9, temperature=1.0)]
+    verdict = decide(of_two(1.6, 1.5, measured=measured))
+    assert verdict.only_at == (0.0,)
+    assert verdict.is_measured
+    assert [each.speedup.value for each in verdict.by_temperature] == pytest.approx([1.7, 0.9])
+
+
+def test_what_pays_above_and_not_below_has_no_highest_temperature():
+    verdict = decide(of_two(0.8, 1.6))
+    assert (verdict.only_at, verdict.max_temperature) == ((1.0,), None)
+
+
+def test_another_setting_that_would_pay_at_one_temperature_is_named():
+    predictions = [
+        predicted(1.01, depth=1, temperature=0.0), predicted(1.0, depth=1, temperature=1.0),
+        predicted(1.5, depth=8, temperature=0.0), predicted(0.5, depth=8, temperature=1.0),
+    ]  # fmt: skip
+    verdict = decide(evidence(predictions, alone=best_by_temperature(predictions)))
+    assert verdict.decision == "do not speculate"
+    assert "At T = 0 alone, small at depth 8 is predicted to bring 1.50x" in verdict.sentences[1]
+    assert "T = 1 alone" not in verdict.sentences[1]
+
+
+def test_the_verdicts_json_has_each_temperature():
+    found = decide(of_two(1.6, 0.8)).as_dict()
+    assert found["by_temperature"][1]["decision"] == "do not speculate"
+    assert found["by_temperature"][1]["speedup"]["value"] == pytest.approx(0.8)
+    assert found["only_at"] == (0.0,)

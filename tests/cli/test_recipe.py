@@ -1,4 +1,4 @@
-"""`run` and `bench` do as a recipe says, for the models that it was made for only, and no option may say otherwise."""
+"""`run`, `bench` and `audit` do as a recipe says, for the models it was made for only; no option may say otherwise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from outrider.recipe import Limits, PolicyChoice, Recipe, RecipeDraft, TargetMod
 
 RUN = ["run", "import os", "--max-tokens", "16", "--temperature", "1", "--seed", "3", "--json", "-"]
 BENCH = ["bench", "--workload", "code", "--prompts", "1", "--max-tokens", "40", "--temperature", "1", "--json", "-"]
+
+AUDIT = ["audit", "--prompts", "code", "--max-tokens", "8", "--batch", "1,2", "--json", "-"]
+COMMANDS = pytest.mark.parametrize("command", [RUN, BENCH, AUDIT], ids=["run", "bench", "audit"])
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_the_bundled_pair_goes_by_that_name(outrider, save, recipe):
     assert outrider(*RUN, "--recipe", save(target=target, drafts=(draft,))).exit_code == 0
 
 
-@pytest.mark.parametrize("command", [RUN, BENCH], ids=["run", "bench"])
+@COMMANDS
 @pytest.mark.parametrize("role", ["target", "draft"])
 def test_another_checkpoint_is_refused(outrider, save, recipe, command, role):
     other = "0" * 64
@@ -107,15 +110,78 @@ def test_a_dtype_other_than_the_checkpoints_is_computed_in(outrider, save, recip
     assert "here all compute in one" in outrider(*RUN, "--recipe", save(target=target)).error
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"verification": Verification(rule="block")}, 'verification.rule is "block"'),
-        ({"policy": PolicyChoice(speculate=True, max_children=2)}, "policy.max_children is 2"),
-    ],
-)
-def test_what_this_version_cannot_do_is_refused(outrider, save, changes, said):
-    assert said in outrider(*RUN, "--recipe", save(**changes)).error
+BLOCK = Verification(rule="block", exactness="distribution")
+
+
+def test_block_verification_of_a_recipe_is_that_of_the_option(outrider, save, tiny_pair):
+    path = save(verification=BLOCK)
+    of_recipe = outrider(*RUN, "--recipe", path).json
+    models = ["--target", tiny_pair.target, "--draft", tiny_pair.draft, "--depth", "2"]
+    of_option = outrider(*RUN, *models, "--verify", "block").json
+    assert of_recipe["engine"]["verification"] == "block"
+    assert of_recipe["sequences"][0]["exactness"] == "distribution"
+    assert of_recipe["sequences"][0]["text"] == of_option["sequences"][0]["text"]
+    assert outrider(*BENCH, "--recipe", path).json["engine"]["verification"] == "block"
+    audited = outrider(*AUDIT, "--recipe", path)
+    assert (audited.exit_code, audited.json["verification"]) == (3, "block"), audited  # so few samples decide nothing
+
+
+def test_trees_of_a_recipe_are_those_of_the_option(outrider, save, tiny_pair):
+    path = save(policy=PolicyChoice(speculate=True, depth=6, max_children=3))
+    (of_recipe,) = outrider(*RUN, "--recipe", path).json["sequences"]
+    models = ["--target", tiny_pair.target, "--draft", tiny_pair.draft, "--depth", "6", "--max-children", "3"]
+    (of_option,) = outrider(*RUN, *models).json["sequences"]
+    assert of_recipe["survival"] == of_option["survival"]
+    assert 0 < len(of_recipe["survival"]) < 6  # six nodes, some of them side by side
+    benched = outrider(*BENCH, "--recipe", path).json
+    (row,) = (row for row in benched["rows"] if row["speedup"])
+    assert 0 < len(row["speculative"]["survival"]) < 6
+
+
+def test_an_audit_writes_as_deep_as_the_recipe(outrider, save):
+    outcome = outrider(*AUDIT, "--recipe", save(policy=PolicyChoice(speculate=True, depth=3, max_children=2)))
+    assert outcome.exit_code in {0, 3}, outcome
+    assert {row["depth"] for row in outcome.json["settings"] if row["drafter"] != "none"} == {3}
+    assert outcome.json["plan"]["depth"] == 3
+
+
+def test_an_audit_stays_within_a_recipes_limits(outrider, save):
+    path = save(limits=Limits(max_sequences=2))
+    quick = [word for word in AUDIT if word not in {"--batch", "1,2"}]
+    assert {row["batch"] for row in outrider(*quick, "--recipe", path).json["settings"]} == {1, 2}
+    assert "--batch is 1,4, but --recipe says 2 at most" in outrider(*quick, "--batch", "1,4", "--recipe", path).error
+    plain = save(policy=PolicyChoice(speculate=False))
+    assert "says not to speculate, so there is nothing to audit" in outrider(*AUDIT, "--recipe", plain).error
+
+
+@COMMANDS
+def test_another_verification_than_the_recipes_is_refused(outrider, save, command):
+    error = outrider(*command, "--verify", "coupled", "--recipe", save(verification=BLOCK)).error
+    assert "--verify is coupled, but --recipe says block" in error
+    assert outrider(*command, "--verify", "coupled", "--recipe", save()).exit_code in {0, 3}
+
+
+@pytest.mark.parametrize("command", [RUN, AUDIT], ids=["run", "audit"])
+def test_another_number_of_children_is_refused(outrider, save, command):
+    assert (
+        "--max-children is given, but --recipe" in outrider(*command, "--max-children", "2", "--recipe", save()).error
+    )
+
+
+def test_above_a_recipes_temperature_nothing_is_drafted(outrider, save, tmp_path):
+    path = save(policy=PolicyChoice(speculate=True, depth=2, max_temperature=0.5))
+    (plain,) = outrider(*RUN, "--recipe", path).json["sequences"]
+    assert (plain["depth"], plain["survival"]) == (0, [])
+    prompts = tmp_path / "many.jsonl"
+    prompts.write_text('{"prompt": "a", "temperature": 0.5}\n{"prompt": "a"}\n{"prompt": "a", "depth": 1}\n')
+    batch = ["run", "--prompt-file", prompts, "--temperature", "0.6", "--max-tokens", "8", "--json", "-"]
+    assert [each["depth"] for each in outrider(*batch, "--recipe", path).json["sequences"]] == [2, 0, 1]
+
+
+@COMMANDS
+def test_trees_of_auto_depth_are_refused(outrider, save, command):
+    path = save(policy=PolicyChoice(speculate=True, max_children=2))
+    assert 'policy.max_children is 2 and policy.depth "auto"' in outrider(*command, "--recipe", path).error
 
 
 def test_a_recipe_that_cannot_be_read(outrider, tmp_path):

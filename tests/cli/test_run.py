@@ -48,7 +48,7 @@ def test_text_is_that_of_plain_decoding(outrider, temperature, options):
 def test_json_says_what_ran_and_how_it_went(outrider):
     document = outrider("run", "import os", *FEW, "--json", "-", "--seed", 3, "--depth", 4).json
     (sequence,) = document["sequences"]
-    assert set(sequence["seconds"]) == {"draft", "target", "sample", "other"}
+    assert set(sequence["seconds"]) == {"draft", "target", "sample", "policy", "other"}
     assert sequence["steps"] == pytest.approx(24 / sequence["acceptance_length"])
     assert sequence["finish_reason"] == "length"
     assert sequence["seed"] == 3

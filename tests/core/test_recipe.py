@@ -14,6 +14,7 @@ from outrider.recipe import (
     MadeBy,
     Measured,
     MeasuredConcurrency,
+    MeasuredTemperature,
     PolicyChoice,
     Recipe,
     RecipeDraft,
@@ -39,6 +40,18 @@ CONCURRENCY = st.lists(
     max_size=4,
     unique_by=lambda row: row.num_sequences,
 ).map(lambda rows: tuple(sorted(rows, key=lambda row: row.num_sequences)))
+INTERVALS = st.tuples(NUMBERS, NUMBERS).map(lambda ends: tuple(sorted(ends)))
+TEMPERATURES = st.lists(
+    st.builds(
+        MeasuredTemperature,
+        temperature=NUMBERS,
+        speedup=NUMBERS,
+        speedup_interval=some(INTERVALS),
+        off_above=some(st.integers(1, 999)),
+    ),
+    max_size=3,
+    unique_by=lambda row: row.temperature,
+).map(tuple)
 MEASURED = st.builds(
     Measured,
     temperature=NUMBERS,
@@ -49,9 +62,10 @@ MEASURED = st.builds(
     cost_ratio=some(NUMBERS),
     forward_costs=st.lists(NUMBERS, max_size=5).map(tuple),
     speedup=some(NUMBERS),
-    speedup_interval=some(st.tuples(NUMBERS, NUMBERS).map(lambda ends: tuple(sorted(ends)))),
+    speedup_interval=some(INTERVALS),
     num_prompts=some(st.integers(1, 2**63 - 1)),
     machine=some(TEXTS),
+    temperatures=TEMPERATURES,
     concurrency=CONCURRENCY,
 )
 DRAFTS = st.lists(
@@ -71,6 +85,7 @@ RECIPES = st.builds(
         depth=st.just("auto") | st.integers(1, 5),
         max_depth=st.integers(5, 64),
         off_above=some(st.integers(1, 999)),
+        max_temperature=some(NUMBERS),
         max_children=st.integers(1, 64),
     ),
     verification=st.builds(
@@ -160,6 +175,17 @@ def test_what_is_left_out_has_its_default():
             "max_depth = 6",
             "[measured]\ntemperature = 0\n" + "[[measured.concurrency]]\nnum_sequences = 2\nspeedup = 1.1\n" * 2,
             "measured.concurrency is [2, 2], but must be in rising order",
+        ),
+        ("max_depth = 6", "max_temperature = -1", "policy.max_temperature is -1, but must be a number, 0 or more"),
+        (
+            "max_depth = 6",
+            "[measured]\ntemperature = 0\n" + "[[measured.temperatures]]\ntemperature = 0\nspeedup = 1.1\n" * 2,
+            "measured.temperatures is [0, 0], but must be each temperature once",
+        ),
+        (
+            "max_depth = 6",
+            "[measured]\ntemperature = 0\n[[measured.temperatures]]\ntemperature = 0\nspedup = 1.1\n",
+            "measured.temperatures: 'spedup' is unknown: did you mean speedup?",
         ),
         ("max_depth = 6", "[made_by]\noutrider = '1'\nversions = {a = 1}", "made_by.versions"),
         ("max_depth = 6", "limits = 3\n", "policy: 'limits' is unknown"),

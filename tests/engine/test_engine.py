@@ -195,11 +195,18 @@ def test_seconds_are_told_apart_by_stage_on_an_injected_clock():
         now[0] += 2.0
         return slow(batch)
 
+    def plan(sequences):
+        now[0] += 0.5
+        return quick(sequences)
+
     target.forward = forward
+    quick, engine.scheduler.policy.plan = engine.scheduler.policy.plan, plan
     engine.parts = dataclasses.replace(engine.parts, clock=lambda: now[0])
     (sequence,) = run(engine, [request(0, [1] * 17, max_tokens=5)])
-    assert sequence.stats.seconds == {"prefill": 2.0, "draft": 0.0, "target": 10.0, "sample": 0.0, "other": 0.0}
-    assert sequence.stats.decode_tokens_per_second == 0.5
+    assert sequence.stats.seconds == {
+        "prefill": 2.0, "draft": 0.0, "target": 10.0, "sample": 0.0, "policy": 2.5, "other": 0.0
+    }  # fmt: skip
+    assert sequence.stats.decode_tokens_per_second == 0.4
 
 
 def test_trees_go_on_after_preemption_with_the_same_text():

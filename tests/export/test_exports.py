@@ -192,3 +192,9 @@ def test_what_cannot_be_predicted_for_a_rule_says_what_is_missing():
     exported = EXPORTS["sglang"](make_recipe(MODEL, measured=facts))
     assert exported.prediction is None
     assert any("the recipe has no measured.greedy_agreement" in note for note in exported.notes)
+
+
+@pytest.mark.parametrize("engine", EXPORTS)
+def test_a_highest_temperature_stays_behind_and_is_noted(engine):
+    notes = EXPORTS[engine](make_recipe(MODEL, max_temperature=0.5)).notes
+    assert any("drafting pays up to temperature 0.5 only" in note for note in notes)

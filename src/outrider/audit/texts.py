@@ -39,6 +39,7 @@ class AuditPlan:
         batches: how many texts are written together.
         seed: of the first prompt; those of the others follow.
         alpha: of the sequential test.
+        depth: of all drafters together, as configured. A single one drafts as deep, or `FIXED_DEPTH` where it is auto.
     """
 
     prompts: tuple[NamedPrompt, ...]
@@ -47,6 +48,7 @@ class AuditPlan:
     batches: tuple[int, ...] = (1, 8)
     seed: int = 0
     alpha: float = 1e-3
+    depth: Depth = "auto"
 
 
 class Setting(NamedTuple):
@@ -97,10 +99,11 @@ def drafters_of(llm: LLM) -> dict[str, Drafter]:
 
 
 def settings_of(plan: AuditPlan, drafters: Sequence[str]) -> list[Setting]:
-    """The reference of each temperature first; what is as configured lets the policy choose the depth."""
-    depths: dict[str, Depth] = {PLAIN: 0, TOGETHER: "auto"}
+    """The reference of each temperature first."""
+    depths: dict[str, Depth] = {PLAIN: 0, TOGETHER: plan.depth}
+    alone: Depth = FIXED_DEPTH if plan.depth == "auto" else plan.depth
     return [
-        Setting(drafter, depths.get(drafter, FIXED_DEPTH), batch, temperature)
+        Setting(drafter, depths.get(drafter, alone), batch, temperature)
         for drafter in drafters
         for batch in dict.fromkeys((1, *plan.batches))
         for temperature in plan.temperatures

@@ -95,7 +95,8 @@ def document_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
         "verification": findings.verification,
         "plan": {
             "prompts": [prompt.name for prompt in plan.prompts], "temperatures": plan.temperatures,
-            "batches": plan.batches, "max_tokens": plan.params.max_tokens, "seed": plan.seed, "alpha": plan.alpha,
+            "batches": plan.batches, "depth": plan.depth, "max_tokens": plan.params.max_tokens, "seed": plan.seed,
+            "alpha": plan.alpha,
         },
         "settings": [_setting(findings, setting) for setting in dict.fromkeys(w.setting for w in findings.written)],
         "divergences": [

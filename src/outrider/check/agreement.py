@@ -9,7 +9,7 @@ from typing import Any
 
 from outrider.check.item import Item
 from outrider.predict.interval import Estimate, share_interval
-from outrider.predict.prediction import Prediction
+from outrider.predict.prediction import Forecast
 from outrider.predict.trace import MAX_TRACED_DEPTH, Trace, walk
 
 
@@ -67,7 +67,7 @@ def _share(traces: Sequence[Trace], counts: Callable[[Trace], tuple[float, float
     return share_interval([counts(trace) for trace in traces])
 
 
-def agreement_item(rows: Sequence[Mapping[str, Any]], predictions: Sequence[Prediction]) -> Item:
+def agreement_item(rows: Sequence[Mapping[str, Any]], predictions: Sequence[Forecast]) -> Item:
     """Measured agreement beside the least that pays, of each drafter's best depth with the fewest sequences."""
     least = min((each.num_sequences for each in predictions), default=1)
     parts: list[str] = []

@@ -24,7 +24,7 @@ from outrider.check.texts import InterruptedCheckError, Texts, Watch
 from outrider.check.verdict import Evidence, Verdict, decide
 from outrider.engine.config import EngineConfig
 from outrider.errors import UsageError
-from outrider.predict.prediction import Prediction
+from outrider.predict.prediction import Forecast
 
 # Shares of the time at which steps must have been timed, without and with a trial to follow.
 TIMING_SHARE = {True: 0.45, False: 0.9}
@@ -64,7 +64,7 @@ class _Findings:
     curves: list[costs.Curve] = field(default_factory=list[costs.Curve])
     cost_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     agreement_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    predictions: list[Prediction] = field(default_factory=list[Prediction])
+    predictions: list[Forecast] = field(default_factory=list[Forecast])
     memory: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     cells: list[measured.Cell] = field(default_factory=list[measured.Cell])
     exactness: str = ""
@@ -204,6 +204,7 @@ class Checklist:
         choice = prediction.choose(found.predictions)
         rows: dict[str, list[dict[str, Any]]] = {
             "concurrency": prediction.concurrency_rows(choice, found.predictions) if choice else [],
+            "concurrency_by_temperature": prediction.temperature_rows(choice, found.predictions) if choice else [],
             "measured": measured.rows_of(found.cells, found.predictions, choice) if choice else [],
         }
         verdict = decide(
@@ -216,6 +217,8 @@ class Checklist:
                 is_own=plan.is_own,
                 is_partial=found.is_partial,
                 skipped=self._budget.skipped,
+                by_temperature=rows["concurrency_by_temperature"],
+                alone=prediction.best_by_temperature(found.predictions),
             )
         )
         document = {

@@ -121,7 +121,8 @@ def draft_item(costs: Sequence[dict[str, Any]]) -> Item:
         name="draft cost",
         status="pass" if least <= CHEAP else "warn" if least <= DEAR else "fail",
         value="; ".join(
-            f"{each['drafter']}: {1e3 * each['draft_step_seconds']:.2f} ms a draft step over "
+            f"{each['drafter']}, {'greedy' if each['is_greedy'] else 'sampled'}: "
+            f"{1e3 * each['draft_step_seconds']:.2f} ms a draft step over "
             f"{1e3 * each['plain_seconds']:.2f} ms a plain step is a cost ratio of {each['cost_ratio']:.2f}"
             for each in known
         ),

@@ -21,7 +21,7 @@ from outrider.check.stand import Stand
 from outrider.check.texts import InterruptedCheckError, Texts, Watch, run
 from outrider.predict.agreement import KnownText
 from outrider.predict.interval import Estimate, combined, jackknife
-from outrider.predict.prediction import Prediction
+from outrider.predict.prediction import Forecast
 from outrider.request import Depth
 
 PLAIN, DEFAULT, CHOICE, WORST = "plain", "default", "choice", "worst"
@@ -75,7 +75,7 @@ class Trial:
         predictions: of that drafter, to find its worst depth.
     """
 
-    def __init__(self, stand: Stand, choice: Choice, predictions: Sequence[Prediction], watch: Watch) -> None:
+    def __init__(self, stand: Stand, choice: Choice, predictions: Sequence[Forecast], watch: Watch) -> None:
         self._stand, self._choice, self._watch = stand, choice, watch
         self._predictions = [each for each in predictions if each.drafter == choice.drafter]
         self._random = random.Random(0)  # noqa: S311 - an order that can be repeated
@@ -175,7 +175,7 @@ def _keep_whole(cell: Cell) -> None:
     }
 
 
-def rows_of(cells: Sequence[Cell], predictions: Sequence[Prediction], choice: Choice) -> list[dict[str, Any]]:
+def rows_of(cells: Sequence[Cell], predictions: Sequence[Forecast], choice: Choice) -> list[dict[str, Any]]:
     """One row for each cell and setting, predictions of fixed depths beside them."""
     rows: list[dict[str, Any]] = []
     for cell in cells:
@@ -204,7 +204,7 @@ def rows_of(cells: Sequence[Cell], predictions: Sequence[Prediction], choice: Ch
     return rows
 
 
-def _key(each: Prediction) -> tuple[str, Depth, float, int]:
+def _key(each: Forecast) -> tuple[str, Depth, float, int]:
     return each.drafter, each.depth, each.temperature, each.num_sequences
 
 

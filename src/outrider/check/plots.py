@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from outrider.bench.plots import INK, SERIES, svg_of
 
+LINES = ("-", "--", ":", "-.")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -23,11 +24,14 @@ def plots_of(document: Mapping[str, Any]) -> dict[str, str]:
         "Survival by depth": (_draw_survival, [row for row in document["agreement"] if row["survival"]]),
         "Cost of a forward by its rows, over that of a plain step": (_draw_curves, document["verify_cost"]),
         f"Predicted speedup by depth, {least} at once": (_draw_depths, alone),
-        "Predicted speedup by texts at once, at the best depth of each": (_draw_concurrency, document["concurrency"]),
+        "Predicted speedup by texts at once, at the best depth of each": (
+            _draw_concurrency,
+            document["concurrency_by_temperature"],
+        ),
         "Predicted and measured": (_draw_judged, judged),
         "Predicted speedup over the bytes that drafting takes": (_draw_memory, _frontier(document, alone)),
     }
-    return {title: svg_of(draw, rows, (7, 3.4)) for title, (draw, rows) in wanted.items() if rows}
+    return {title: svg_of(draw, rows, (8, 3.4)) for title, (draw, rows) in wanted.items() if rows}
 
 
 def _frontier(document: Mapping[str, Any], alone: Rows) -> Rows:
@@ -45,12 +49,13 @@ def _frontier(document: Mapping[str, Any], alone: Rows) -> Rows:
 
 
 def _draw_survival(axes: Axes, rows: Rows) -> None:
-    for number, row in enumerate(rows):
+    for label, look, (row, *_) in _lines(rows):
         known = [each for each in row["survival"] if each]
         depths = range(1, len(known) + 1)
-        axes.plot(depths, [each["value"] for each in known], color=_color(number), label=_label(row))
+        axes.plot(depths, [each["value"] for each in known], label=label, **look)
         axes.fill_between(depths, [each["low"] for each in known], [each["high"] for each in known],
-                          color=_color(number), alpha=0.15, linewidth=0)  # fmt: skip
+                          color=look["color"], alpha=0.12, linewidth=0)  # fmt: skip
+    axes.set_ylim(0, 1)
     _finish(axes, "depth", "accepted, of all steps")
 
 
@@ -64,19 +69,20 @@ def _draw_curves(axes: Axes, rows: Rows) -> None:
 
 
 def _draw_depths(axes: Axes, rows: Rows) -> None:
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        lines.setdefault(_label(row), []).append(row)
-    for number, (label, part) in enumerate(lines.items()):
-        axes.plot([row["depth"] for row in part], [row["speedup"]["value"] for row in part], color=_color(number),
-                  marker="o", markersize=3, label=label)  # fmt: skip
+    for label, look, part in _lines(rows):
+        axes.plot([row["depth"] for row in part], [row["speedup"]["value"] for row in part], marker="o", markersize=3,
+                  label=label, **look)  # fmt: skip
     _draw_one(axes)
     _finish(axes, "depth", "times as fast as plain")
 
 
 def _draw_concurrency(axes: Axes, rows: Rows) -> None:
-    axes.plot([row["num_sequences"] for row in rows], [row["speedup"]["value"] for row in rows], color=_color(0),
-              marker="o", label="chosen drafter")  # fmt: skip
+    numbers = sorted({row["num_sequences"] for row in rows})
+    for number, temperature in enumerate(dict.fromkeys(row["temperature"] for row in rows)):
+        part = [row for row in rows if row["temperature"] == temperature]
+        axes.plot([numbers.index(row["num_sequences"]) for row in part], [row["speedup"]["value"] for row in part],
+                  color=_color(number), marker="o", label=f"chosen drafter, {_words(temperature)}")  # fmt: skip
+    axes.set_xticks(range(len(numbers)), list(map(str, numbers)))
     _draw_one(axes)
     _finish(axes, "texts at once", "times as fast as plain")
 
@@ -104,11 +110,38 @@ def _draw_one(axes: Axes) -> None:
 def _finish(axes: Axes, horizontal: str, vertical: str) -> None:
     axes.set_xlabel(horizontal)
     axes.set_ylabel(vertical)
-    axes.legend(fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)  # beside the lines, never over them
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    return f"{row['drafter']}, " + ("greedy" if row["temperature"] == 0 else f"T = {row['temperature']:g}")
+    return f"{row['drafter']}, {_words(row['temperature'])}"
+
+
+def _words(temperature: float) -> str:
+    return "greedy" if temperature == 0 else f"T = {temperature:g}"
+
+
+def _lines(rows: Rows) -> list[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """Rows of one drafter and temperature together: label, how to draw it, rows.
+
+    A drafter has one colour; temperatures are told apart by the line.
+    """
+    drafters = list(dict.fromkeys(row["drafter"] for row in rows))
+    temperatures = list(dict.fromkeys(row["temperature"] for row in rows))
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(_label(row), []).append(row)
+    return [
+        (
+            label,
+            {
+                "color": _color(drafters.index(part[0]["drafter"])),
+                "linestyle": LINES[temperatures.index(part[0]["temperature"]) % len(LINES)],
+            },
+            part,
+        )
+        for label, part in found.items()
+    ]
 
 
 def _color(number: int) -> str:

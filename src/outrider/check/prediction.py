@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from outrider.check.agreement import estimate
 from outrider.check.item import Item
 from outrider.predict.interval import Estimate
-from outrider.predict.prediction import Prediction
+from outrider.predict.prediction import Forecast
 
 # Less is not worth a second model.
 WORTH = 1.05
@@ -27,15 +27,15 @@ class Choice(NamedTuple):
     depth: int
     num_sequences: int
     speedup: Estimate
-    at: tuple[Prediction, ...]
+    at: tuple[Forecast, ...]
 
 
-def choose(predictions: Sequence[Prediction]) -> Choice | None:
+def choose(predictions: Sequence[Forecast]) -> Choice | None:
     """The fastest that is expected; None if nothing is."""
     if not predictions:
         return None
     least = min(each.num_sequences for each in predictions)
-    settings: dict[tuple[str, int], list[Prediction]] = {}
+    settings: dict[tuple[str, int], list[Forecast]] = {}
     for each in predictions:
         if each.num_sequences == least:
             settings.setdefault((each.drafter, each.depth), []).append(each)
@@ -53,7 +53,7 @@ def geometric_mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(*(math.prod(values) ** (1 / len(estimates)) for values in zip(*estimates, strict=True)))
 
 
-def concurrency_rows(choice: Choice, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def concurrency_rows(choice: Choice, predictions: Sequence[Forecast]) -> list[dict[str, Any]]:
     """The chosen drafter with more and more sequences: the best depth there, and what it brings."""
     rows: list[dict[str, Any]] = []
     for num_sequences in sorted({each.num_sequences for each in predictions}):
@@ -75,13 +75,31 @@ def concurrency_rows(choice: Choice, predictions: Sequence[Prediction]) -> list[
     return rows
 
 
+def temperature_rows(choice: Choice, predictions: Sequence[Forecast]) -> list[dict[str, Any]]:
+    """The same, each temperature by itself."""
+    return [
+        {"temperature": temperature, **row}
+        for temperature in dict.fromkeys(each.temperature for each in choice.at)
+        for row in concurrency_rows(choice, [each for each in predictions if each.temperature == temperature])
+    ]
+
+
+def best_by_temperature(predictions: Sequence[Forecast]) -> list[Choice]:
+    """For each temperature what would be chosen if there were no other."""
+    found = (
+        choose([each for each in predictions if each.temperature == temperature])
+        for temperature in dict.fromkeys(each.temperature for each in predictions)
+    )
+    return [choice for choice in found if choice is not None]
+
+
 def off_above(rows: Sequence[dict[str, Any]]) -> int | None:
     """The most sequences up to which all that was timed pays; None if it pays to the end, or never."""
     num_paying = next((place for place, row in enumerate(rows) if not row["pays"]), len(rows))
     return rows[num_paying - 1]["num_sequences"] if 0 < num_paying < len(rows) else None
 
 
-def prediction_item(choice: Choice | None, predictions: Sequence[Prediction]) -> Item:
+def prediction_item(choice: Choice | None, predictions: Sequence[Forecast]) -> Item:
     """The best of each drafter."""
     threshold = f"{WORTH}x plain decoding"
     why = "tokens a step over seconds a step, from the agreement and the costs above; nothing was speculated for it"
@@ -125,7 +143,7 @@ def words(found: Estimate) -> str:
     return f"{found.value:.2f}x [{found.low:.2f}, {found.high:.2f}]"
 
 
-def as_dict(prediction: Prediction) -> dict[str, Any]:
+def as_dict(prediction: Forecast) -> dict[str, Any]:
     """For JSON."""
     names = ("drafter", "depth", "temperature", "num_sequences", "tokens_per_step", "survival", "agreement",
              "break_even", "seconds", "plain_seconds", "num_prompts")  # fmt: skip

@@ -19,6 +19,7 @@ from outrider.recipe import (
     MadeBy,
     Measured,
     MeasuredConcurrency,
+    MeasuredTemperature,
     PolicyChoice,
     Recipe,
     RecipeDraft,
@@ -40,7 +41,10 @@ def recipe_of(
         target=TargetModel(name=_name(target, "target"), sha256=fingerprint(resolve_checkpoint(target))),
         drafts=tuple(_drafts(verdict.drafter, drafts)),
         policy=PolicyChoice(
-            speculate=speculates, depth=verdict.depth if speculates else "auto", off_above=verdict.off_above
+            speculate=speculates,
+            depth=verdict.depth if speculates else "auto",
+            off_above=verdict.off_above,
+            max_temperature=verdict.max_temperature if speculates else None,
         ),
         verification=Verification(exactness=document["engine"]["exactness"]),
         limits=Limits(memory_bytes=next((row["limit"] for row in document["memory"]), None)),
@@ -66,7 +70,7 @@ def _drafts(drafter: str, drafts: Sequence[str | Path]) -> list[RecipeDraft]:
 
 
 def _measured(document: Mapping[str, Any], verdict: Verdict) -> Measured | None:
-    """At the first temperature, of the drafter's prediction with the fewest texts at once."""
+    """At the first temperature (to speculate at), of the drafter's prediction with the fewest texts at once."""
     least = min(row["num_sequences"] for row in document["predictions"])
     same = [
         row
@@ -76,7 +80,7 @@ def _measured(document: Mapping[str, Any], verdict: Verdict) -> Measured | None:
     ]
     if not same:
         return None
-    temperature = document["plan"]["temperatures"][0]
+    temperature = (verdict.only_at or document["plan"]["temperatures"])[0]
     best = max(
         (row for row in same if row["temperature"] == temperature),
         key=lambda row: row["speedup"]["value"],
@@ -109,10 +113,32 @@ def _measured(document: Mapping[str, Any], verdict: Verdict) -> Measured | None:
         speedup=verdict.speedup.value,
         speedup_interval=interval,
         num_prompts=best["num_prompts"],
+        temperatures=_temperatures(verdict),
         concurrency=tuple(
             MeasuredConcurrency(num_sequences=row["num_sequences"], speedup=row["speedup"]["value"], depth=row["depth"])
-            for row in document["concurrency"]
+            for row in _concurrency(document, verdict)
         ),
+    )
+
+
+def _concurrency(document: Mapping[str, Any], verdict: Verdict) -> list[Mapping[str, Any]]:
+    """Over all temperatures, or at the first to speculate at."""
+    if not verdict.only_at:
+        return document["concurrency"]
+    return [row for row in document["concurrency_by_temperature"] if row["temperature"] == verdict.only_at[0]]
+
+
+def _temperatures(verdict: Verdict) -> tuple[MeasuredTemperature, ...]:
+    """Each by itself, where there are several."""
+    parts = verdict.by_temperature if len(verdict.by_temperature) > 1 else ()
+    return tuple(
+        MeasuredTemperature(
+            temperature=float(each.temperature),
+            speedup=each.speedup.value,
+            speedup_interval=each.speedup[1:] if math.isfinite(each.speedup.high) else None,
+            off_above=each.off_above,
+        )
+        for each in parts
     )
 
 

@@ -23,7 +23,7 @@ from outrider.model.checkpoint import resolve_checkpoint
 from outrider.predict.agreement import Teacher, cascade_trace, model_trace, suffix_trace
 from outrider.predict.calibrate import DEPTHS, InterruptedTimingError, Setting, time_round
 from outrider.predict.costs import Timing
-from outrider.predict.prediction import Prediction, Predictor
+from outrider.predict.prediction import Forecast, Predictor
 from outrider.predict.trace import MAX_TRACED_DEPTH, Trace
 from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
@@ -146,7 +146,7 @@ class Stand:
     def predictor(self) -> Predictor:
         return Predictor(self.timings, lambda rows: self.llm.target.computed_rows([rows]))
 
-    def predictions(self, concurrencies: Sequence[int]) -> list[Prediction]:
+    def predictions(self, concurrencies: Sequence[int]) -> list[Forecast]:
         """Of every candidate, temperature, number of sequences and depth that was timed."""
         predictor = self.predictor
         found = [

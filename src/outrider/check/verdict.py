@@ -6,12 +6,12 @@ Knows numbers and words; decides nothing that a person could not decide from the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
 from outrider.check.agreement import estimate
 from outrider.check.measured import CHOICE, DEFAULT
-from outrider.check.prediction import WORTH, Choice, off_above, words
+from outrider.check.prediction import WORTH, Choice, geometric_mean, off_above, words
 from outrider.predict.interval import Estimate
 from outrider.request import Depth
 
@@ -32,7 +32,9 @@ class Evidence(NamedTuple):
     Attributes:
         choice: the best that was predicted; None if nothing was.
         everything: name of all drafters together, which the default setting was measured with.
-        concurrency: best predictions by texts at once.
+        concurrency: best predictions by texts at once, over all temperatures.
+        by_temperature: the same for each temperature.
+        alone: for each temperature what would be chosen if there were no other.
         measured: rows of the trial; may be empty.
         num_fit: prompts whose texts are fit.
         is_own: whether the prompts are the user's.
@@ -48,6 +50,18 @@ class Evidence(NamedTuple):
     is_own: bool
     is_partial: bool
     skipped: Sequence[str]
+    by_temperature: Sequence[dict[str, Any]] = ()
+    alone: Sequence[Choice] = ()
+
+
+class AtTemperature(NamedTuple):
+    """What the recommended setting comes to at one temperature, as `Verdict` has it for all."""
+
+    temperature: float
+    decision: Decision
+    speedup: Estimate
+    is_measured: bool
+    off_above: int | None
 
 
 class Verdict(NamedTuple):
@@ -59,6 +73,9 @@ class Verdict(NamedTuple):
         speedup: measured if there is a measurement, else predicted.
         is_measured: which of the two.
         off_above: texts at once above which it does not pay, if that was seen.
+        by_temperature: each temperature by itself.
+        only_at: temperatures to speculate at, where it does not pay at the others; empty where there is no such limit.
+            Then the speedup is of these.
     """
 
     decision: Decision
@@ -70,11 +87,22 @@ class Verdict(NamedTuple):
     sentences: tuple[str, str]
     next_steps: tuple[Step, Step]
     uncertain: tuple[str, ...]
+    by_temperature: tuple[AtTemperature, ...] = ()
+    only_at: tuple[float, ...] = ()
+
+    @property
+    def max_temperature(self) -> float | None:
+        """Above which it does not pay; None where no such limit says what `only_at` does."""
+        others = [each.temperature for each in self.by_temperature if each.temperature not in self.only_at]
+        return max(self.only_at) if self.only_at and max(self.only_at) < min(others) else None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         values = self._asdict()
         values["speedup"] = estimate(self.speedup)
+        values["by_temperature"] = [
+            each._asdict() | {"speedup": estimate(each.speedup)} for each in self.by_temperature
+        ]
         values["next_steps"] = [each._asdict() for each in self.next_steps]
         return values
 
@@ -84,43 +112,93 @@ def decide(evidence: Evidence) -> Verdict:
     choice = evidence.choice
     if choice is None or evidence.num_fit < 1:
         return _no_conclusion(evidence)
-    fixed, auto = (_measured(evidence.measured, choice, setting) for setting in (CHOICE, DEFAULT))
-    # Auto goes on adapting, so it is taken where it is about as fast.
-    takes_auto = auto is not None and (fixed is None or auto.value > 0.98 * fixed.value)
-    known = auto if takes_auto else fixed
-    drafter = evidence.everything if takes_auto else choice.drafter
-    speedup = known or choice.speedup
-    if speedup.value < WORTH:
-        decision: Decision = "do not speculate"
-    else:
-        decision = "speculate" if speedup.low > 1 and math.isfinite(speedup.high) else "undecided"
-    limit = off_above(evidence.concurrency)
-    depth: Depth = "auto" if takes_auto else choice.depth
+    temperatures = [each.temperature for each in choice.at]
+    view = _view(evidence, choice, temperatures)
+    parts = tuple(_at_temperature(evidence, choice, each, takes_auto=view.takes_auto) for each in temperatures)
+    decision, only_at = _decision(view.speedup), tuple[float, ...]()
+    paying = tuple(each.temperature for each in parts if each.decision == "speculate")
+    if paying and (decision != "speculate" or any(each.decision == "do not speculate" for each in parts)):
+        decision, only_at, view = "speculate", paying, _view(evidence, choice, paying)
+    drafter = evidence.everything if view.takes_auto else choice.drafter
+    depth: Depth = "auto" if view.takes_auto else choice.depth
+    how = f"auto depth (the best fixed one is {choice.depth})" if depth == "auto" else f"depth {depth}"
     sentences = {
-        "speculate": _speculate(evidence, drafter, speedup, depth, limit),
-        "do not speculate": _do_not(choice, speedup),
-    }.get(decision, _undecided(choice, speedup))
+        "speculate": (
+            _speculate(choice, f"{drafter}, {how}", view.speedup, parts, only_at),
+            _load(evidence, only_at, parts),
+        ),
+        "do not speculate": _do_not(evidence, choice, view.speedup),
+    }.get(decision, _undecided(choice, view.speedup))
     return Verdict(
         decision=decision,
         drafter=drafter,
         depth=depth,
-        speedup=speedup,
-        is_measured=known is not None,
-        off_above=limit,
+        speedup=view.speedup,
+        is_measured=view.is_measured,
+        off_above=_limit(evidence, only_at),
         sentences=sentences,
         next_steps=_next_steps(evidence, decision),
-        uncertain=_uncertain(evidence, is_measured=known is not None),
+        uncertain=_uncertain(evidence, is_measured=view.is_measured),
+        by_temperature=parts,
+        only_at=only_at,
     )
 
 
-def _measured(rows: Sequence[dict[str, Any]], choice: Choice, setting: str) -> Estimate | None:
-    """Over the temperatures, with as many texts at once as the choice is for; None if one of them is missing."""
+class _View(NamedTuple):
+    """What is known of some temperatures together; `takes_auto` where auto depth is recommended."""
+
+    takes_auto: bool
+    speedup: Estimate
+    is_measured: bool
+
+
+def _view(evidence: Evidence, choice: Choice, temperatures: Collection[float]) -> _View:
+    """Measured if it was measured at all of these temperatures, else predicted."""
+    fixed, auto = (_measured(evidence.measured, choice, setting, temperatures) for setting in (CHOICE, DEFAULT))
+    # Auto goes on adapting, so it is taken where it is about as fast.
+    takes_auto = auto is not None and (fixed is None or auto.value > 0.98 * fixed.value)
+    known = auto if takes_auto else fixed
+    return _View(takes_auto, known or _predicted(choice, temperatures), known is not None)
+
+
+def _at_temperature(evidence: Evidence, choice: Choice, temperature: float, *, takes_auto: bool) -> AtTemperature:
+    known = _measured(evidence.measured, choice, DEFAULT if takes_auto else CHOICE, [temperature])
+    speedup = known or _predicted(choice, [temperature])
+    limit = off_above([row for row in evidence.by_temperature if row["temperature"] == temperature])
+    return AtTemperature(temperature, _decision(speedup), speedup, known is not None, limit)
+
+
+def _predicted(choice: Choice, temperatures: Collection[float]) -> Estimate:
+    return geometric_mean([each.speedup for each in choice.at if each.temperature in temperatures])
+
+
+def _decision(speedup: Estimate) -> Decision:
+    if speedup.value < WORTH:
+        return "do not speculate"
+    return "speculate" if speedup.low > 1 and math.isfinite(speedup.high) else "undecided"
+
+
+def _limit(evidence: Evidence, only_at: Collection[float]) -> int | None:
+    """Texts at once up to which it pays: over all temperatures, or at each of those that it pays at."""
+    if not only_at:
+        return off_above(evidence.concurrency)
+    rows = evidence.by_temperature
+    limits = [off_above([row for row in rows if row["temperature"] == temperature]) for temperature in only_at]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _measured(
+    rows: Sequence[dict[str, Any]], choice: Choice, setting: str, temperatures: Collection[float]
+) -> Estimate | None:
+    """Over these temperatures, with as many texts at once as the choice is for; None if one of them is missing."""
     found = {
         row["temperature"]: row["speedup"]
         for row in rows
-        if (row["setting"], row["num_sequences"]) == (setting, choice.num_sequences) and row["num_prompts"] > 1
+        if (row["setting"], row["num_sequences"]) == (setting, choice.num_sequences)
+        and row["num_prompts"] > 1
+        and row["temperature"] in temperatures
     }
-    if not found or not {each.temperature for each in choice.at} <= found.keys():
+    if not found or not set(temperatures) <= found.keys():
         return None
     ends = [
         [each[name] if each[name] is not None else math.inf for each in found.values()] for name in Estimate._fields
@@ -128,28 +206,69 @@ def _measured(rows: Sequence[dict[str, Any]], choice: Choice, setting: str) -> E
     return Estimate(*(math.prod(values) ** (1 / len(found)) for values in ends))
 
 
-def _speculate(evidence: Evidence, drafter: str, speedup: Estimate, depth: Depth, limit: int | None) -> tuple[str, str]:
+def _speculate(
+    choice: Choice, what: str, speedup: Estimate, parts: Sequence[AtTemperature], only_at: Collection[float]
+) -> str:
+    """What to do, with the speedup of each temperature; and at which not to."""
+    said = {each.temperature: f"{words(each.speedup)} at T = {each.temperature:g}" for each in parts}
+    if only_at:
+        where = " and ".join(f"T = {temperature:g}" for temperature in only_at)
+        by_itself = f" ({', '.join(said[temperature] for temperature in only_at)})" if len(only_at) > 1 else ""
+        others = ", ".join(words_of for temperature, words_of in said.items() if temperature not in only_at)
+        gained = f"{words(speedup)} with {_at_once(choice)}{by_itself}"
+        return f"Speculate at {where} only, with {what}: {gained}. Leave it off otherwise: it is {others}."
+    each = f": {', '.join(said.values())}" if len(parts) > 1 else ""
+    return f"Speculate with {what}: {words(speedup)} with {_at_once(choice)}{each}."
+
+
+def _load(evidence: Evidence, only_at: Collection[float], parts: Sequence[AtTemperature]) -> str:
+    """With how many texts at once it still pays, for each temperature where that is known."""
     choice = evidence.choice
     assert choice is not None
-    how = f"auto depth (the best fixed one is {choice.depth})" if depth == "auto" else f"depth {depth}"
-    most = evidence.concurrency[-1] if evidence.concurrency else None
-    if limit is not None:
-        load = f"Turn it off above {limit} texts at once."
-    elif most is not None and most["num_sequences"] > choice.num_sequences:
-        load = f"It is expected to be {most['speedup']['value']:.2f}x still with {most['num_sequences']} texts at once."
-    else:
-        load = "What it brings with more texts at once was not measured."
-    return f"Speculate with {drafter}, {how}: {words(speedup)} with {_at_once(choice)}.", load
+    rows = evidence.by_temperature
+    temperatures = [each.temperature for each in parts if not only_at or each.temperature in only_at]
+    by_temperature = {
+        temperature: [row for row in rows if row["temperature"] == temperature] for temperature in temperatures
+    }
+    if len(temperatures) < 2 or not all(by_temperature.values()):
+        return _load_of(next(iter(by_temperature.values())) or evidence.concurrency, choice)
+    limits = {temperature: off_above(each) for temperature, each in by_temperature.items()}
+    if len(set(limits.values())) == 1:
+        return (
+            _load_of(evidence.concurrency, choice) if not only_at else _load_of(by_temperature[temperatures[0]], choice)
+        )
+    return " ".join(f"At T = {each:g}: {_load_of(found, choice).lower()}" for each, found in by_temperature.items())
 
 
-def _do_not(choice: Choice, speedup: Estimate) -> tuple[str, str]:
+def _load_of(rows: Sequence[dict[str, Any]], choice: Choice) -> str:
+    if (limit := off_above(rows)) is not None:
+        return f"Turn it off above {limit} texts at once."
+    most = rows[-1] if rows else None
+    if most is not None and most["num_sequences"] > choice.num_sequences:
+        return f"It is expected to be {most['speedup']['value']:.2f}x still with {most['num_sequences']} texts at once."
+    return "What it brings with more texts at once was not measured."
+
+
+def _do_not(evidence: Evidence, choice: Choice, speedup: Estimate) -> tuple[str, str]:
     prices = [each.break_even for each in choice.at if each.break_even is not None]
     agreement = min(each.agreement for each in choice.at)
     price = f"break-even is {100 * max(prices):.0f} %" if len(prices) == len(choice.at) else "no agreement would pay"
     what = f"{choice.drafter} at depth {choice.depth}, brings {words(speedup)} with {_at_once(choice)}"
     return (
         f"Do not speculate: the best that was found, {what}.",
-        f"It agrees on {100 * agreement:.0f} % of the tokens, and {price}.",
+        f"It agrees on {100 * agreement:.0f} % of the tokens, and {price}.{_at_one_temperature(evidence, choice)}",
+    )
+
+
+def _at_one_temperature(evidence: Evidence, choice: Choice) -> str:
+    """What is predicted to pay at a temperature by itself, though it was not chosen, and so not tried."""
+    if len(choice.at) < 2:
+        return ""
+    return "".join(
+        f" At T = {other.at[0].temperature:g} alone, {other.drafter} at depth {other.depth} is predicted to bring "
+        f"{words(other.speedup)}: look at that with --temperature {other.at[0].temperature:g}."
+        for other in evidence.alone
+        if (other.drafter, other.depth) != (choice.drafter, choice.depth) and _decision(other.speedup) == "speculate"
     )
 
 

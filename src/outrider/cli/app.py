@@ -11,6 +11,7 @@ from outrider.cli.audit import app as audit
 from outrider.cli.bench import app as bench
 from outrider.cli.check import check
 from outrider.cli.demo import demo
+from outrider.cli.explain_file import explain
 from outrider.cli.export import export
 from outrider.cli.run import run
 
@@ -19,6 +20,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command()(run)
 app.command()(demo)
 app.command()(check)
+app.command()(explain)
 app.command()(export)
 app.add_typer(bench, name="bench")
 app.add_typer(audit, name="audit")

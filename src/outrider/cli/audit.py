@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from outrider.cli.models import choose_models
-from outrider.cli.options import VERIFY_HELP, DraftOptions, Dtype, Verify, numbers, refuse_idle_options
+from outrider.cli.models import Models, choose_models
+from outrider.cli.options import VERIFY_HELP, DraftOptions, Dtype, RecipeFile, Verify, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
+from outrider.cli.recipes import agreed, agreed_rule
 from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, SamplingParams
 
 MAX_BATCH = 256
+BATCHES = (1, 8)
 # Without seeds to replay, evidence comes from how many tokens were sampled.
 MAX_TOKENS = {"coupled": 96, "block": 256}
 
@@ -28,9 +31,9 @@ def audit(
         list[str] | None,
         typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
     ] = None,
+    recipe: RecipeFile = None,
     prompts: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="To go on from: *.jsonl, *.txt, a workload's name. [bundled]"),
+        str | None, typer.Option(metavar="NAME|FILE", help="*.jsonl, *.txt, a workload. [bundled]")
     ] = None,
     temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
     top_k: Annotated[int, typer.Option(help="Keep this many of the likeliest tokens; 0: all.")] = 0,
@@ -39,10 +42,10 @@ def audit(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: against tokens of prompt and text.")] = 1.0,
     presence_penalty: Annotated[float, typer.Option(help="Above 0: against tokens of the text.")] = 0.0,
     frequency_penalty: Annotated[float, typer.Option(help="The same, each time that they occur.")] = 0.0,
-    batch: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1,8",
+    batch: Annotated[str | None, typer.Option(metavar="N,N", help="Texts written at once. [1,8]")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a text at most. [96; block: 256]")] = None,
-    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled",
-    max_children: Annotated[int, typer.Option(min=1, help="Guesses at one place: above 1, fixed depths branch.")] = 1,
+    verify: Annotated[Verify | None, typer.Option(help=VERIFY_HELP)] = None,
+    max_children: Annotated[int | None, typer.Option(min=1, help="Guesses at one place: above 1, trees. [1]")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first text's noise.")] = 0,
     alpha: Annotated[float, typer.Option(help="Probability that a sound engine is accused of its samples.")] = 1e-3,
     dtype: Annotated[Dtype | None, typer.Option(help="To compute in. [the checkpoint's]")] = None,
@@ -59,15 +62,15 @@ def audit(
     if context.invoked_subcommand is not None:
         refuse_idle_options(context)
         return
-    models = choose_models(DraftOptions(target=target, draft=draft), by_default=("suffix",))
+    models = _choose(recipe, target, draft, max_children)
+    rule = agreed_rule(verify, models.rule)
     params = SamplingParams(
         temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
-        max_tokens=max_tokens or MAX_TOKENS[verify],
+        max_tokens=max_tokens or MAX_TOKENS[rule],
     )  # fmt: skip
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
-    batches = numbers("--batch", batch, int, _check_batch)
-    _check_alpha(alpha)
+    batches = _batches(batch, models.limits.max_sequences)
     check_json_target(json)
 
     from outrider.audit.texts import AuditPlan
@@ -76,13 +79,14 @@ def audit(
     from outrider.runtime.base import RuntimeOptions
 
     plan = AuditPlan(
-        prompts=read_prompts(prompts), params=params, temperatures=temperatures, batches=batches, seed=seed, alpha=alpha
-    )
-    _check_seed(seed, len(plan.prompts))
-    options = RuntimeOptions(dtype=dtype, num_threads=threads)
+        prompts=read_prompts(prompts), params=params, temperatures=temperatures, batches=batches, seed=seed,
+        alpha=alpha, depth=models.depth,
+    )  # fmt: skip
+    _check_chance(alpha, seed, len(plan.prompts))
     config = EngineConfig(
-        runtime=runtime, device=device, options=options, max_sequences=max(16, *batches), verify=verify,
-        max_children=max_children,
+        runtime=runtime, device=device, verify=rule, max_children=models.max_children,
+        options=RuntimeOptions(dtype=agreed("--dtype", dtype, models.dtype), num_threads=threads),
+        max_sequences=models.limits.max_sequences or max(16, *batches), memory_limit=models.limits.memory_bytes,
     )  # fmt: skip
     show_audit(lambda: load(models.target, models.drafts, config), plan, json)
 
@@ -103,12 +107,32 @@ def verifier_command(
     show_certificate(name, json)
 
 
-def _check_alpha(alpha: float) -> None:
+def _choose(recipe: Path | None, target: str | None, draft: list[str] | None, max_children: int | None) -> Models:
+    """What is audited; where nothing is said of drafters, suffix is one.
+
+    Raises:
+        UsageError: options contradict each other or the recipe, or the recipe cannot be used.
+    """
+    options = DraftOptions(recipe=recipe, target=target, draft=draft, max_children=max_children)
+    models = choose_models(options, by_default=("suffix",))
+    if models.is_plain:
+        raise ParameterError(f"{recipe} says not to speculate, so there is nothing to audit: name a drafter by hand")
+    return models
+
+
+def _batches(text: str | None, most: int | None) -> tuple[int, ...]:
+    """Texts at once; a recipe may say how many there are at most."""
+    if text is None:
+        return BATCHES if most is None else tuple(dict.fromkeys(min(each, most) for each in BATCHES))
+    found = numbers("--batch", text, int, _check_batch)
+    if most is not None and max(found) > most:
+        raise ParameterError(f"--batch is {text}, but --recipe says {most} at most: lower it, or edit the recipe")
+    return found
+
+
+def _check_chance(alpha: float, seed: int, num_prompts: int) -> None:
     if not 0 < alpha < 1:
         raise ParameterError(f"--alpha is {alpha}, but must be between 0 and 1")
-
-
-def _check_seed(seed: int, num_prompts: int) -> None:
     if seed + num_prompts > MAX_SEED:
         raise ParameterError(f"--seed is {seed}, but the seeds of {num_prompts} prompts follow it: lower it")
 

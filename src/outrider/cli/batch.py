@@ -14,7 +14,7 @@ from outrider.cli.drive import Drive, refuse_unfit
 from outrider.cli.explain import explain, explain_costs
 from outrider.cli.jobs import Job, JobFile
 from outrider.cli.options import OutputOptions
-from outrider.cli.output import STDOUT, as_document, log_probs_document, save_json, say
+from outrider.cli.output import STDOUT, as_document, asked_document, log_probs_document, run_document, save_json, say
 from outrider.engine.llm import LLM, Generation
 from outrider.engine.memory import Ledger
 from outrider.errors import NumericsError
@@ -36,7 +36,7 @@ def run_batch(llm: LLM, ledger: Ledger, jobs: JobFile, output: OutputOptions) ->
         lines = _Lines(llm, output, advance)
         is_complete = Drive(llm, lines).run(jobs)
     if output.json is not None:
-        save_json(output.json, {"engine": llm.describe(), "memory": ledger.as_dict(), "sequences": lines.documents})
+        save_json(output.json, run_document(llm, ledger, lines.documents, time.perf_counter() - began))
     for line in explain_costs(llm.policy.describe()) if output.explain else ():
         say(line)
     say(lines.totals.summary(jobs.num_jobs, time.perf_counter() - began))
@@ -100,7 +100,7 @@ class _Lines:
     def finish(self, job: Job, generation: Generation) -> None:
         names = {"id": job.id, "index": job.index}
         if self._output.json is not None:
-            self.documents.append(names | as_document(generation, self._tokenizer))
+            self.documents.append(names | asked_document(job) | as_document(generation, self._tokenizer))
         if self._output.json != STDOUT:
             # in ASCII, which is right in every encoding and no command to any terminal
             print(json.dumps(names | self._line(generation)), flush=True)  # noqa: T201 - to the user

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from outrider.cli.models import Models, choose_models
-from outrider.cli.options import VERIFY_HELP, DraftOptions, Level, Verify, numbers, refuse_idle_options
+from outrider.cli.options import VERIFY_HELP, DraftOptions, Level, RecipeFile, Verify, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
+from outrider.cli.recipes import agreed_rule
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, SamplingParams
@@ -36,9 +37,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="DIR|suffix|none", help="What drafts; repeatable. [suffix; bundled: its draft too]"),
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A recipe.toml, for target, drafts and depth.")
-    ] = None,
+    recipe: RecipeFile = None,
     workload: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="code, prose, edit, summary, chat, repeat, *.jsonl, *.txt. [all six]"),
@@ -46,7 +45,7 @@ def bench(
     concurrency: Annotated[str, typer.Option(metavar="N,N", help="Texts written at once.")] = "1",
     temperature: Annotated[str, typer.Option(metavar="T,T", help="0 is greedy.")] = "0,1",
     depth: Annotated[str | None, typer.Option(metavar="auto|N", help="Tokens to draft a step. [auto]")] = None,
-    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled",
+    verify: Annotated[Verify | None, typer.Option(help=VERIFY_HELP)] = None,
     runs: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 1,
     prompts: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each workload.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of a text at most.")] = 160,
@@ -69,6 +68,7 @@ def bench(
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
     models = _choose(DraftOptions(recipe=recipe, target=target, draft=draft, depth=depth))
+    rule = agreed_rule(verify, models.rule)
     check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
@@ -83,7 +83,9 @@ def bench(
         max_tokens=max_tokens,
         seed=seed,
     )
-    run = Run(json=json, html=html, num_threads=threads, verify=verify, exactness=exactness)
+    run = Run(
+        json=json, html=html, num_threads=threads, verify=rule, exactness=exactness, max_children=models.max_children
+    )
     show_bench(models.target, models.drafts, plan, run)
 
 

@@ -36,13 +36,14 @@ MIN_SEQUENCES = 16  # what is not timed is written together
 
 
 class Run(NamedTuple):
-    """Where results go, how many threads compute them, how drafts are verified, and what results must promise."""
+    """Where results go, what computes them, how drafts are made and verified, and what results must promise."""
 
     json: str | None
     html: Path | None
     num_threads: int | None
     verify: VerifyName
     exactness: Level | None = None
+    max_children: int = 1
 
 
 def show_bench(target: str | Path, drafts: Sequence[str | Path], plan: BenchPlan, run: Run) -> None:
@@ -65,6 +66,7 @@ def show_bench(target: str | Path, drafts: Sequence[str | Path], plan: BenchPlan
             options=RuntimeOptions(num_threads=run.num_threads),
             verify=run.verify,
             exactness=run.exactness,
+            max_children=run.max_children,
         )
         llm = LLM(target, draft=[*drafts], config=config)
         models = {"target": _identity(target), "drafts": list(map(_identity, drafts))}

@@ -43,7 +43,7 @@ def check(
     """Measure, predict and say whether speculation pays here, and how to set it up; which may be: do not.
 
     Without options it looks at the bundled pair. Ctrl-C ends it early; what was measured is shown.
-    docs/check.md explains the method.
+    docs/speculative-decoding.md explains the method with your own pair as the example, docs/check.md what is measured.
     """
     from outrider.check.budget import parse_seconds
     from outrider.engine.memory import parse_memory

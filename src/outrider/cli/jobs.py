@@ -109,7 +109,7 @@ def _job(text: str, place: str, index: int, defaults: Defaults) -> Job:
     try:
         values = _read_values(text)
         params = dataclasses.replace(defaults.params, **{name: values[name] for name in PARAMETERS if name in values})
-        depth = values.get("depth", defaults.models.depth)
+        depth = values.get("depth", defaults.models.depth_at(params.temperature))
         prediction = values.get("prediction", defaults.prediction)
         defaults.models.check_line(values, has_prediction=prediction is not None)
         prompt = _prompt(values, is_chat=defaults.is_chat)

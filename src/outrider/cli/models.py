@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outrider.cli.options import DraftOptions, EngineOptions
 from outrider.cli.output import say
-from outrider.cli.recipes import find_models, load_recipe
+from outrider.cli.recipes import agreed, agreed_rule, find_models, load_recipe
 from outrider.demo import bundled_pair
 from outrider.errors import ParameterError
-from outrider.recipe import Dtype, Limits
+from outrider.recipe import Dtype, Limits, Rule
 from outrider.request import Depth
 
 if TYPE_CHECKING:  # the engine is imported when it runs, not when options are read
     from outrider.engine.llm import LLM
     from outrider.engine.memory import Ledger
-
-Value = TypeVar("Value", int, str)
 
 # Tokens of earlier texts of the run that a learning suffix drafter keeps.
 NUM_REMEMBERED = 65_536
@@ -35,6 +33,8 @@ class Models(NamedTuple):
         max_children: of a draft's tokens.
         limits: of a recipe.
         dtype: that a recipe computes in, if that is not the checkpoints' own.
+        rule: of a recipe's verification.
+        max_temperature: above which a recipe drafts nothing.
     """
 
     target: str | Path
@@ -45,6 +45,13 @@ class Models(NamedTuple):
     max_children: int = 1
     limits: Limits = Limits()
     dtype: Dtype | None = None
+    rule: Rule | None = None
+    max_temperature: float | None = None
+
+    def depth_at(self, temperature: float) -> Depth:
+        """Of a prompt that does not say its own."""
+        is_above = self.max_temperature is not None and temperature > self.max_temperature
+        return 0 if is_above else self.depth
 
     def check_line(self, values: Mapping[str, Any], *, has_prediction: bool) -> None:
         """Hold a prompt's own depth and prediction against what the options say.
@@ -98,7 +105,7 @@ def choose_models(
     _check_learn(options, drafts)
     asked: Depth = "auto" if depth is None else depth
     return Models(
-        target, () if is_plain else drafts, options.learn, 0 if is_plain else asked, is_plain, options.max_children
+        target, () if is_plain else drafts, options.learn, 0 if is_plain else asked, is_plain, options.max_children or 1
     )
 
 
@@ -121,7 +128,7 @@ def _models_of_recipe(path: Path, options: DraftOptions, *, has_prediction: bool
         "--target": options.target is not None,
         "--draft": bool(options.draft),
         "--depth": options.depth is not None,
-        "--max-children": options.max_children > 1,
+        "--max-children": options.max_children is not None,
         "--speculation": options.speculation is not None,
     }
     recipe = load_recipe(path, given)
@@ -131,7 +138,16 @@ def _models_of_recipe(path: Path, options: DraftOptions, *, has_prediction: bool
     found = find_models(recipe)
     _check_learn(options, found.drafts)
     return Models(
-        found.target, found.drafts, options.learn, found.depth, is_plain, limits=recipe.limits, dtype=found.dtype
+        target=found.target,
+        drafts=found.drafts,
+        learns=options.learn,
+        depth=found.depth,
+        is_plain=is_plain,
+        max_children=found.max_children,
+        limits=found.limits,
+        dtype=found.dtype,
+        rule=found.rule,
+        max_temperature=found.max_temperature,
     )
 
 
@@ -142,7 +158,7 @@ def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_pr
     if "none" in names and len(names) > 1:
         other = next(name for name in names if name != "none")
         raise ParameterError(f"--draft none drafts nothing, but there is --draft {other}: leave one of them out")
-    if options.max_children > 1 and depth == 0:
+    if (options.max_children or 1) > 1 and depth == 0:
         raise ParameterError(
             f"--max-children {options.max_children} says how drafts branch, but --depth 0 drafts nothing: "
             "leave one of them out"
@@ -173,16 +189,16 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
     from outrider.runtime.base import RuntimeOptions
 
     memory = None if options.memory is None else parse_memory(options.memory)
-    batch = _agreed("--batch", options.batch, models.limits.max_sequences)
+    batch = agreed("--batch", options.batch, models.limits.max_sequences)
     bounds: dict[str, Any] = {} if batch is None else {"max_sequences": batch}
     config = EngineConfig(
         runtime=options.runtime,
         device=options.device,
-        verify=options.verify,
+        verify=agreed_rule(options.verify, models.rule),
         exactness=options.exactness,
         max_children=models.max_children,
-        options=RuntimeOptions(dtype=_agreed("--dtype", options.dtype, models.dtype), num_threads=options.threads),
-        memory_limit=_agreed("--memory", memory, models.limits.memory_bytes),
+        options=RuntimeOptions(dtype=agreed("--dtype", options.dtype, models.dtype), num_threads=options.threads),
+        memory_limit=agreed("--memory", memory, models.limits.memory_bytes),
         **bounds,
     )
     drafts = [_drafter(draft, models) for draft in models.drafts]
@@ -192,15 +208,6 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
     for line in _aligned(ledger.table()) if shows_table else ():
         say(f"  {line}")
     return LLM(models.target, draft=drafts, config=config), ledger
-
-
-def _agreed(option: str, asked: Value | None, of_recipe: Value | None) -> Value | None:
-    """What an option or a recipe says; they may say the same."""
-    if asked is not None and of_recipe is not None and asked != of_recipe:
-        raise ParameterError(
-            f"{option} is {asked}, but --recipe says {of_recipe}: leave {option} out, or edit the recipe"
-        )
-    return of_recipe if asked is None else asked
 
 
 def _drafter(draft: str | Path, models: Models) -> Any:

@@ -19,10 +19,13 @@ from outrider.request import MAX_DEPTH, Depth, SamplingParams
 Switch = Literal["on", "off"]
 Dtype = Literal["float32", "bfloat16"]
 Verify = Literal["coupled", "block"]
-VERIFY_HELP = "coupled: same seed, same text; block: more is accepted at high temperature, same distribution."
+VERIFY_HELP = "coupled: same seed, same text; block: more accepted at high temperature, same distribution. [coupled]"
 Level = Literal["bitwise", "seed"]
 Number = TypeVar("Number", int, float)
 BATCH_SUFFIX = ".jsonl"
+RecipeFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A recipe.toml, for models, depth, verification and limits.")
+]
 
 
 def as_depth(text: str) -> Depth:
@@ -98,9 +101,7 @@ class PromptOptions:
 class DraftOptions:
     """Whose text it is, and what drafts."""
 
-    recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A recipe.toml, for target, drafts, depth and limits.")
-    ] = None
+    recipe: RecipeFile = None
     target: Annotated[str | None, typer.Option(metavar="DIR", help="Whose text it is. [bundled]")] = None
     draft: Annotated[
         list[str] | None,
@@ -112,8 +113,8 @@ class DraftOptions:
         typer.Option(metavar="N|auto", help="Tokens to draft a step. [auto]", callback=_checked),
     ] = None
     max_children: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Guesses at one place: above 1, drafts may be trees.")
-    ] = 1
+        int | None, typer.Option(min=1, metavar="N", help="Guesses at one place: above 1, drafts may be trees. [1]")
+    ] = None
     speculation: Annotated[
         Switch | None, typer.Option(help="off: plain decoding, the same text; on: refuse to go without a drafter.")
     ] = None
@@ -174,7 +175,7 @@ class EngineOptions:
 
     batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts written at once, at most. [16]")] = None
     memory: Annotated[str | None, typer.Option(metavar="LIMIT", help="Not to be passed: 2GiB, 800MB, bytes.")] = None
-    verify: Annotated[Verify, typer.Option(help=VERIFY_HELP)] = "coupled"
+    verify: Annotated[Verify | None, typer.Option(help=VERIFY_HELP)] = None
     dtype: Annotated[Dtype | None, typer.Option(help="To compute in. [the checkpoint's]")] = None
     threads: Annotated[int | None, typer.Option(min=1, help="To compute with. [one per core]")] = None
     exactness: Annotated[

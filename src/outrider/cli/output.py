@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the engine is imported when it runs, not when options are read
     from outrider.cli.jobs import Job
-    from outrider.engine.llm import Generation
+    from outrider.engine.llm import LLM, Generation
+    from outrider.engine.memory import Ledger
     from outrider.model.tokenizer import Tokenizer
     from outrider.request import TokenLogProbs
 
@@ -132,6 +133,9 @@ def as_document(generation: Generation, tokenizer: Tokenizer | None = None) -> d
         "steps": stats.num_steps,
         "acceptance_length": stats.acceptance_length,
         "acceptance_rate": stats.acceptance_rate,
+        "num_drafted": stats.num_drafted,
+        "num_accepted": stats.num_accepted,
+        "num_branching": stats.num_branching,
         "accepted_from": dict(stats.accepted_from),
         "survival": stats.survival,
         "decisions": [decision._asdict() for decision in generation.decisions],
@@ -141,6 +145,23 @@ def as_document(generation: Generation, tokenizer: Tokenizer | None = None) -> d
         "seconds": seconds,
         "decode_tokens_per_second": stats.decode_tokens_per_second,
     }
+
+
+def run_document(llm: LLM, ledger: Ledger, sequences: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Texts with what wrote them: the engine, what its policy learned, memory, and seconds from first to last."""
+    return {
+        "engine": llm.describe(),
+        "policy": llm.policy.describe(),
+        "max_sequences": llm.config.max_sequences,
+        "seconds": seconds,
+        "memory": ledger.as_dict(),
+        "sequences": sequences,
+    }
+
+
+def asked_document(job: Job) -> dict[str, Any]:
+    """What of a prompt's parameters decides about its speed."""
+    return {"temperature": job.params.temperature, "depth": job.depth}
 
 
 def log_probs_document(generation: Generation, tokenizer: Tokenizer | None) -> list[dict[str, Any]] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from outrider.demo import bundled_pair
 from outrider.errors import ModelError, ParameterError
-from outrider.recipe import BUNDLED, Dtype, Recipe, read_recipe
+from outrider.recipe import BUNDLED, Dtype, Limits, Recipe, Rule, read_recipe
 from outrider.request import Depth
+
+Value = TypeVar("Value")
 
 
 class RecipeModels(NamedTuple):
@@ -20,12 +22,20 @@ class RecipeModels(NamedTuple):
         drafts: folders or "suffix"; empty where the recipe says not to speculate.
         depth: tokens to draft a step.
         dtype: to compute in; None is each checkpoint's own.
+        rule: of verification.
+        max_children: guesses at one place; above 1, `depth` is a number of nodes.
+        limits: of the deployment.
+        max_temperature: above which nothing is to be drafted.
     """
 
     target: Path
     drafts: tuple[str | Path, ...]
     depth: Depth
     dtype: Dtype | None
+    rule: Rule
+    max_children: int
+    limits: Limits
+    max_temperature: float | None
 
 
 def load_recipe(path: Path, given: Mapping[str, bool]) -> Recipe:
@@ -37,17 +47,31 @@ def load_recipe(path: Path, given: Mapping[str, bool]) -> Recipe:
     if twice := [option for option, is_given in given.items() if is_given]:
         raise ParameterError(f"{twice[0]} is given, but --recipe {path} decides that: leave one of them out")
     recipe = read_recipe(path)
-    if recipe.verification.rule != "coupled":
+    if recipe.policy.max_children > 1 and recipe.policy.depth == "auto":
         raise ParameterError(
-            f'{path}: verification.rule is "{recipe.verification.rule}", but a recipe is run under "coupled" only: '
-            "write that, or give the models by hand with --verify block"
-        )
-    if recipe.policy.max_children > 1:
-        raise ParameterError(
-            f"{path}: policy.max_children is {recipe.policy.max_children}, but a recipe is run with chains only: "
-            f"write 1, or give the models by hand with --max-children {recipe.policy.max_children}"
+            f'{path}: policy.max_children is {recipe.policy.max_children} and policy.depth "auto", but auto makes '
+            "chains: write a number of nodes for policy.depth, or 1 for policy.max_children"
         )
     return recipe
+
+
+def agreed(option: str, asked: Value | None, of_recipe: Value | None) -> Value | None:
+    """What an option or a recipe says; they may say the same.
+
+    Raises:
+        ParameterError: they do not.
+    """
+    if asked is not None and of_recipe is not None and asked != of_recipe:
+        raise ParameterError(
+            f"{option} is {asked}, but --recipe says {of_recipe}: leave {option} out, or edit the recipe"
+        )
+    return of_recipe if asked is None else asked
+
+
+def agreed_rule(asked: Rule | None, of_recipe: Rule | None) -> Rule:
+    """Of verification, as `agreed`; "coupled" where nobody says."""
+    found: Rule | None = agreed("--verify", asked, of_recipe)
+    return found or "coupled"
 
 
 def find_models(recipe: Recipe) -> RecipeModels:
@@ -68,8 +92,17 @@ def find_models(recipe: Recipe) -> RecipeModels:
         recipe.check_draft(index, _sha256(folder))
         drafts.append(folder)
         asked[folder] = draft.dtype
-    depth = recipe.policy.depth if recipe.policy.speculate else 0
-    return RecipeModels(target, tuple(drafts), depth, _common_dtype(asked))
+    policy = recipe.policy
+    return RecipeModels(
+        target=target,
+        drafts=tuple(drafts),
+        depth=policy.depth if policy.speculate else 0,
+        dtype=_common_dtype(asked),
+        rule=recipe.verification.rule,
+        max_children=policy.max_children if policy.speculate else 1,
+        limits=recipe.limits,
+        max_temperature=policy.max_temperature,
+    )
 
 
 def _found(name: str, role: str, revision: str | None) -> Path:

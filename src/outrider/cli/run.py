@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,7 +18,17 @@ from outrider.cli.options import (
     SamplingOptions,
     with_options,
 )
-from outrider.cli.output import STDOUT, TextsWriter, as_document, check_json_target, save_json, say, summary
+from outrider.cli.output import (
+    STDOUT,
+    TextsWriter,
+    as_document,
+    asked_document,
+    check_json_target,
+    run_document,
+    save_json,
+    say,
+    summary,
+)
 from outrider.cli.prompt import Chat, read_prediction, read_prompt, refuse_several_prompts
 from outrider.errors import NumericsError, ParameterError
 from outrider.request import SamplingParams
@@ -56,13 +67,14 @@ def run(
         id=None,
         prompt=Chat.of(text) if prompts.chat else text,
         params=params,
-        depth=models.depth,
+        depth=models.depth_at(params.temperature),
         prediction=prediction,
     )
+    began = time.perf_counter()
     generations, is_complete = _generate(llm, job, is_muted=output.json == STDOUT)
     if output.json is not None:
-        sequences = [as_document(generation, llm.tokenizer) for generation in generations]
-        save_json(output.json, {"engine": llm.describe(), "memory": ledger.as_dict(), "sequences": sequences})
+        sequences = [asked_document(job) | as_document(generation, llm.tokenizer) for generation in generations]
+        save_json(output.json, run_document(llm, ledger, sequences, time.perf_counter() - began))
     _report(llm, generations, explains=output.explain)
     if error := next((each.error for each in generations if each.error is not None), None):
         raise NumericsError(error)

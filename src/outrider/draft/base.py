@@ -50,7 +50,8 @@ class Draft(NamedTuple):
     @classmethod
     def nothing(cls, num_sequences: int, source: str) -> Draft:
         """Of a step in which nobody is asked."""
-        return cls([TokenTree()] * num_sequences, [None] * num_sequences, [source] * num_sequences, num_steps=0)
+        scores: list[tuple[float, ...] | None] = [None] * num_sequences
+        return cls([TokenTree()] * num_sequences, scores, [source] * num_sequences, num_steps=0)
 
 
 # By how much probabilities in double precision may miss a sum of 1.

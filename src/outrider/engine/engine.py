@@ -95,7 +95,7 @@ class Engine:
         batch = self.scheduler.schedule()
         if batch is None:
             return []
-        stages.lap("other")
+        stages.lap("policy")
         draft = self._propose(batch)
         stages.lap("draft")
         with ExitStack() as reserved:
@@ -108,6 +108,7 @@ class Engine:
         stages.lap("other")
         if batch.kind == "decode":
             self.parts.policy.observe(_as_step(batch, draft, output, verdicts, stages.seconds))
+            stages.lap("policy")
         for delta in deltas:
             if delta.finish_reason:
                 self._finish(self._live[delta.request_id], delta.finish_reason)

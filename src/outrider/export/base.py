@@ -154,6 +154,11 @@ def _about_rule(recipe: Recipe, ability: Ability, keeps: Keeps, prediction: Pred
     else:
         needed = {"rejection": "measured.overlap", "greedy": "measured.greedy_agreement", "match": "measured.agreement"}
         notes.append(f"not predicted for that rule: the recipe has no {needed[keeps]}")
+    if recipe.policy.max_temperature is not None:
+        notes.append(
+            f"drafting pays up to temperature {recipe.policy.max_temperature:g} only, and {ability.engine} has no such "
+            "limit: send it no requests above that, or run another without drafting for them"
+        )
     if recipe.policy.max_children > 1:
         notes.append(f"trees of up to {recipe.policy.max_children} children became chains")
     return notes

@@ -99,7 +99,7 @@ def _time_setting(
         num_rows=setting.num_sequences * (setting.depth + 1),
         draft=mean["draft"],
         target=mean["target"],
-        other=mean["sample"] + mean["other"],
+        other=mean["sample"] + mean["policy"] + mean["other"],
         first=_first_extra(before, num_before, mean["draft"]) if setting.depth else 0.0,
     )
 

@@ -23,7 +23,7 @@ DRIFT = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class Forecast:
     """What one setting is expected to come to.
 
     Attributes:
@@ -72,7 +72,7 @@ class Predictor:
         timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
         return Costs(timings, self._computed_rows, is_greedy=temperature == 0, num_sequences=num_sequences)
 
-    def predict(self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int) -> Prediction | None:
+    def predict(self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int) -> Forecast | None:
         """Of texts that one drafter would have drafted at one temperature; None where nothing was timed for it."""
         temperature = traces[0].temperature
         costs = self.costs(temperature, num_sequences)
@@ -91,7 +91,7 @@ class Predictor:
         ]
         seconds = plan.step_seconds(costs)
         survival = survival_of(walks)
-        return Prediction(
+        return Forecast(
             drafter=drafter,
             depth=depth,
             temperature=temperature,
