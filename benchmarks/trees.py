@@ -100,8 +100,8 @@ def choose(models: tuple[Any, Any], prompts: list[str]) -> dict[str, Any]:
         )
         where = show(Interval(**rows[-1]["over_chain_where_picked"])) if picked else "nowhere picked"
         print(
-            f"T={temperature:g}: trees allowed over chains only {show(Interval(**rows[-1]['over_chain']))}; where picked, "
-            f"{len(picked)} of {len(pairs)} prompts, {where}",
+            f"T={temperature:g}: trees allowed over chains only {show(Interval(**rows[-1]['over_chain']))}; "
+            f"where picked, {len(picked)} of {len(pairs)} prompts, {where}",
             flush=True,
         )
     return {"models": [str(model) for model in models], "max_tokens": AUTO_TOKENS, "rows": rows}

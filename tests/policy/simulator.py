@@ -50,8 +50,8 @@ class Guesser:
     Attributes:
         chance: how likely the guess at a place of a text is right.
         step: seconds of a draft step for one sequence; `growth` times as many for twice the sequences.
-        siblings: how likely the second guess at a place is right where the first is wrong, and the third where both are;
-            empty for a source that makes chains only.
+        siblings: how likely the second guess at a place is right where the first is wrong, and the third where
+            both are; empty for a source that makes chains only.
         is_scored: whether guesses come with their chance, blurred by `blur`.
         offers: whether there is a guess at that place at all.
     """
