@@ -1,0 +1,105 @@
+"""Predicted beside measured, setting by setting, and how often the first was right. Knows numbers only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
+from statistics import median
+from typing import Any
+
+from benchmarks.steady import SteadyRun
+from outrider.check.agreement import estimate
+from outrider.predict.prediction import Predictor
+from outrider.predict.trace import Trace
+
+NEAR = 0.10
+
+
+def judge(
+    setting: tuple[str, int, float, int],
+    predictor: Predictor,
+    traces: tuple[Sequence[Trace], Sequence[Trace]],
+    rounds: Sequence[Sequence[SteadyRun]],
+    plain: Sequence[Sequence[SteadyRun]],
+) -> dict[str, Any]:
+    """One row.
+
+    Args:
+        setting: pair, depth, temperature, texts at once.
+        predictor: that knows what steps cost.
+        traces: of the texts that are predicted from, and of those that are measured on.
+        rounds: runs of all queues, perhaps twice.
+        plain: the same of plain decoding.
+    """
+    pair, depth, temperature, num_sequences = setting
+    predicted_from, measured_on = traces
+    found = predictor.predict(pair, predicted_from, depth, num_sequences)
+    known = predictor.predict(pair, measured_on, depth, num_sequences)
+    assert found is not None
+    assert known is not None
+    speedups = [speedup(runs, beside) for runs, beside in zip(rounds, plain, strict=False)]
+    run, beside = reduce(add, rounds[0]), reduce(add, plain[0])
+    return {
+        "pair": pair,
+        "depth": depth,
+        "temperature": temperature,
+        "num_sequences": num_sequences,
+        "num_prompts": [len(predicted_from), len(measured_on)],
+        "num_tokens": run.num_tokens,
+        "agreement": found.agreement,
+        "measured": speedups[0],
+        "measured_again": speedups[1] if len(speedups) > 1 else None,
+        "predicted": estimate(found.speedup),
+        "error": found.speedup.value / speedups[0] - 1,
+        "is_inside": found.speedup.low <= speedups[0] <= found.speedup.high,
+        "error_on_measured_texts": known.speedup.value / speedups[0] - 1,
+        "tokens": _beside(found.tokens_per_step, run.tokens_per_step),
+        "seconds": _beside(math.fsum(found.seconds.values()), run.seconds / run.num_steps),
+        "plain_seconds": _beside(found.plain_seconds, beside.seconds / beside.num_steps),
+        "by_stage": {"predicted": found.seconds, "measured": _stages(run), "plain": _stages(beside)},
+    }
+
+
+def speedup(runs: Sequence[SteadyRun], plain: Sequence[SteadyRun]) -> float:
+    """Of tokens a second, over all queues."""
+    return reduce(add, runs).tokens_per_second / reduce(add, plain).tokens_per_second
+
+
+def _beside(predicted: float, measured: float) -> dict[str, float]:
+    return {"predicted": predicted, "measured": measured, "error": predicted / measured - 1}
+
+
+def _stages(run: SteadyRun) -> dict[str, float]:
+    seconds = {stage: each / run.num_steps for stage, each in run.by_stage.items()}
+    return {"draft": seconds["draft"], "target": seconds["target"], "other": seconds["sample"] + seconds["other"]}
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Shares of all settings, and of groups of them; the noise of what was measured twice."""
+    groups: dict[str, list[Mapping[str, Any]]] = {"all": [*rows]}
+    for row in rows:
+        groups.setdefault(f"pair {row['pair']}", []).append(row)
+        groups.setdefault(f"T = {row['temperature']:g}", []).append(row)
+        groups.setdefault(f"{row['num_sequences']} at once", []).append(row)
+        groups.setdefault(f"depth {row['depth']}", []).append(row)
+    return {name: _shares(part) for name, part in groups.items()}
+
+
+def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    errors = [abs(row["error"]) for row in rows]
+    repeated = [abs(row["measured_again"] / row["measured"] - 1) for row in rows if row["measured_again"]]
+    return {
+        "num_settings": len(rows),
+        "share_within_10_percent": sum(error <= NEAR for error in errors) / len(rows),
+        "share_inside_interval": sum(row["is_inside"] for row in rows) / len(rows),
+        "median_error": median(errors),
+        "mean_signed_error": math.fsum(row["error"] for row in rows) / len(rows),
+        "worst_error": max(errors),
+        "share_within_10_percent_on_measured_texts": sum(abs(row["error_on_measured_texts"]) <= NEAR for row in rows)
+        / len(rows),
+        "num_repeated": len(repeated),
+        "repeat_median": median(repeated) if repeated else None,
+        "repeat_share_within_10_percent": sum(each <= NEAR for each in repeated) / len(repeated) if repeated else None,
+    }

@@ -1,0 +1,233 @@
+"""Are predictions true? A grid of fixed settings: what `check`'s measurements predict, and what comes of it.
+
+    python -m benchmarks.predictions --part bundled        and 0.5b-greedy, 0.5b-sampled, 0.5b-4, 0.5b-8
+    python -m benchmarks.predictions                       all parts, one after the other
+
+Every other prompt of the six workloads is for predicting: the target writes, the draft is asked what it would have
+guessed there, and steps are timed as `check` times them. The other prompts are for measuring: all settings of a target,
+a temperature and a number of texts at once decode them in turns, in random order, plain decoding among them; as many
+texts as are asked for are decoded in every step that counts. What is marked so is measured twice.
+
+The full-price pairs have one target and five drafts of one shape, which differ in what they guess and not in what they
+cost: one engine serves them, each draft in its turn, and steps are timed with one of them. Each part saves what it has
+found, so that one may be run again without the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.common import RESULTS, machine_to_ourselves, save
+from benchmarks.judged import judge, summarise
+from benchmarks.stands import SHARED_TARGET, Pairs, load_bundled, load_full_price
+from benchmarks.steady import SteadyRun, run_steadily
+from outrider import LLM, SamplingParams
+from outrider.bench.provenance import provenance
+from outrider.bench.workloads import MIN_TOKENS, WORKLOADS, find_loop, read_workloads
+from outrider.check.budget import Budget
+from outrider.check.texts import Texts, Watch
+from outrider.predict.agreement import KnownText, Teacher, model_trace
+from outrider.predict.trace import Trace
+
+PLAIN = ("plain", 0)
+Setting = tuple[str, int]
+
+
+class Block(NamedTuple):
+    """Settings that take turns: those of one target, temperature and number of texts at once.
+
+    Attributes:
+        depths: of every pair.
+        repeated: settings that are measured twice, as plain decoding is.
+    """
+
+    temperature: float
+    num_sequences: int
+    depths: tuple[int, ...]
+    repeated: tuple[Setting, ...]
+
+
+class Part(NamedTuple):
+    """What is run at once.
+
+    Attributes:
+        target: whose pairs.
+        num_tokens: of a text at most.
+        num_alone: texts that are measured where they are decoded one at a time.
+        seconds: to time steps for, of each number of texts at once.
+    """
+
+    target: str
+    num_tokens: int
+    num_alone: int
+    seconds: float
+    blocks: tuple[Block, ...]
+
+
+def _full_price(temperature: float, num_sequences: int, depths: tuple[int, ...]) -> Block:
+    return Block(temperature, num_sequences, depths, (("0.5b-0.6", 4), ("0.5b-0.95", 4)))
+
+
+PARTS = {
+    "bundled": Part(
+        "bundled",
+        96,
+        36,
+        20.0,
+        tuple(
+            Block(temperature, num_sequences, (1, 2, 4, 8), tuple(("bundled", depth) for depth in (1, 2, 4, 8)))
+            for num_sequences in (1, 4, 8)
+            for temperature in (0.0, 0.7, 1.0)
+        ),
+    ),
+    "0.5b-greedy": Part(SHARED_TARGET, 40, 12, 20.0, (_full_price(0.0, 1, (1, 2, 4, 8)),)),
+    "0.5b-sampled": Part(SHARED_TARGET, 40, 12, 20.0, (_full_price(1.0, 1, (1, 2, 4, 8)),)),
+    "0.5b-4": Part(
+        SHARED_TARGET,
+        40,
+        12,
+        35.0,
+        (_full_price(0.0, 4, (2, 4)), _full_price(0.7, 4, (1, 4)), _full_price(1.0, 4, (1, 4))),
+    ),
+    "0.5b-8": Part(SHARED_TARGET, 40, 12, 60.0, (_full_price(0.0, 8, (1, 4)), _full_price(1.0, 8, (1, 2, 4)))),
+}
+
+
+class Shares(NamedTuple):
+    """Texts of one temperature, of different prompts."""
+
+    predicted_from: list[KnownText]
+    measured_on: list[KnownText]
+
+
+def write_texts(llm: LLM, temperature: float, num_tokens: int) -> Shares:
+    """What the target writes, up to where it falls into a loop; of each workload one share gets every other prompt."""
+    rows = zip(*(workload.prompts for workload in read_workloads(WORKLOADS)), strict=True)
+    prompts = [(number % 2, prompt.text) for number, row in enumerate(rows) for prompt in row]
+    params = [
+        SamplingParams(max_tokens=num_tokens, temperature=temperature, seed=place) for place in range(len(prompts))
+    ]
+    shares = Shares([], [])
+    written = llm.generate([text for _, text in prompts], params, depth=0)
+    for place, (asked, generation) in enumerate(zip(params, written, strict=True)):
+        loop = find_loop(generation.token_ids)
+        token_ids = generation.token_ids[: loop.start] if loop else generation.token_ids
+        if len(token_ids) >= MIN_TOKENS:
+            params_of_it = replace(asked, max_tokens=len(token_ids))
+            shares[prompts[place][0]].append(
+                KnownText(f"prompt {place}", "", params_of_it, generation.prompt_token_ids, token_ids)
+            )
+    return shares
+
+
+def traces_of(pairs: Pairs, pair: str, texts: Sequence[KnownText]) -> list[Trace]:
+    """What a pair's draft would have guessed."""
+    draft = pairs.drafts[pair]
+    vocab_size = min(draft.vocab_size, draft.runtime.config.vocab_size)
+    return [
+        model_trace(Teacher(draft.runtime, draft.pool), None, text, vocab_size, draft.runtime.config.max_context)
+        for text in texts
+    ]
+
+
+def time_steps(pairs: Pairs, part: Part, shares: dict[float, Shares]) -> None:
+    """As `check` does, with one draft of the shape that all have."""
+    texts = Texts([text for each in shares.values() for text in each.predicted_from])
+    for num_sequences in sorted({block.num_sequences for block in part.blocks}):
+        print(f"timing steps, {num_sequences} at once", flush=True)
+        pairs.stand.time_steps(texts, [num_sequences], Budget(part.seconds), 1.0, Watch())
+
+
+def measure(pairs: Pairs, block: Block, texts: Sequence[KnownText]) -> dict[Setting, list[list[SteadyRun]]]:
+    """Of each setting the rounds, each of the runs of all queues.
+
+    Where texts are decoded one at a time each is a queue of its own, and settings take turns text by text.
+    """
+    generator = random.Random(0)
+    queues = [[text] for text in texts] if block.num_sequences == 1 else [list(texts)]
+    settings = [PLAIN, *((pair, depth) for pair in pairs.drafts for depth in block.depths)]
+    found: dict[Setting, list[list[SteadyRun]]] = {setting: [] for setting in settings}
+    warm_up(pairs, block, queues[0])
+    for chosen in (settings, [PLAIN, *block.repeated]):
+        for setting in chosen:
+            found[setting].append([])
+        for queue in queues:
+            for pair, depth in generator.sample(chosen, len(chosen)):
+                pairs.use(pair)
+                run = run_steadily(pairs.stand.llm, queue, block.num_sequences, depth)
+                found[pair, depth][-1].append(run)
+    return found
+
+
+def warm_up(pairs: Pairs, block: Block, queue: Sequence[KnownText]) -> None:
+    """Each number of rows once: what is done only once is nobody's to pay for."""
+    pairs.use(next(iter(pairs.drafts)))
+    few = [text._replace(params=replace(text.params, max_tokens=12), token_ids=text.token_ids[:12]) for text in queue]
+    for depth in (0, *block.depths):
+        run_steadily(pairs.stand.llm, few[: block.num_sequences], block.num_sequences, depth)
+
+
+def run_part(part: Part, folder: Path) -> dict[str, Any]:
+    pairs = load_bundled() if part.target == "bundled" else load_full_price(folder)
+    shares = {
+        block.temperature: write_texts(pairs.stand.llm, block.temperature, part.num_tokens) for block in part.blocks
+    }
+    time_steps(pairs, part, shares)
+    predictor = pairs.stand.predictor
+    rows: list[dict[str, Any]] = []
+    for block in part.blocks:
+        predicted_from, measured_on = shares[block.temperature]
+        if block.num_sequences == 1:
+            measured_on = measured_on[: part.num_alone]
+        runs = measure(pairs, block, measured_on)
+        for pair in pairs.drafts:
+            traces = traces_of(pairs, pair, predicted_from), traces_of(pairs, pair, measured_on)
+            for depth in block.depths:
+                setting = pair, depth, block.temperature, block.num_sequences
+                rows.append(judge(setting, predictor, traces, runs[pair, depth], runs[PLAIN]))
+                say(rows[-1])
+    return {"rows": rows, "engine": pairs.stand.llm.describe()}
+
+
+def say(row: dict[str, Any]) -> None:
+    print(
+        f"{row['pair']} T={row['temperature']:g} x{row['num_sequences']} depth {row['depth']}: measured "
+        f"{row['measured']:.2f}x, predicted {row['predicted']['value']:.2f}x [{row['predicted']['low']:.2f}, "
+        f"{row['predicted']['high']:.2f}] ({row['error']:+.1%}); tokens {row['tokens']['error']:+.1%}, "
+        f"seconds {row['seconds']['error']:+.1%}, plain {row['plain_seconds']['error']:+.1%}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this one, or these")
+    parser.add_argument("--pairs", type=Path, default=Path("build/pairs"), help="where the full-price pairs are made")
+    arguments = parser.parse_args()
+    for name in arguments.part or PARTS:
+        began = provenance()
+        with machine_to_ourselves():
+            found = run_part(PARTS[name], arguments.pairs)
+        keep(name, began, found)
+
+
+def keep(name: str, began: dict[str, Any], found: dict[str, Any]) -> None:
+    """Put a part beside those that were run before, and sum up."""
+    path = RESULTS / "predictions.json"
+    parts: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
+    parts[name] = {"provenance": began, **found}
+    parts = {each: parts[each] for each in PARTS if each in parts}
+    rows = [row for part in parts.values() for row in part["rows"]]
+    summary = summarise(rows)
+    print(json.dumps(summary), flush=True)
+    save("predictions", began, {"summary": summary, "parts": parts, "engine": found["engine"]})
+
+
+if __name__ == "__main__":
+    main()
