@@ -23,6 +23,7 @@ def judge(
     traces: tuple[Sequence[Trace], Sequence[Trace]],
     rounds: Sequence[Sequence[SteadyRun]],
     plain: Sequence[Sequence[SteadyRun]],
+    num_rounds: int,
 ) -> dict[str, Any]:
     """One row.
 
@@ -30,8 +31,9 @@ def judge(
         setting: pair, depth, temperature, texts at once.
         predictor: that knows what steps cost.
         traces: of the texts that are predicted from, and of those that are measured on.
-        rounds: runs of all queues, perhaps twice.
+        rounds: runs of all queues.
         plain: the same of plain decoding.
+        num_rounds: that are judged by; those after them show how much they would differ another time.
     """
     pair, depth, temperature, num_sequences = setting
     predicted_from, measured_on = traces
@@ -39,8 +41,11 @@ def judge(
     known = predictor.predict(pair, measured_on, depth, num_sequences)
     assert found is not None
     assert known is not None
-    speedups = [speedup(runs, beside) for runs, beside in zip(rounds, plain, strict=False)]
-    run, beside = reduce(add, rounds[0]), reduce(add, plain[0])
+    run, beside = (pooled(each[:num_rounds]) for each in (rounds, plain))
+    measured = run.tokens_per_second / beside.tokens_per_second
+    again = None
+    if len(rounds) > num_rounds:
+        again = pooled(rounds[num_rounds:]).tokens_per_second / pooled(plain[num_rounds:]).tokens_per_second
     return {
         "pair": pair,
         "depth": depth,
@@ -49,22 +54,24 @@ def judge(
         "num_prompts": [len(predicted_from), len(measured_on)],
         "num_tokens": run.num_tokens,
         "agreement": found.agreement,
-        "measured": speedups[0],
-        "measured_again": speedups[1] if len(speedups) > 1 else None,
+        "measured": measured,
+        "measured_again": again,
         "predicted": estimate(found.speedup),
-        "error": found.speedup.value / speedups[0] - 1,
-        "is_inside": found.speedup.low <= speedups[0] <= found.speedup.high,
-        "error_on_measured_texts": known.speedup.value / speedups[0] - 1,
-        "tokens": _beside(found.tokens_per_step, run.tokens_per_step),
+        "error": found.speedup.value / measured - 1,
+        "is_inside": found.speedup.low <= measured <= found.speedup.high,
+        "foreign_share": run.foreign_share,
+        "error_on_measured_texts": known.speedup.value / measured - 1,
+        "tokens": _beside(found.tokens_per_step, run.tokens_per_step)
+        | {"predicted_on_measured_texts": known.tokens_per_step},
         "seconds": _beside(math.fsum(found.seconds.values()), run.seconds / run.num_steps),
         "plain_seconds": _beside(found.plain_seconds, beside.seconds / beside.num_steps),
         "by_stage": {"predicted": found.seconds, "measured": _stages(run), "plain": _stages(beside)},
     }
 
 
-def speedup(runs: Sequence[SteadyRun], plain: Sequence[SteadyRun]) -> float:
-    """Of tokens a second, over all queues."""
-    return reduce(add, runs).tokens_per_second / reduce(add, plain).tokens_per_second
+def pooled(rounds: Sequence[Sequence[SteadyRun]]) -> SteadyRun:
+    """Over all rounds and queues."""
+    return reduce(add, (run for runs in rounds for run in runs))
 
 
 def _beside(predicted: float, measured: float) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Times an engine's steps at a few depths, a few steps at a time, in rounds. Knows engines and clocks.
 
 The steps are real ones, with real drafts beside real forwards: what either costs in the other's company is what counts.
-Whether a guess is right does not matter here, and is not looked at.
+They are taken at places all over the texts, round by round: attention costs by what was written before, several texts'
+most of all. Whether a guess is right does not matter here, and is not looked at.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from outrider.stats import Stage
 DEPTHS = (0, 1, 2, 4, 8)
 NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
 NUM_SETTLING = 2  # times the first setting, untimed
+# Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
+PLACE_STEP, FIRST_PLACE = 0.618, 0.5
 
 
 class Setting(NamedTuple):
@@ -64,12 +67,14 @@ def _time_setting(
     llm: LLM, texts: Sequence[KnownText], setting: Setting, number: int, is_wanted: Callable[[], bool]
 ) -> Timing | None:
     """None where the context has no room for a single step."""
-    chosen = [texts[(number + index) % len(texts)] for index in range(setting.num_sequences)]
-    room = min(llm.target.config.max_context - len(text.prompt_token_ids) for text in chosen)
+    first = number * setting.num_sequences
+    chosen = [texts[(first + index) % len(texts)] for index in range(setting.num_sequences)]
+    beginnings = [_beginning(text, number) for text in chosen]
+    room = min(llm.target.config.max_context - len(token_ids) for token_ids in beginnings)
     num_steps = NUM_WARM_STEPS + NUM_TIMED_STEPS + 2 * setting.num_sequences
     length = min(num_steps * (setting.depth + 1) + MAX_DEPTH, room)
     sequences = llm.start(
-        [text.prompt_token_ids for text in chosen],
+        beginnings,
         [replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen],
         depth=setting.depth,
     )
@@ -89,6 +94,7 @@ def _time_setting(
             llm.engine.cancel(sequence.request.request_id)
     if not num_timed:
         return None
+    share_of_prompts = sum(len(text.prompt_token_ids) for text in chosen) / sum(map(len, beginnings))
     mean = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
     return Timing(
         round=number,
@@ -99,8 +105,15 @@ def _time_setting(
         draft=mean["draft"],
         target=mean["target"],
         other=mean["sample"] + mean["other"],
-        first=_first_extra(before, num_before, mean["draft"]) if setting.depth else 0.0,
+        first=_first_extra(before, num_before, mean["draft"]) * share_of_prompts if setting.depth else 0.0,
     )
+
+
+def _beginning(text: KnownText, number: int) -> tuple[int, ...]:
+    """The prompt, and as much of what came after it as this round goes on from."""
+    place = (FIRST_PLACE + number * PLACE_STEP) % 1
+    num_known = round(place * max(len(text.token_ids) - NUM_WARM_STEPS - NUM_TIMED_STEPS, 0))
+    return (*text.prompt_token_ids, *text.token_ids[:num_known])
 
 
 def _step(llm: LLM, is_wanted: Callable[[], bool]) -> None:
