@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
+from pathlib import Path
 from statistics import median
 from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from benchmarks.steady import SteadyRun
 from outrider.check.agreement import estimate
@@ -37,7 +41,7 @@ def judge(
     """
     pair, depth, temperature, num_sequences = setting
     predicted_from, measured_on = traces
-    found = predictor.predict(pair, predicted_from, depth, num_sequences)
+    found = predictor.predict(pair, predicted_from, depth, num_sequences, num_later=len(measured_on))
     known = predictor.predict(pair, measured_on, depth, num_sequences)
     assert found is not None
     assert known is not None
@@ -110,3 +114,30 @@ def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "repeat_median": median(repeated) if repeated else None,
         "repeat_share_within_10_percent": sum(each <= NEAR for each in repeated) / len(repeated) if repeated else None,
     }
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Measured over predicted, each with its stated interval; the band is within 10 %."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    values = [each for row in rows for each in (row["measured"], row["predicted"]["value"])]
+    ends = (0.95 * min(values), 1.05 * max(values))
+    axes.fill_between(ends, [0.9 * end for end in ends], [1.1 * end for end in ends], color="0.92", label="within 10 %")
+    axes.plot(ends, ends, color="0.4", linewidth=1)
+    for number, pair in enumerate(dict.fromkeys(row["pair"] for row in rows)):
+        part = [row for row in rows if row["pair"] == pair]
+        places = [row["predicted"]["value"] for row in part]
+        errors = [
+            [row["predicted"]["value"] - row["predicted"]["low"] for row in part],
+            [row["predicted"]["high"] - row["predicted"]["value"] for row in part],
+        ]
+        axes.errorbar(places, [row["measured"] for row in part], xerr=errors, fmt="o", markersize=4, linewidth=0.7,
+                      color=f"C{number}", label=pair)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="predicted speedup, with its 95 % interval",
+             ylabel="measured speedup")  # fmt: skip
+    ticks = [each for each in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5) if ends[0] <= each <= ends[1]]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [f"{each:g}x" for each in ticks])
+        axis.set_minor_locator(NullLocator())
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import RESULTS, machine_to_ourselves, save
-from benchmarks.judged import judge, summarise
+from benchmarks.common import FOLDER, RESULTS, machine_to_ourselves, save
+from benchmarks.judged import draw, judge, summarise
 from benchmarks.stands import SHARED_TARGET, Pairs, load_bundled, load_full_price
 from benchmarks.steady import MAX_FOREIGN_SHARE, Company, SteadyRun, run_steadily, run_undisturbed
 from outrider import LLM, SamplingParams
@@ -33,9 +34,13 @@ from outrider.bench.workloads import MIN_TOKENS, WORKLOADS, find_loop, read_work
 from outrider.check.budget import Budget
 from outrider.check.texts import Texts, Watch
 from outrider.predict.agreement import KnownText, Teacher, model_trace
+from outrider.predict.costs import Timing
+from outrider.predict.prediction import Predictor
 from outrider.predict.trace import Trace
 
 PLAIN = ("plain", 0)
+MEASURED = FOLDER.parent / "build/predictions"
+MAX_ROWS = 128
 TEMPERATURES, CONCURRENCIES = (0.0, 0.7, 1.0), (1, 4, 8)
 # A full-price target takes a second to read 250 tokens: of its prompts one whole piece is kept, which is read once for
 # all settings, and the token after it. And where it writes one text at a time, fewer texts are measured.
@@ -77,7 +82,8 @@ class Part(NamedTuple):
 
 def _bundled(temperature: float, num_sequences: int) -> Block:
     depths = (1, 2, 4, 8)
-    return Block(temperature, num_sequences, depths, 2, tuple(("bundled", depth) for depth in depths))
+    num_rounds = 1 if num_sequences == 1 else 3
+    return Block(temperature, num_sequences, depths, num_rounds, tuple(("bundled", depth) for depth in depths))
 
 
 def _full_price(temperature: float, num_sequences: int, *depths: int) -> Block:
@@ -98,6 +104,24 @@ PARTS = {
     ),
     "0.5b-8": Part(SHARED_TARGET, 32, 45.0, (_full_price(0.0, 8, 1, 4), _full_price(1.0, 8, 1, 4))),
 }
+
+
+class Measured(NamedTuple):
+    """Of a part, all that conclusions are drawn from; kept, so that they can be drawn again.
+
+    Attributes:
+        began: provenance.
+        engine: as it describes itself.
+        timings: of steps.
+        computed_rows: by the target, for 1 row, 2 rows and so on.
+        blocks: of each, traces by pair of the texts that are predicted from and measured on, and the runs.
+    """
+
+    began: dict[str, Any]
+    engine: dict[str, Any]
+    timings: list[Timing]
+    computed_rows: list[int]
+    blocks: list[tuple[Block, dict[str, tuple[list[Trace], list[Trace]]], dict[Setting, list[list[SteadyRun]]]]]
 
 
 class Shares(NamedTuple):
@@ -184,7 +208,9 @@ def warm_up(pairs: Pairs, block: Block, queue: Sequence[KnownText]) -> None:
         run_steadily(pairs.stand.llm, few[: block.num_sequences], block.num_sequences, depth)
 
 
-def run_part(part: Part, folder: Path) -> dict[str, Any]:
+def run_part(part: Part, folder: Path) -> Measured:
+    """Everything but what is concluded."""
+    began = provenance()
     pairs = load_bundled() if part.target == "bundled" else load_full_price(folder)
     most = MAX_PROMPT_TOKENS if part.target == SHARED_TARGET else None
     shares = {
@@ -193,20 +219,42 @@ def run_part(part: Part, folder: Path) -> dict[str, Any]:
     }
     print("texts written", flush=True)
     time_steps(pairs, part, shares)
-    predictor = pairs.stand.predictor
-    rows: list[dict[str, Any]] = []
+    target = pairs.stand.llm.target
+    found = Measured(
+        began,
+        pairs.stand.llm.describe(),
+        pairs.stand.timings,
+        [target.computed_rows([num_rows]) for num_rows in range(1, MAX_ROWS + 1)],
+        [],
+    )
     for block in part.blocks:
         predicted_from, measured_on = shares[block.temperature]
         if part.target == SHARED_TARGET and block.num_sequences == 1:
             measured_on = measured_on[:NUM_ALONE]
-        runs = measure(pairs, block, measured_on)
-        for pair in pairs.drafts:
-            traces = traces_of(pairs, pair, predicted_from), traces_of(pairs, pair, measured_on)
-            for depth in block.depths:
-                setting = pair, depth, block.temperature, block.num_sequences
-                rows.append(judge(setting, predictor, traces, runs[pair, depth], runs[PLAIN], block.num_rounds))
-                say(rows[-1])
-    return {"rows": rows, "engine": pairs.stand.llm.describe()}
+        traces = {
+            pair: (traces_of(pairs, pair, predicted_from), traces_of(pairs, pair, measured_on)) for pair in pairs.drafts
+        }
+        found.blocks.append((block, traces, measure(pairs, block, measured_on)))
+        print(f"measured: T = {block.temperature:g}, {block.num_sequences} at once", flush=True)
+    return found
+
+
+def rows_of(found: Measured) -> list[dict[str, Any]]:
+    """What is predicted from a part's measurements, beside what came of it."""
+    predictor = Predictor(found.timings, lambda num_rows: found.computed_rows[num_rows - 1])
+    return [
+        judge(
+            (pair, depth, block.temperature, block.num_sequences),
+            predictor,
+            traces[pair],
+            runs[pair, depth],
+            runs[PLAIN],
+            block.num_rounds,
+        )
+        for block, traces, runs in found.blocks
+        for pair in traces
+        for depth in block.depths
+    ]
 
 
 def say(row: dict[str, Any]) -> None:
@@ -223,24 +271,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one, or these")
     parser.add_argument("--pairs", type=Path, default=Path("build/pairs"), help="where the full-price pairs are made")
+    parser.add_argument("--judge", action="store_true", help="measure nothing: predict again from what was measured")
     arguments = parser.parse_args()
-    for name in arguments.part or PARTS:
-        began = provenance()
+    began = provenance()
+    for name in () if arguments.judge else arguments.part or PARTS:
         with machine_to_ourselves():
             found = run_part(PARTS[name], arguments.pairs)
-        keep(name, began, found)
+        MEASURED.mkdir(parents=True, exist_ok=True)
+        (MEASURED / f"{name}.pickle").write_bytes(pickle.dumps(found))
+        for row in rows_of(found):
+            say(row)
+    conclude(began)
 
 
-def keep(name: str, began: dict[str, Any], found: dict[str, Any]) -> None:
-    """Put a part beside those that were run before, and sum up."""
-    path = RESULTS / "predictions.json"
-    parts: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
-    parts[name] = {"provenance": began, **found}
-    parts = {each: parts[each] for each in PARTS if each in parts}
+def conclude(began: dict[str, Any]) -> None:
+    """All parts that were measured, and their sum."""
+    files = {name: MEASURED / f"{name}.pickle" for name in PARTS}
+    parts: dict[str, Any] = {}
+    for name, path in files.items():
+        if path.exists():
+            found = pickle.loads(path.read_bytes())  # noqa: S301 - our own file
+            parts[name] = {"provenance": found.began, "engine": found.engine, "rows": rows_of(found)}
     rows = [row for part in parts.values() for row in part["rows"]]
     summary = summarise(rows)
-    print(json.dumps(summary), flush=True)
-    save("predictions", began, {"summary": summary, "parts": parts, "engine": found["engine"]})
+    print(json.dumps(summary["all"], indent=1), flush=True)
+    save("predictions", began, {"summary": summary, "parts": parts})
+    draw(rows, RESULTS / "predictions.svg")
 
 
 if __name__ == "__main__":

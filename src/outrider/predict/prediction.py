@@ -72,8 +72,17 @@ class Predictor:
         timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
         return Costs(timings, self._computed_rows, is_greedy=temperature == 0, num_sequences=num_sequences)
 
-    def predict(self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int) -> Prediction | None:
-        """Of texts that one drafter would have drafted at one temperature; None where nothing was timed for it."""
+    def predict(
+        self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int, *, num_later: int | None = None
+    ) -> Prediction | None:
+        """Of texts that one drafter would have drafted at one temperature; None where nothing was timed for it.
+
+        Args:
+            drafter: its name.
+            traces: of the texts.
+            depth, num_sequences: the setting.
+            num_later: texts of other prompts that the interval is to hold the speedup of; None: of all such texts.
+        """
         temperature = traces[0].temperature
         costs = self.costs(temperature, num_sequences)
         if not costs.is_known:
@@ -83,7 +92,7 @@ class Predictor:
         plan = _Plan(walks, look_up)
         speedup = plan.speedup(costs)
         sources = [
-            plan.prompt_uncertainty(costs),
+            plan.prompt_uncertainty(costs, num_later),
             jackknife(
                 costs.rounds, lambda rounds: plan.speedup(self.costs(temperature, num_sequences, frozenset(rounds)))
             ),
@@ -137,8 +146,12 @@ class _Plan:
     def speedup(self, costs: Costs) -> float:
         return _ratio(self._seconds(costs))
 
-    def prompt_uncertainty(self, costs: Costs) -> Uncertainty:
-        return jackknife(self._seconds(costs), _ratio)
+    def prompt_uncertainty(self, costs: Costs, num_later: int | None) -> Uncertainty:
+        """Of these texts; and where so many others are to be met, of those, too."""
+        found = jackknife(self._seconds(costs), _ratio)
+        return (
+            found if num_later is None else found._replace(variance=found.variance * (1 + len(self._walks) / num_later))
+        )
 
     def step_seconds(self, costs: Costs) -> dict[str, float]:
         """Of a mean step, by where they go; what a first draft takes longer is spread over all."""
