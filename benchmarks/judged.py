@@ -19,6 +19,7 @@ from outrider.predict.prediction import Predictor
 from outrider.predict.trace import Trace
 
 NEAR = 0.10
+MIN_DEPTHS = 4
 
 
 def judge(
@@ -96,6 +97,35 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         groups.setdefault(f"{row['num_sequences']} at once", []).append(row)
         groups.setdefault(f"depth {row['depth']}", []).append(row)
     return {name: _shares(part) for name, part in groups.items()}
+
+
+def choices(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each pair, temperature and number of texts at once: the depth predicted to be fastest, beside the fastest.
+
+    Plain decoding is a choice as well, where nothing is predicted to be faster. Where few depths were measured, too
+    little is known of the fastest.
+    """
+    cases: dict[tuple[str, float, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault((row["pair"], row["temperature"], row["num_sequences"]), []).append(row)
+    found: list[dict[str, Any]] = []
+    for (pair, temperature, num_sequences), part in cases.items():
+        if len(part) < MIN_DEPTHS:
+            continue
+        predicted = {0: 1.0} | {row["depth"]: row["predicted"]["value"] for row in part}
+        measured = {0: 1.0} | {row["depth"]: row["measured"] for row in part}
+        chosen, best = (max(each, key=each.__getitem__) for each in (predicted, measured))
+        found.append(
+            {
+                "pair": pair,
+                "temperature": temperature,
+                "num_sequences": num_sequences,
+                "chosen": chosen,
+                "best": best,
+                "share_of_best": measured[chosen] / measured[best],
+            }
+        )
+    return found
 
 
 def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

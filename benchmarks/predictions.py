@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common import FOLDER, RESULTS, machine_to_ourselves, save
-from benchmarks.judged import draw, judge, summarise
+from benchmarks.judged import choices, draw, judge, summarise
 from benchmarks.stands import SHARED_TARGET, Pairs, load_bundled, load_full_price
 from benchmarks.steady import MAX_FOREIGN_SHARE, Company, SteadyRun, run_steadily, run_undisturbed
 from outrider import LLM, SamplingParams
@@ -295,7 +295,7 @@ def conclude(began: dict[str, Any]) -> None:
     rows = [row for part in parts.values() for row in part["rows"]]
     summary = summarise(rows)
     print(json.dumps(summary["all"], indent=1), flush=True)
-    save("predictions", began, {"summary": summary, "parts": parts})
+    save("predictions", began, {"summary": summary, "choices": choices(rows), "parts": parts})
     draw(rows, RESULTS / "predictions.svg")
 
 
