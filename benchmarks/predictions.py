@@ -83,7 +83,7 @@ class Part(NamedTuple):
 def _bundled(temperature: float, num_sequences: int) -> Block:
     depths = (1, 2, 4, 8)
     num_rounds = 1 if num_sequences == 1 else 3
-    return Block(temperature, num_sequences, depths, num_rounds, tuple(("bundled", depth) for depth in depths))
+    return Block(temperature, num_sequences, depths, num_rounds, (("bundled", 2), ("bundled", 4)))
 
 
 def _full_price(temperature: float, num_sequences: int, *depths: int) -> Block:
@@ -99,9 +99,7 @@ PARTS = {
     ),
     "0.5b-greedy": Part(SHARED_TARGET, 40, 20.0, (_full_price(0.0, 1, 1, 2, 4, 8),)),
     "0.5b-sampled": Part(SHARED_TARGET, 40, 20.0, (_full_price(1.0, 1, 2, 4),)),
-    "0.5b-4": Part(
-        SHARED_TARGET, 32, 30.0, (_full_price(0.0, 4, 2, 4), _full_price(0.7, 4, 1, 4), _full_price(1.0, 4, 1, 4))
-    ),
+    "0.5b-4": Part(SHARED_TARGET, 32, 30.0, (_full_price(0.0, 4, 2, 4), _full_price(1.0, 4, 1, 4))),
     "0.5b-8": Part(SHARED_TARGET, 32, 45.0, (_full_price(0.0, 8, 1, 4), _full_price(1.0, 8, 1, 4))),
 }
 

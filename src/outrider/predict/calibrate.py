@@ -105,7 +105,7 @@ def _time_setting(
         draft=mean["draft"],
         target=mean["target"],
         other=mean["sample"] + mean["other"],
-        first=_first_extra(before, num_before, mean["draft"]) * share_of_prompts if setting.depth else 0.0,
+        first=_first_extra(before, num_before, mean, share_of_prompts),
     )
 
 
@@ -127,6 +127,9 @@ def _all_run(sequences: Sequence[TextSequence], depth: int) -> bool:
     return all(sequence.finish_reason is None and sequence.num_tokens_left > depth for sequence in sequences)
 
 
-def _first_extra(before: dict[Stage, float], num_before: int, draft_seconds: float) -> float:
-    """What drafting took until now beyond what so many steps take."""
-    return max(before["draft"] - num_before * draft_seconds, 0.0)
+def _first_extra(
+    before: dict[Stage, float], num_before: int, mean: dict[Stage, float], share_of_prompts: float
+) -> float:
+    """What all took until now beyond what so many steps take; drafts have had more to read than a prompt."""
+    draft, *others = (before[stage] - num_before * mean[stage] for stage in ("draft", "target", "sample", "other"))
+    return max(draft, 0.0) * share_of_prompts + sum(others)

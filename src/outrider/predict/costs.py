@@ -25,7 +25,8 @@ class Timing:
         depth: guesses made for each.
         num_rows: roots and guesses of all sequences.
         draft, target, other: seconds of a step in the drafter, in the target's forward and in all else.
-        first: seconds that the first draft of a text took longer: a draft model reads the prompt then.
+        first: seconds that the first steps of a text took longer: a draft model reads the prompt, and a target is slow
+            to go over from a prompt's rows to a step's.
     """
 
     round: int
@@ -92,8 +93,12 @@ class Costs:
         self._target = _points([*plain, *drafted])
         self._draft = _points([(timing.depth, timing.draft) for timing in chosen])
         self._other = _points([(timing.depth, timing.other) for timing in chosen])
-        firsts = [timing.first for timing in chosen if timing.depth]
-        self.first = median(firsts) if firsts else 0.0
+        self.first_plain, self.first = (
+            max(median(firsts), 0.0) if firsts else 0.0
+            for firsts in (
+                [timing.first for timing in chosen if bool(timing.depth) == is_drafted] for is_drafted in (False, True)
+            )
+        )
         self.is_known = bool(self._plain_target)
 
     def step(self, num_drafted: float, num_rows: float, share_modelled: float = 1.0) -> StepSeconds:

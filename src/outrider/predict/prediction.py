@@ -2,6 +2,7 @@
 
     tokens a step    1 + the sum of survivals, as walking the known texts counts them
     seconds a step   draft(guesses, sequences) + target(rows, sequences) + what is neither
+                     and once a text what its first step takes longer, with drafts and without
     speedup          tokens a step * seconds of a plain step / seconds of a step
 
 Knows numbers only.
@@ -154,10 +155,11 @@ class _Plan:
         )
 
     def step_seconds(self, costs: Costs) -> dict[str, float]:
-        """Of a mean step, by where they go; what a first draft takes longer is spread over all."""
+        """Of a mean step, by where they go; what a first one takes longer is spread over all."""
         num_steps = sum(each.num_steps for each in self._walks)
-        first = costs.first * self._share_drafting() * len(self._walks) / num_steps
-        totals = {"draft": first, "target": 0.0, "other": 0.0}
+        share = len(self._walks) / num_steps
+        read = max(self._first(costs) - costs.first_plain, 0.0)
+        totals = {"draft": read * share, "target": (self._first(costs) - read) * share, "other": 0.0}
         for each in self._walks:
             for (drafted, is_modelled), count in each.kinds.items():
                 step = self._step(costs, drafted, is_modelled=is_modelled)
@@ -170,10 +172,10 @@ class _Plan:
         """Plain and speculative seconds of each text."""
         pairs: list[tuple[float, float]] = []
         for each in self._walks:
-            seconds = costs.first * self._share_drafting()
+            seconds = self._first(costs)
             for (drafted, is_modelled), count in each.kinds.items():
                 seconds += count * (self._step(costs, drafted, is_modelled=is_modelled).total + self._look_up)
-            pairs.append((each.num_emitted * costs.plain.total, seconds))
+            pairs.append((each.num_emitted * costs.plain.total + costs.first_plain, seconds))
         return pairs
 
     def _step(self, costs: Costs, drafted: int, *, is_modelled: bool) -> StepSeconds:
@@ -183,8 +185,8 @@ class _Plan:
         asked = 1.0 if is_modelled and drafted else 1.0 - (1.0 - self._share_modelled) ** others
         return costs.step(mean, costs.num_sequences * (1 + mean), asked)
 
-    def _share_drafting(self) -> float:
-        return float(self._share_modelled > 0)
+    def _first(self, costs: Costs) -> float:
+        return costs.first if self._share_modelled > 0 else costs.first_plain
 
 
 def _ratio(seconds: Sequence[tuple[float, float]]) -> float:
