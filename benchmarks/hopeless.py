@@ -4,9 +4,9 @@
 
 The target is the bundled one. What cannot pay: drafts as large as the target, which err as weaker models err; drafts
 that were disturbed, know other ids or know nothing; and a good draft where too many texts at once leave no free rows.
-Of each the truth is measured, too, on prompts of all kinds: the draft model alone at each depth, in turns with plain decoding.
-A pair is told off if the verdict is "do not speculate", or speaks of looking guesses up and not of the draft model. The
-prompts are those of which not much can be looked up.
+Of each the truth is measured, too, on prompts of all kinds: the draft model alone at each depth, in turns with plain
+decoding. A pair is told off if the verdict is "do not speculate", or speaks of looking guesses up and not of the draft
+model. The prompts are those of which not much can be looked up.
 """
 
 from __future__ import annotations

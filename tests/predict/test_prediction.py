@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,18 @@ def test_an_interval_for_so_many_other_prompts_holds_what_they_show():
         num_held_of_all += for_all.low <= measured <= for_all.high
     assert 272 <= num_held <= 297
     assert num_held_of_all < 262
+
+
+def test_what_first_steps_take_longer_is_paid_once_a_text_on_both_sides():
+    timings = World().quiet().timings(2, seeded(0))
+    slow = [replace(timing, first=30.0 if timing.depth else 10.0) for timing in timings]
+    traces = [trace_of([True] * 100)] * 3
+    step, plain = (sum(World().seconds(1, depth)) for depth in (4, 0))
+    found, known = (Predictor(each, rows_as_they_are).predict("model", traces, 4, 1) for each in (slow, timings))
+    seconds = 100 * plain / known.speedup.value
+    assert found.speedup.value == pytest.approx((100 * plain + 10) / (seconds + 30), rel=0.001)
+    assert seconds == pytest.approx(20 * step, rel=0.01)
+    assert sum(found.seconds.values()) == pytest.approx(sum(known.seconds.values()) + 30 / 20, rel=0.001)
 
 
 def test_a_slow_round_that_lacks_a_setting_slows_no_other():
