@@ -95,7 +95,7 @@ def test_steps_are_timed_all_over_the_texts_by_those_who_follow_one_another(llm,
     num_prompt, num_all = len(texts[0].prompt_token_ids), len(texts[0].token_ids)
     places = [(len(prompts[0]) - num_prompt) / num_all for prompts in begun[:: NUM_SETTLING + 1]]
     assert min(places) < 0.2
-    assert max(places) > 0.7
+    assert max(places) > 0.6
     assert all(prompts[0] == (*texts[0].prompt_token_ids, *texts[0].token_ids)[: len(prompts[0])] for prompts in begun)
 
 
