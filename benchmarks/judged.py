@@ -47,7 +47,8 @@ def judge(
     known = predictor.predict(pair, measured_on, depth, num_sequences)
     assert found is not None
     assert known is not None
-    run, beside = (pooled(each[:num_rounds]) for each in (rounds, plain))
+    # All settings share what plain decoding took, so all of it that is known counts.
+    run, beside = pooled(rounds[:num_rounds]), pooled(plain)
     measured = run.tokens_per_second / beside.tokens_per_second
     again = None
     if len(rounds) > num_rounds:
