@@ -141,12 +141,22 @@ def render_predictions(folder: Path) -> str:
     summary = known["predictions"]["summary"]
     lines = [*configuration(known)[:-1], *choices(known["predictions"])]
     if "hopeless" in known:
-        told = known["hopeless"]
-        lines.append(
-            f"- Pairs that cannot pay: **{told['num_told_off']}** of {told['num_hopeless']} were told so. "
-            f"Pairs that do: {told['num_paying_told_off']} of {told['num_paying']} were told that they do not."
-        )
+        lines.append(told(known["hopeless"]))
     return "\n".join([*lines, "", *PREDICTIONS_HEAD, *(predicted(*item) for item in summary.items())])
+
+
+def told(document: Document) -> str:
+    """What the whole checklist said of pairs that were made not to pay, and of some that do."""
+    hopeless, paying = ([row for row in document["rows"] if row["pays"] == pays] for pays in (False, True))
+    num_strict = sum(row["decision"] == "do not speculate" for row in hopeless)
+    return (
+        f'- Pairs made not to pay: {len(hopeless)}, with checklists of a few seconds. Told "do not speculate": '
+        f"**{num_strict}**. Told to look guesses up, or that this is undecided, without the draft model: "
+        f"{sum(row['is_told_off'] for row in hopeless) - num_strict}. Predicted below "
+        f"1.05 for the draft model alone: {sum(row['best_prediction_of_model']['value'] < 1.05 for row in hopeless)}. "
+        f"Of {len(paying)} pairs that pay, the draft model was left out of the verdict of "
+        f"{sum(row['is_told_off'] for row in paying)}."
+    )
 
 
 def choices(document: Document) -> Iterator[str]:
