@@ -16,9 +16,11 @@ from pathlib import Path
 
 from outrider import LLM
 from outrider.predict.agreement import KnownText
+from outrider.request import Depth
 from outrider.sequence import Sequence as TextSequence
+from outrider.stats import Stage
 
-STAGES = ("draft", "target", "sample", "other")
+STAGES: tuple[Stage, ...] = ("draft", "target", "sample", "other")
 # Of the machine's time, what other processes may take of it while something is timed; and how often it is timed again.
 MAX_FOREIGN_SHARE, MAX_ATTEMPTS = 0.03, 3
 
@@ -40,7 +42,7 @@ class SteadyRun:
     num_tokens: int
     num_drafted: int
     num_sequences: int
-    by_stage: dict[str, float]
+    by_stage: dict[Stage, float]
     foreign_share: float = 0.0
 
     @property
@@ -88,7 +90,7 @@ class Company:
         return max(busy - own, 0.0) / total if total else 0.0
 
 
-def run_undisturbed(llm: LLM, texts: Sequence[KnownText], num_sequences: int, depth: int | str) -> SteadyRun:
+def run_undisturbed(llm: LLM, texts: Sequence[KnownText], num_sequences: int, depth: Depth) -> SteadyRun:
     """As `run_steadily`, again where others had the machine, too; the least disturbed run counts."""
     least: tuple[float, SteadyRun] | None = None
     for _ in range(MAX_ATTEMPTS):
@@ -102,7 +104,7 @@ def run_undisturbed(llm: LLM, texts: Sequence[KnownText], num_sequences: int, de
     return dataclasses.replace(least[1], foreign_share=least[0])
 
 
-def run_steadily(llm: LLM, texts: Sequence[KnownText], num_sequences: int, depth: int | str) -> SteadyRun:
+def run_steadily(llm: LLM, texts: Sequence[KnownText], num_sequences: int, depth: Depth) -> SteadyRun:
     """Decode texts, so many at once, until each was finished once.
 
     Raises:

@@ -8,7 +8,7 @@ most of all. Whether a guess is right does not matter here, and is not looked at
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ DEPTHS = (0, 1, 2, 4, 8)
 NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
 # Of a small model more steps are timed, until they have taken so long: else a moment's disturbance is a model's price.
 MIN_SECONDS, MOST_TIMED_STEPS = 0.15, 32
+DECODING: tuple[Stage, ...] = ("draft", "target", "sample", "other")
 NUM_SETTLING = 2  # times the first setting, untimed
 # Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
 PLACE_STEP, FIRST_PLACE = 0.618, 0.5
@@ -100,7 +101,7 @@ def _time_setting(
     if not num_timed:
         return None
     share_of_prompts = sum(len(text.prompt_token_ids) for text in chosen) / sum(map(len, beginnings))
-    mean = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
+    mean: dict[Stage, float] = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
     return Timing(
         round=number,
         is_greedy=setting.temperature == 0,
@@ -133,8 +134,8 @@ def _all_run(sequences: Sequence[TextSequence], depth: int) -> bool:
 
 
 def _first_extra(
-    before: dict[Stage, float], num_before: int, mean: dict[Stage, float], share_of_prompts: float
+    before: Mapping[Stage, float], num_before: int, mean: Mapping[Stage, float], share_of_prompts: float
 ) -> float:
     """What all took until now beyond what so many steps take; drafts have had more to read than a prompt."""
-    draft, *others = (before[stage] - num_before * mean[stage] for stage in ("draft", "target", "sample", "other"))
+    draft, *others = (before[stage] - num_before * mean[stage] for stage in DECODING)
     return max(draft, 0.0) * share_of_prompts + sum(others)
