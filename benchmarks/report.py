@@ -18,6 +18,8 @@ from benchmarks.common import FOLDER, RESULTS
 README = FOLDER.parent / "README.md"
 AUDIT = FOLDER.parent / "docs/audit.md"
 AUDIT_FILE = "audit_faults.json"
+CHECK = FOLDER.parent / "docs/check.md"
+CHECK_FILES = ("predictions.json", "hopeless.json")
 BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
@@ -31,6 +33,11 @@ HEAD = ["| measured | setting | result | file |", "|---|---|---|---|"]
 FAULTS_HEAD = [
     "| fault | seen in | total variation | found | median tokens | theory | mostly by the bet on |",
     "|---|---|---|---|---|---|---|",
+]
+
+PREDICTIONS_HEAD = [
+    "| settings | number | within 10 % | inside the interval | median error | measured twice: within 10 % |",
+    "|---|---|---|---|---|---|",
 ]
 
 TARGETS = {
@@ -57,6 +64,8 @@ def main() -> None:
     print(f"{README.name}: results written")
     AUDIT.write_text(put(render_faults(RESULTS), AUDIT.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{AUDIT.name}: results written")
+    CHECK.write_text(put(render_predictions(RESULTS), CHECK.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{CHECK.name}: results written")
 
 
 def read_results(folder: Path) -> dict[str, Document]:
@@ -120,6 +129,55 @@ def fault(row: Mapping[str, Any]) -> str:
         tokens,
         f"{row['theory_tokens']:,.0f}",
         f"{row['bet'] or ''}{' (told what was rejected)' if row['is_told_rejections'] else ''}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def render_predictions(folder: Path) -> str:
+    """How often predictions were right, by what was predicted; and what pairs that cannot pay were told."""
+    known = {path.stem: json.loads(path.read_text()) for name in CHECK_FILES if (path := folder / name).exists()}
+    if "predictions" not in known:
+        return "Results follow from `python -m benchmarks.predictions`."
+    summary = known["predictions"]["summary"]
+    lines = [*configuration(known)[:-1], *choices(known["predictions"])]
+    if "hopeless" in known:
+        lines.append(told(known["hopeless"]))
+    return "\n".join([*lines, "", *PREDICTIONS_HEAD, *(predicted(*item) for item in summary.items())])
+
+
+def told(document: Document) -> str:
+    """What the whole checklist said of pairs that were made not to pay, and of some that do."""
+    hopeless, paying = ([row for row in document["rows"] if row["pays"] == pays] for pays in (False, True))
+    num_strict = sum(row["decision"] == "do not speculate" for row in hopeless)
+    return (
+        f'- Pairs made not to pay: {len(hopeless)}, with checklists of a few seconds. Told "do not speculate": '
+        f"**{num_strict}**. Told to look guesses up, or that this is undecided, without the draft model: "
+        f"{sum(row['is_told_off'] for row in hopeless) - num_strict}. Predicted below "
+        f"1.05 for the draft model alone: {sum(row['best_prediction_of_model']['value'] < 1.05 for row in hopeless)}. "
+        f"Of {len(paying)} pairs that pay, the draft model was left out of the verdict of "
+        f"{sum(row['is_told_off'] for row in paying)}."
+    )
+
+
+def choices(document: Document) -> Iterator[str]:
+    """The depth that was predicted to be fastest beside the one that was."""
+    shares = [row["share_of_best"] for row in document["choices"]]
+    yield (
+        f"- Speed at the depth that was predicted to be fastest over the best that was measured: median "
+        f"**{median(shares):.2f}**, worst {min(shares):.2f}, in {len(shares)} cases (pair, temperature, texts at once) "
+        f"of which four depths were measured; {sum(share >= 0.95 for share in shares)} of them at 0.95 at least."
+    )
+
+
+def predicted(name: str, part: Mapping[str, Any]) -> str:
+    again = part["repeat_share_within_10_percent"]
+    cells = (
+        name,
+        f"{part['num_settings']}",
+        f"{part['share_within_10_percent']:.0%}",
+        f"{part['share_inside_interval']:.0%}",
+        f"{part['median_error']:.1%}",
+        "" if again is None else f"{again:.0%} of {part['num_repeated']}",
     )
     return f"| {' | '.join(cells)} |"
 

@@ -180,7 +180,7 @@ def test_a_benchmark_is_explained_for_each_temperature(said):
 
 
 def test_a_checklist_is_explained(outrider, said, monkeypatch, tiny_pair, tmp_path):
-    monkeypatch.setattr("outrider.cli.check.bundled_pair", lambda: tiny_pair)
+    monkeypatch.setattr("outrider.cli.models.bundled_pair", lambda: tiny_pair)
     quick = ("--temperature", "0,1", "--concurrency", "1,2", "--context", "64", "--budget", "15s")
     assert outrider("check", *quick, "--out", tmp_path / "out").exit_code == 0
     found = said((tmp_path / "out/check.json").read_text())

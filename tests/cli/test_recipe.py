@@ -178,10 +178,10 @@ def test_above_a_recipes_temperature_nothing_is_drafted(outrider, save, tmp_path
     assert [each["depth"] for each in outrider(*batch, "--recipe", path).json["sequences"]] == [2, 0, 1]
 
 
-@COMMANDS
-def test_trees_of_auto_depth_are_refused(outrider, save, command):
+def test_trees_may_be_left_to_the_policy(outrider, save):
     path = save(policy=PolicyChoice(speculate=True, max_children=2))
-    assert 'policy.max_children is 2 and policy.depth "auto"' in outrider(*command, "--recipe", path).error
+    (text,) = outrider(*RUN, "--recipe", path).json["sequences"]
+    assert text["depth"] == "auto"
 
 
 def test_a_recipe_that_cannot_be_read(outrider, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from outrider import LLM, EngineConfig, SamplingParams
 from outrider.predict.agreement import KnownText, Teacher, cascade_trace, model_trace, suffix_trace
-from outrider.predict.calibrate import InterruptedTimingError, Setting, time_round
+from outrider.predict.calibrate import NUM_SETTLING, InterruptedTimingError, Setting, time_round
 from outrider.predict.trace import walk
 from tests.cli.tiny import make_tiny
 
@@ -80,6 +80,23 @@ def test_blocks_are_timed_for_every_setting_and_leave_the_engine_idle(llm):
     assert all(each.target > 0 for each in timings)
     assert all((each.draft > timings[0].other / 100) == (each.depth > 0) or each.depth == 0 for each in timings)
     assert llm.engine.is_idle
+
+
+def test_steps_are_timed_all_over_the_texts_by_those_who_follow_one_another(llm, monkeypatch):
+    # Attention to what was written costs, so steps near the prompt are cheaper than those near the end.
+    texts = [known(llm, 0.0, seed)._replace(prompt=str(seed)) for seed in range(4)]
+    begun = []
+    start = llm.start
+    monkeypatch.setattr(
+        llm, "start", lambda prompts, *rest, **named: begun.append(prompts) or start(prompts, *rest, **named)
+    )
+    for number in range(4):
+        time_round(llm, texts, [Setting(0.0, 2, 1)], number, lambda: False)
+    num_prompt, num_all = len(texts[0].prompt_token_ids), len(texts[0].token_ids)
+    places = [(len(prompts[0]) - num_prompt) / num_all for prompts in begun[:: NUM_SETTLING + 1]]
+    assert min(places) < 0.2
+    assert max(places) > 0.6
+    assert all(prompts[0] == (*texts[0].prompt_token_ids, *texts[0].token_ids)[: len(prompts[0])] for prompts in begun)
 
 
 def test_timing_that_is_interrupted_leaves_the_engine_idle(llm):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -76,6 +77,49 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         low, high = predictor.predict("model", world.traces(16, generator), depth, 1).speedup[1:]
         num_held += low <= expected <= high
     assert 272 <= num_held <= 297
+
+
+@pytest.mark.statistical
+def test_an_interval_for_so_many_other_prompts_holds_what_they_show():
+    # As above; an interval for all prompts there are would hold two thirds to three quarters of these.
+    world, num_held, num_held_of_all = World(noise=0.02), 0, 0
+    exact = Predictor(world.quiet().timings(1, seeded(0)), rows_as_they_are)
+    for seed in range(300):
+        generator = seeded(seed)
+        predictor = Predictor(world.timings(6, generator), rows_as_they_are, drift=0.0)
+        traces, others = world.traces(16, generator), world.traces(8, generator)
+        measured = exact.predict("model", others, 4, 1).speedup.value
+        for_all, for_others = (
+            predictor.predict("model", traces, 4, 1, num_later=number).speedup for number in (None, len(others))
+        )
+        num_held += for_others.low <= measured <= for_others.high
+        num_held_of_all += for_all.low <= measured <= for_all.high
+    assert 272 <= num_held <= 297
+    assert num_held_of_all < 262
+
+
+def test_what_first_steps_take_longer_is_paid_once_a_text_on_both_sides():
+    timings = World().quiet().timings(2, seeded(0))
+    slow = [replace(timing, first=30.0 if timing.depth else 10.0) for timing in timings]
+    traces = [trace_of([True] * 100)] * 3
+    step, plain = (sum(World().seconds(1, depth)) for depth in (4, 0))
+    found, known = (Predictor(each, rows_as_they_are).predict("model", traces, 4, 1) for each in (slow, timings))
+    seconds = 100 * plain / known.speedup.value
+    assert found.speedup.value == pytest.approx((100 * plain + 10) / (seconds + 30), rel=0.001)
+    assert seconds == pytest.approx(20 * step, rel=0.01)
+    assert sum(found.seconds.values()) == pytest.approx(sum(known.seconds.values()) + 30 / 20, rel=0.001)
+
+
+def test_a_slow_round_that_lacks_a_setting_slows_no_other():
+    generator = seeded(0)
+    timings = World(noise=0.0, drift=0.0).timings(3, generator)
+    slow = [timing.over(0.5) if timing.round == 1 else timing for timing in timings]
+    lacking = [timing for timing in slow if (timing.round, timing.depth) != (1, 0)]
+    found, whole = (
+        Costs(each, rows_as_they_are, is_greedy=True, num_sequences=1).step(4, 5).total for each in (lacking, timings)
+    )
+    plain = Costs(lacking, rows_as_they_are, is_greedy=True, num_sequences=1).plain.total
+    assert found / plain == pytest.approx(whole / sum(World().seconds(1, 0)), rel=0.01)
 
 
 def test_one_prompt_or_one_round_says_nothing_of_others():

@@ -18,11 +18,12 @@ from outrider.check.budget import Budget
 from outrider.check.item import Item
 from outrider.check.prediction import Choice
 from outrider.check.stand import Stand
-from outrider.check.texts import InterruptedCheckError, Texts, Watch, run
+from outrider.check.texts import InterruptedCheckError, Texts, Watch
 from outrider.predict.agreement import KnownText
 from outrider.predict.interval import Estimate, combined, jackknife
 from outrider.predict.prediction import Forecast
 from outrider.request import Depth
+from outrider.sequence import Sequence as TextSequence
 
 PLAIN, DEFAULT, CHOICE, WORST = "plain", "default", "choice", "worst"
 SETTINGS = (PLAIN, DEFAULT, CHOICE, WORST)
@@ -135,7 +136,7 @@ class Trial:
             depth=cell.depths[setting],
         )
         try:
-            run(llm, sequences, self._watch)
+            self._run_filled(sequences, group, cell.depths[setting])
         finally:
             self._stand.use()
         for text, sequence in zip(group, sequences, strict=True):
@@ -147,6 +148,25 @@ class Trial:
             cell.num_tokens[text.prompt] = len(text.token_ids)
             by_prompt = cell.seconds.setdefault(setting, {})
             by_prompt.setdefault(text.prompt, []).append(stats.decode_seconds / stats.num_emitted)
+
+    def _run_filled(self, sequences: Sequence[TextSequence], group: Sequence[KnownText], depth: Depth) -> None:
+        """Step until all are finished; where one is, one of the group begins again.
+
+        Else the last ones would be written by fewer and fewer at once, and be the faster for it.
+        """
+        llm = self._stand.llm
+        fillers: list[TextSequence] = []
+        try:
+            while not all(sequence.finish_reason for sequence in sequences):
+                self._watch.look()
+                num_finished = sum(sequence.finish_reason is not None for sequence in (*sequences, *fillers))
+                for number in range(len(fillers), num_finished):
+                    text = group[number % len(group)]
+                    fillers += llm.start(text.prompt_token_ids, text.params, depth=depth)
+                llm.engine.step()
+        finally:
+            for sequence in (*sequences, *fillers):
+                llm.engine.cancel(sequence.request.request_id)
 
 
 def measure(trial: Trial, texts: Texts, cells: tuple[Sequence[float], Sequence[int]], budget: Budget) -> None:

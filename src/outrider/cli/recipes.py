@@ -46,13 +46,7 @@ def load_recipe(path: Path, given: Mapping[str, bool]) -> Recipe:
     """
     if twice := [option for option, is_given in given.items() if is_given]:
         raise ParameterError(f"{twice[0]} is given, but --recipe {path} decides that: leave one of them out")
-    recipe = read_recipe(path)
-    if recipe.policy.max_children > 1 and recipe.policy.depth == "auto":
-        raise ParameterError(
-            f'{path}: policy.max_children is {recipe.policy.max_children} and policy.depth "auto", but auto makes '
-            "chains: write a number of nodes for policy.depth, or 1 for policy.max_children"
-        )
-    return recipe
+    return read_recipe(path)
 
 
 def agreed(option: str, asked: Value | None, of_recipe: Value | None) -> Value | None:

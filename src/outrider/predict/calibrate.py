@@ -1,12 +1,14 @@
 """Times an engine's steps at a few depths, a few steps at a time, in rounds. Knows engines and clocks.
 
 The steps are real ones, with real drafts beside real forwards: what either costs in the other's company is what counts.
-Whether a guess is right does not matter here, and is not looked at.
+They are taken at places all over the texts, round by round: attention costs by what was written before, several texts'
+most of all. Whether a guess is right does not matter here, and is not looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +21,12 @@ from outrider.stats import Stage
 
 DEPTHS = (0, 1, 2, 4, 8)
 NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
+# Of a small model more steps are timed, until they have taken so long: else a moment's disturbance is a model's price.
+MIN_SECONDS, MOST_TIMED_STEPS = 0.15, 32
+DECODING: tuple[Stage, ...] = ("draft", "target", "sample", "policy", "other")
 NUM_SETTLING = 2  # times the first setting, untimed
+# Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
+PLACE_STEP, FIRST_PLACE = 0.618, 0.5
 
 
 class Setting(NamedTuple):
@@ -64,12 +71,14 @@ def _time_setting(
     llm: LLM, texts: Sequence[KnownText], setting: Setting, number: int, is_wanted: Callable[[], bool]
 ) -> Timing | None:
     """None where the context has no room for a single step."""
-    chosen = [texts[(number + index) % len(texts)] for index in range(setting.num_sequences)]
-    room = min(llm.target.config.max_context - len(text.prompt_token_ids) for text in chosen)
-    num_steps = NUM_WARM_STEPS + NUM_TIMED_STEPS + 2 * setting.num_sequences
+    first = number * setting.num_sequences
+    chosen = [texts[(first + index) % len(texts)] for index in range(setting.num_sequences)]
+    beginnings = [_beginning(text, number) for text in chosen]
+    room = min(llm.target.config.max_context - len(token_ids) for token_ids in beginnings)
+    num_steps = NUM_WARM_STEPS + MOST_TIMED_STEPS + 2 * setting.num_sequences
     length = min(num_steps * (setting.depth + 1) + MAX_DEPTH, room)
     sequences = llm.start(
-        [text.prompt_token_ids for text in chosen],
+        beginnings,
         [replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen],
         depth=setting.depth,
     )
@@ -80,8 +89,10 @@ def _time_setting(
         for _ in range(NUM_WARM_STEPS - 1):
             _step(llm, is_wanted)
         before, num_before = dict(sequences[0].stats.seconds), sequences[0].stats.num_steps
-        for _ in range(NUM_TIMED_STEPS):
-            if not _all_run(sequences, setting.depth):
+        began = time.perf_counter()
+        for number_of_step in range(MOST_TIMED_STEPS):
+            is_enough = number_of_step >= NUM_TIMED_STEPS and time.perf_counter() - began >= MIN_SECONDS
+            if is_enough or not _all_run(sequences, setting.depth):
                 break
             _step(llm, is_wanted)
         seconds, num_timed = sequences[0].stats.seconds, sequences[0].stats.num_steps - num_before
@@ -90,7 +101,8 @@ def _time_setting(
             llm.engine.cancel(sequence.request.request_id)
     if not num_timed:
         return None
-    mean = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
+    share_of_prompts = sum(len(text.prompt_token_ids) for text in chosen) / sum(map(len, beginnings))
+    mean: dict[Stage, float] = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
     return Timing(
         round=number,
         is_greedy=setting.temperature == 0,
@@ -100,8 +112,15 @@ def _time_setting(
         draft=mean["draft"],
         target=mean["target"],
         other=mean["sample"] + mean["policy"] + mean["other"],
-        first=_first_extra(before, num_before, mean["draft"]) if setting.depth else 0.0,
+        first=_first_extra(before, num_before, mean, share_of_prompts),
     )
+
+
+def _beginning(text: KnownText, number: int) -> tuple[int, ...]:
+    """The prompt, and as much of what came after it as this round goes on from."""
+    place = (FIRST_PLACE + number * PLACE_STEP) % 1
+    num_known = round(place * max(len(text.token_ids) - NUM_WARM_STEPS - NUM_TIMED_STEPS, 0))
+    return (*text.prompt_token_ids, *text.token_ids[:num_known])
 
 
 def _step(llm: LLM, is_wanted: Callable[[], bool]) -> None:
@@ -115,6 +134,9 @@ def _all_run(sequences: Sequence[TextSequence], depth: int) -> bool:
     return all(sequence.finish_reason is None and sequence.num_tokens_left > depth for sequence in sequences)
 
 
-def _first_extra(before: dict[Stage, float], num_before: int, draft_seconds: float) -> float:
-    """What drafting took until now beyond what so many steps take."""
-    return max(before["draft"] - num_before * draft_seconds, 0.0)
+def _first_extra(
+    before: Mapping[Stage, float], num_before: int, mean: Mapping[Stage, float], share_of_prompts: float
+) -> float:
+    """What all took until now beyond what so many steps take; drafts have had more to read than a prompt."""
+    draft, *others = (before[stage] - num_before * mean[stage] for stage in DECODING)
+    return max(draft, 0.0) * share_of_prompts + sum(others)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -25,7 +25,8 @@ class Timing:
         depth: guesses made for each.
         num_rows: roots and guesses of all sequences.
         draft, target, other: seconds of a step in the drafter, in the target's forward and in all else.
-        first: seconds that the first draft of a text took longer: a draft model reads the prompt then.
+        first: seconds that the first steps of a text took longer: a draft model reads the prompt, and a target is slow
+            to go over from a prompt's rows to a step's.
     """
 
     round: int
@@ -37,6 +38,20 @@ class Timing:
     target: float
     other: float
     first: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.draft + self.target + self.other
+
+    def over(self, factor: float) -> Timing:
+        """The same, so many times as fast."""
+        return replace(
+            self,
+            draft=self.draft / factor,
+            target=self.target / factor,
+            other=self.other / factor,
+            first=self.first / factor,
+        )
 
 
 class StepSeconds(NamedTuple):
@@ -68,6 +83,7 @@ class Costs:
         chosen = [
             timing for timing in timings if (timing.is_greedy, timing.num_sequences) == (is_greedy, num_sequences)
         ]
+        chosen = _levelled(chosen)
         self.rounds = sorted({timing.round for timing in chosen})
         # A forward beside a drafter is not one that has the machine to itself, even over as many rows.
         self._plain_target = _points([(0, timing.target) for timing in chosen if not timing.depth])
@@ -77,8 +93,12 @@ class Costs:
         self._target = _points([*plain, *drafted])
         self._draft = _points([(timing.depth, timing.draft) for timing in chosen])
         self._other = _points([(timing.depth, timing.other) for timing in chosen])
-        firsts = [timing.first for timing in chosen if timing.depth]
-        self.first = median(firsts) if firsts else 0.0
+        self.first_plain, self.first = (
+            max(median(firsts), 0.0) if firsts else 0.0
+            for firsts in (
+                [timing.first for timing in chosen if bool(timing.depth) == is_drafted] for is_drafted in (False, True)
+            )
+        )
         self.is_known = bool(self._plain_target)
 
     def step(self, num_drafted: float, num_rows: float, share_modelled: float = 1.0) -> StepSeconds:
@@ -112,6 +132,21 @@ class Costs:
 
     def describe(self) -> dict[str, list[tuple[float, float]]]:
         return {"target_by_rows": self._target, "draft_by_depth": self._draft, "other_by_depth": self._other}
+
+
+def _levelled(timings: Sequence[Timing]) -> list[Timing]:
+    """As if all rounds had been equally fast: a machine's slow seconds slow all settings of their round alike.
+
+    A round's slowness is the median over its settings of what each took there over its own median of all rounds.
+    """
+    totals: dict[int, list[float]] = {}
+    for timing in timings:
+        totals.setdefault(timing.depth, []).append(timing.total)
+    usual = {depth: median(values) for depth, values in totals.items()}
+    slowness: dict[int, list[float]] = {}
+    for timing in timings:
+        slowness.setdefault(timing.round, []).append(timing.total / usual[timing.depth])
+    return [timing.over(median(slowness[timing.round])) for timing in timings]
 
 
 def _points(pairs: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:

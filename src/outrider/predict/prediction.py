@@ -2,6 +2,7 @@
 
     tokens a step    1 + the sum of survivals, as walking the known texts counts them
     seconds a step   draft(guesses, sequences) + target(rows, sequences) + what is neither
+                     and once a text what its first step takes longer, with drafts and without
     speedup          tokens a step * seconds of a plain step / seconds of a step
 
 Knows numbers only.
@@ -72,8 +73,17 @@ class Predictor:
         timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
         return Costs(timings, self._computed_rows, is_greedy=temperature == 0, num_sequences=num_sequences)
 
-    def predict(self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int) -> Forecast | None:
-        """Of texts that one drafter would have drafted at one temperature; None where nothing was timed for it."""
+    def predict(
+        self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int, *, num_later: int | None = None
+    ) -> Forecast | None:
+        """Of texts that one drafter would have drafted at one temperature; None where nothing was timed for it.
+
+        Args:
+            drafter: its name.
+            traces: of the texts.
+            depth, num_sequences: the setting.
+            num_later: texts of other prompts that the interval is to hold the speedup of; None: of all such texts.
+        """
         temperature = traces[0].temperature
         costs = self.costs(temperature, num_sequences)
         if not costs.is_known:
@@ -83,7 +93,7 @@ class Predictor:
         plan = _Plan(walks, look_up)
         speedup = plan.speedup(costs)
         sources = [
-            plan.prompt_uncertainty(costs),
+            plan.prompt_uncertainty(costs, num_later),
             jackknife(
                 costs.rounds, lambda rounds: plan.speedup(self.costs(temperature, num_sequences, frozenset(rounds)))
             ),
@@ -137,14 +147,19 @@ class _Plan:
     def speedup(self, costs: Costs) -> float:
         return _ratio(self._seconds(costs))
 
-    def prompt_uncertainty(self, costs: Costs) -> Uncertainty:
-        return jackknife(self._seconds(costs), _ratio)
+    def prompt_uncertainty(self, costs: Costs, num_later: int | None) -> Uncertainty:
+        """Of these texts; and where so many others are to be met, of those, too."""
+        found = jackknife(self._seconds(costs), _ratio)
+        return (
+            found if num_later is None else found._replace(variance=found.variance * (1 + len(self._walks) / num_later))
+        )
 
     def step_seconds(self, costs: Costs) -> dict[str, float]:
-        """Of a mean step, by where they go; what a first draft takes longer is spread over all."""
+        """Of a mean step, by where they go; what a first one takes longer is spread over all."""
         num_steps = sum(each.num_steps for each in self._walks)
-        first = costs.first * self._share_drafting() * len(self._walks) / num_steps
-        totals = {"draft": first, "target": 0.0, "other": 0.0}
+        share = len(self._walks) / num_steps
+        read = max(self._first(costs) - costs.first_plain, 0.0)
+        totals = {"draft": read * share, "target": (self._first(costs) - read) * share, "other": 0.0}
         for each in self._walks:
             for (drafted, is_modelled), count in each.kinds.items():
                 step = self._step(costs, drafted, is_modelled=is_modelled)
@@ -157,10 +172,10 @@ class _Plan:
         """Plain and speculative seconds of each text."""
         pairs: list[tuple[float, float]] = []
         for each in self._walks:
-            seconds = costs.first * self._share_drafting()
+            seconds = self._first(costs)
             for (drafted, is_modelled), count in each.kinds.items():
                 seconds += count * (self._step(costs, drafted, is_modelled=is_modelled).total + self._look_up)
-            pairs.append((each.num_emitted * costs.plain.total, seconds))
+            pairs.append((each.num_emitted * costs.plain.total + costs.first_plain, seconds))
         return pairs
 
     def _step(self, costs: Costs, drafted: int, *, is_modelled: bool) -> StepSeconds:
@@ -170,8 +185,8 @@ class _Plan:
         asked = 1.0 if is_modelled and drafted else 1.0 - (1.0 - self._share_modelled) ** others
         return costs.step(mean, costs.num_sequences * (1 + mean), asked)
 
-    def _share_drafting(self) -> float:
-        return float(self._share_modelled > 0)
+    def _first(self, costs: Costs) -> float:
+        return costs.first if self._share_modelled > 0 else costs.first_plain
 
 
 def _ratio(seconds: Sequence[tuple[float, float]]) -> float:
