@@ -314,12 +314,14 @@ def overhead_rows(document: Document) -> Iterator[Row]:
 
 def identity_rows(document: Document) -> Iterator[Row]:
     temperatures = ", ".join(f"{temperature:g}" for temperature in document["temperatures"])
-    yield Row(
-        "texts that differ from plain decoding's",
-        f"both drafters and none, many depths, 1, 4 and 12 sequences at once, T = {temperatures}",
-        f"**{document['texts_that_diverge']}** of {document['texts_compared']:,} "
-        f"({document['tokens_compared']:,} tokens), level `{document['engine']['exactness']}`",
-    )
+    for row in document["rows"]:
+        yield Row(
+            "texts that differ from plain decoding's, be it in the last bit of a log-probability",
+            f"{row['pair']} pair, {row['dtype']}: chains, trees, cascade and none, 1 to 12 texts at once, "
+            f"{row['num_preempted']} preempted, T = {temperatures}",
+            f"**{len(row['divergences'])}** of {row['texts_compared']:,} ({row['tokens_compared']:,} tokens), "
+            f"level `{row['engine']['exactness']}`",
+        )
 
 
 def verification_rows(document: Document) -> Iterator[Row]:

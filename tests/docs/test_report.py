@@ -96,7 +96,7 @@ ARGUMENTS = {
     adversarial: ["--rounds", "1"],
     batching: ["--rounds", "1", "--max-tokens", "20"],
     drafting: ["--rounds", "1", "--max-tokens", "20"],
-    identity: ["--tokens", "1"],
+    identity: ["--tokens", "1", "--float32-tokens", "0", "--full-price-tokens", "0"],
     overhead: ["--max-tokens", "6"],
     plain: ["--rounds", "1"],
     speculation: ["--rounds", "1", "--max-tokens", "12"],
