@@ -16,7 +16,7 @@ from outrider.policy.cost import ASSUMED_CATCH_UP_SHARE, ASSUMED_DRAFT_SHARE, St
 from outrider.policy.track import Source, Track
 from outrider.sequence import DecodeStep, DraftWork, Sequence
 
-PROVEN = 8  # guesses accepted, from which on a source is trusted with catching up on long texts
+PROVEN = 5  # guesses accepted, from which on a source is trusted with catching up on long texts
 # Of the steps decoded lately and left on a text, what a source may spend on catching up before its first guess.
 UNPROVEN_SHARE = 0.0175
 MIN_STEPS, MAX_STEPS = 512, 4096

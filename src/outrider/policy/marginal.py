@@ -28,12 +28,12 @@ from outrider.sequence import Decision, DecodeStep, ScheduledBatch, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 
 # Steps until all is thought through again; of many texts, some one needs it sooner.
-REPLAN_STEPS, REPLAN_STEPS_TOGETHER, REPLAN_STEPS_YOUNG = 10, 10, 3
+REPLAN_STEPS, REPLAN_STEPS_YOUNG = 10, 3
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
 NEWS, NEWS_STEPS = 0.25, 20
-YOUNG = 24  # guesses verified, up to which a source is thought about in every step
+YOUNG = 24  # guesses verified, up to which a source of several texts is thought about more often
 SPARE = 0.5  # plain steps by which one draft may overdraw the account
 RAMP = 4  # a new source may go so much deeper for each guess accepted
 DOUBT = 10  # times as slow as thought, which a source's first draft allows for
@@ -184,13 +184,12 @@ class AutoPolicy(Policy):
             self._round = NOBODY
             return
         step = self._round = self._round_of(sequences)
-        is_young = any(
-            source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG and any(self._served(index, step))
+        # A text alone is seldom helped by thinking in every step; among several, each step shows much that is new.
+        is_young = len(sequences) > 1 and any(
+            source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG and self._served(index, step)
             for index, source in enumerate(self._sources)
         )
-        self._countdown = REPLAN_STEPS if len(sequences) == 1 else REPLAN_STEPS_TOGETHER
-        if is_young:
-            self._countdown = 1 if len(sequences) == 1 else REPLAN_STEPS_YOUNG
+        self._countdown = REPLAN_STEPS_YOUNG if is_young else REPLAN_STEPS
         found = [self._search(index, source, step) for index, source in enumerate(self._sources)]
         is_idle = not is_young and not any(plan.cap for plan, _ in found)
         self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1
@@ -337,16 +336,15 @@ class AutoPolicy(Policy):
             self._trust.idle(len(step.sequences))
             return
         is_probe = self._prober.is_probing
-        if decided and not is_probe:
-            seconds = (step.seconds + sum(work.seconds for work in step.work)) / self.costs.speed
-            num_tokens = 1 + sum(decided) / len(step.sequences)
-            gain = self._rate / base.rate
-            self._trust.enter(len(step.sequences), num_tokens, gain, seconds / base.seconds)
         lost = 0.0
         for work in step.work if decided else ():
             if work.source in self._index:
                 source = self._sources[self._index[work.source]]
                 lost += lost_by(source, work, self.costs, self._entry, base.seconds, is_probe=is_probe)
+        if decided and not is_probe:
+            seconds = step.seconds / self.costs.speed + lost
+            num_tokens = 1 + sum(decided) / len(step.sequences)
+            self._trust.enter(len(step.sequences), num_tokens, self._rate / base.rate, seconds / base.seconds)
         invested = self._entry.invest(self._sources, step.work, base.seconds)
         lost += self.costs.target(rows, base.num_sequences) - self.costs.target(base.computed, base.num_sequences)
         lost += self.costs.change(rows) + self._branching.costs.of_step(step)
