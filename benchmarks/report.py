@@ -324,6 +324,45 @@ def identity_rows(document: Document) -> Iterator[Row]:
         )
 
 
+def exactness_price_rows(document: Document) -> Iterator[Row]:
+    names = {"plain": "plain", "chain": "chains of 4", "tree": "trees of 8 nodes"}
+    for row in document["rows"]:
+        taken = row["step_ms"]
+        yield Row(
+            "a step at level `bitwise` over one at `seed`",
+            f"bundled pair, {names[row['name']]}, {how(row['temperature'])}",
+            f"{ratio(row['price'])}, {taken['bitwise']:.2f} against {taken['seed']:.2f} ms; "
+            f"{row['texts_parted']} texts parted",
+        )
+
+
+def trees_rows(document: Document) -> Iterator[Row]:
+    """Of each temperature, the trees that do best at each number of nodes."""
+    for temperature in sorted({row["temperature"] for row in document["rows"]}):
+        trees = [row for row in document["rows"] if row["temperature"] == temperature and row["max_children"] > 1]
+        numbers = sorted({row["num_nodes"] for row in trees})
+        best = [
+            max((row["over_chain"] for row in trees if row["num_nodes"] == number), key=lambda over: over["median"])
+            for number in numbers
+        ]
+        yield Row(
+            "tokens a target forward, trees over chains at equal nodes",
+            f"bundled pair, {how(temperature)}, {', '.join(map(str, numbers))} nodes, best of 2 to 4 children",
+            ", ".join(map(ratio, best)),
+        )
+
+
+def trees_auto_rows(document: Document) -> Iterator[Row]:
+    for row in document["rows"]:
+        picked = row["over_chain_where_picked"]
+        where = f"; {ratio(picked)} where it picked them" if picked else ""
+        yield Row(
+            "tokens per second, trees allowed to the policy over chains only",
+            f"{row['pair']} pair, {how(row['temperature'])}",
+            f"{ratio(row['over_chain'])}, picked on {row['num_picked']} of {row['num_prompts']} prompts{where}",
+        )
+
+
 def verification_rows(document: Document) -> Iterator[Row]:
     for row in document["rows"]:
         lengths = row["acceptance_length"]
@@ -358,6 +397,9 @@ ROWS = {
     "batching": batching_rows,
     "adversarial": adversarial_rows,
     "identity": identity_rows,
+    "exactness_price": exactness_price_rows,
+    "trees": trees_rows,
+    "trees_auto": trees_auto_rows,
     "verification": verification_rows,
     "plain": plain_rows,
     "overhead": overhead_rows,

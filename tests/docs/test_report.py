@@ -16,12 +16,15 @@ from benchmarks import (
     checkpoints,
     common,
     drafting,
+    exactness_price,
     identity,
     overhead,
     plain,
     report,
     speculation,
     startup,
+    trees,
+    trees_auto,
     verification,
 )
 from outrider.draft.model import ModelDrafter
@@ -85,7 +88,10 @@ def results(monkeypatch, tmp_path):
     monkeypatch.setattr(drafting, "MAX_PROMPTS", 2)
     monkeypatch.setattr(drafting, "cases", lambda agreements: [drafting.Case("bundled", "cascade", "code", 0.0, 1)])
     monkeypatch.setattr(verification, "CASES", verification.CASES[:1])
-    for module in (adversarial, batching, drafting, identity, overhead, plain, speculation, verification):
+    for module in (trees, trees_auto):
+        monkeypatch.setattr(module, "MAX_TOKENS", 8)
+    monkeypatch.setattr(trees_auto, "NAMES", ())
+    for module in set(ARGUMENTS) - {startup}:
         monkeypatch.setattr(module, "read_prompts", lambda: PROMPTS, raising=False)
         monkeypatch.setattr(module, "bundled_pair", lambda: SimpleNamespace(target="t", draft="d"), raising=False)
         monkeypatch.setattr(module, "make_checkpoint", lambda *_, **__: "t", raising=False)
@@ -96,11 +102,14 @@ ARGUMENTS = {
     adversarial: ["--rounds", "1"],
     batching: ["--rounds", "1", "--max-tokens", "20"],
     drafting: ["--rounds", "1", "--max-tokens", "20"],
+    exactness_price: ["--rounds", "1", "--max-tokens", "8"],
     identity: ["--tokens", "1", "--float32-tokens", "0", "--full-price-tokens", "0"],
     overhead: ["--max-tokens", "6"],
     plain: ["--rounds", "1"],
     speculation: ["--rounds", "1", "--max-tokens", "12"],
     startup: [],
+    trees: [],
+    trees_auto: ["--rounds", "1"],
     verification: ["--rounds", "1", "--max-tokens", "12"],
 }
 
@@ -117,11 +126,14 @@ def run(benchmark, monkeypatch):
         (adversarial, "| bundled target, T = 1, always wrong, free | **"),
         (batching, "| bundled pair, cascade, greedy, 1, 2 texts at once | **"),
         (drafting, "| bundled pair, cascade, greedy: geometric mean of six workloads | **"),
+        (exactness_price, "| bundled pair, chains of 4, T = 1 | **"),
         (identity, "| **0** of 12 (72 tokens), level `bitwise` |"),
         (overhead, "random weights, T = 1, draft model, depth 4 |"),
         (plain, "bundled target, greedy | **"),
         (speculation, "| draft model, greedy, depth auto (default) | **"),
         (verification, "| bundled pair, draft model, T = 1, depth 8 | **"),
+        (trees, "| bundled pair, greedy, 4, 8, 16 nodes, best of 2 to 4 children | **"),
+        (trees_auto, "| bundled pair, greedy | **"),
         (startup, "| 0.50 s (0.50 to 0.50 s in 15 starts) |"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -137,6 +149,9 @@ def test_the_report_reads_what_a_benchmark_writes(benchmark_, expected, results,
 
 
 def test_every_benchmark_is_reported():
+    saving = {path.stem for path in common.FOLDER.glob("*.py") if " save(" in read(path)}
+    elsewhere = {report.AUDIT_FILE, *report.CHECK_FILES}
+    assert set(report.ROWS) == saving - {name.removesuffix(".json") for name in elsewhere} - {"common"}
     assert set(report.ROWS) == {benchmark.__name__.partition(".")[2] for benchmark in ARGUMENTS}
     assert set(checkpoints.SHAPES) < set(report.TARGETS)
 
