@@ -309,13 +309,24 @@ def gain_of(num_nodes: int, scores: tuple[float, ...] | None, worth: Worth) -> f
     return gain
 
 
-def auto(world: World, *, profiled: bool = True, priors: dict[str, float | None] | None = None) -> AutoPolicy:
+def auto(
+    world: World,
+    *,
+    profiled: bool = True,
+    priors: dict[str, float | None] | None = None,
+    forward: Callable[[int], float] | None = None,
+    max_rows: int | None = None,
+) -> AutoPolicy:
+    """The policy, and what it knows of a world: `forward` is what one costs, where a step may take several."""
     widths = (1, 5, 9, 13, 17, 25, 33, 49, 65)
-    profile = [(world.computed_rows([rows]), world.target(world.computed_rows([rows]))) for rows in widths]
+    profile = [
+        (rows, (forward or world.target)(rows)) for rows in map(world.computed_rows, ([width] for width in widths))
+    ]
     known = {guesser.name: guesser.step for guesser in world.guessers} if priors is None else priors
     costs = StepCosts(
-        sorted(set(profile)) if profiled else [], world.computed_rows, known, change_seconds=world.change_seconds
-    )
+        sorted(set(profile)) if profiled else [], world.computed_rows, known, change_seconds=world.change_seconds,
+        max_rows=max_rows,
+    )  # fmt: skip
     branching = [guesser.name for guesser in world.guessers if guesser.siblings]
     return AutoPolicy(costs, tuple(guesser.name for guesser in world.guessers), branching=branching)
 

@@ -224,3 +224,25 @@ def test_rows_that_change_dearly_change_seldom():
         return sum(before != after for before, after in itertools.pairwise(rows))
 
     assert num_changes(0.5) <= num_changes(0.0)
+
+
+def in_forwards_of_33_rows(rows: int) -> float:
+    num_forwards = math.ceil(rows / 33)
+    return num_forwards * flat(rows / num_forwards)
+
+
+def test_where_many_rows_take_several_forwards_drafts_are_shorter():
+    def world(target) -> World:
+        return World([Guesser("model", lambda index, position: 0.8, step=0.05)], target, noise=0.05)
+
+    def decoded(target, policy) -> Outcome:
+        return decode_stream(world(target), policy, at_once=16, num_tokens=256)
+
+    def mean_depth(outcome: Outcome) -> float:
+        return sum(map(sum, outcome.depths)) / sum(map(len, outcome.depths))
+
+    in_one = decoded(flat, auto(world(flat)))
+    tiled = in_forwards_of_33_rows
+    in_several = decoded(tiled, auto(world(tiled), forward=flat, max_rows=33))
+    assert mean_depth(in_several) < 0.5 * mean_depth(in_one)
+    assert in_several.rate >= 0.95 * max(decoded(tiled, FixedPolicy(depth)).rate for depth in DEPTHS)

@@ -64,7 +64,7 @@ def _tiles(target: Runtime, kind: Literal["prefill", "decode"], batch: list[Sequ
 def _decode_tiles(target: Runtime, num_rows: Sequences[int]) -> list[slice]:
     """Sequences that share a forward: as many as the row class has room for, in their order, but one at least."""
     max_rows = target.row_class.max_rows
-    if max_rows is None:
+    if max_rows is None or target.num_padded_rows(num_rows) <= max_rows:
         return [slice(0, len(num_rows))]
     ends = [0]
     for end in range(1, len(num_rows) + 1):

@@ -213,6 +213,7 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
         priors,
         change_seconds=profile.change_seconds,
         together=(NUM_TOGETHER, profile.together),
+        max_rows=target.runtime.row_class.max_rows,
     )
 
 

@@ -41,9 +41,13 @@ def sum_of_rows(num_rows: Sequences[int]) -> int:
 
 
 class TargetCosts:
-    """Seconds of a forward of the target by rows computed, at the usual speed."""
+    """Seconds of a step of the target by rows computed, at the usual speed.
 
-    def __init__(self, profile: Sequences[tuple[int, float]]) -> None:
+    A step of more than `max_rows` takes several forwards, as large as each other.
+    """
+
+    def __init__(self, profile: Sequences[tuple[int, float]], max_rows: float = math.inf) -> None:
+        self._max_rows = max_rows
         self._points: list[tuple[int, float]] = []
         for rows, seconds in sorted(profile):
             highest = self._points[-1][1] if self._points else 0.0
@@ -103,6 +107,10 @@ class TargetCosts:
         return (1 - share) * self._corrections[low] + share * self._corrections[high]
 
     def _profiled(self, rows: int) -> float:
+        num_forwards = math.ceil(rows / self._max_rows)
+        return self._forward(rows) if num_forwards < 2 else num_forwards * self._forward(rows / num_forwards)
+
+    def _forward(self, rows: float) -> float:
         points = self._points
         if len(points) == 1:
             return points[0][1] * (1 + ASSUMED_ROW_SHARE * (rows - points[0][0]) / (1 + ASSUMED_ROW_SHARE))
@@ -270,6 +278,7 @@ class StepCosts:
         change_seconds: what a step takes longer if it computes another number of rows than the one before, as far as
             known; learned on unless it is 0.
         together: so many sequences, and the same profile of forwards that they share.
+        max_rows: of a forward; a step of more takes several. None: of any number.
 
     Attributes:
         change_seconds: as learned.
@@ -289,12 +298,14 @@ class StepCosts:
         *,
         change_seconds: float = 0.0,
         together: tuple[int, Sequences[tuple[int, float]]] = (1, ()),
+        max_rows: int | None = None,
     ) -> None:
         self.computed_rows = computed_rows
         self.change_seconds = change_seconds
         self.speed = 1.0
-        self._alone, self._num_together = TargetCosts(profile), together[0]
-        self._together = TargetCosts(together[1]) if together[1] else self._alone
+        limit = max_rows or math.inf
+        self._alone, self._num_together = TargetCosts(profile, limit), together[0]
+        self._together = TargetCosts(together[1], limit) if together[1] else self._alone
         self._sequence_seconds = 0.0
         if together[1]:
             rows, seconds = min(together[1])

@@ -86,7 +86,7 @@ class RowClass(NamedTuple):
 
     Attributes:
         max_rows: that any operation of a decoding forward may have, as `Runtime.num_padded_rows` counts them, unless
-            there is only one sequence; None: no limit was found.
+            there is only one sequence; None: of a runtime that was not tested.
         is_prefill_shared: whether prompts of several sequences may be computed together.
         trees: `bitwise` if a tree's rows are those of its branches, each computed as a chain.
     """

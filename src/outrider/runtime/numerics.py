@@ -9,6 +9,7 @@ with its deepest draft, the runtime is `bitwise`; else it is `seed`. What moves 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -26,15 +27,15 @@ Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
 
 # Raised when the probes change, so that what older ones said is asked again.
-PROBE_VERSION = 4
+PROBE_VERSION = 5
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
 WIDTHS = (2, 3, 5, 8, 9, 16, 17, 33, MAX_DEPTH + 1)
 RAGGED_WIDTHS = (1, 5, 17, 2) * 4
 NUM_COPIES = len(RAGGED_WIDTHS)
-# Rows of each of so many sequences together: up to what a decoding step may have.
-CROWD_WIDTHS = (1, 5, 6, 8, 12, 16, 24, 32)
+# Rows of each of so many sequences together: up to what a decoding step may have, and their padding.
+CROWD_WIDTHS = (1, 5, 6, 8, 12, 16, 24, 33)
 NUM_ALONE = 17
 # Wide above, deep below, and longer than what is left of a block.
 TREE = (-1, 0, 0, 0, 1, 1, 2, 4, 4, 6, 7, 9, 10, 11)
@@ -117,23 +118,22 @@ def run_self_test(runtime: Runtime, reference: Reference | None = None) -> SelfT
 
 
 def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: float | None) -> SelfTest:
-    """The largest class of forwards in which nothing moved, and whether it is large enough."""
+    """The largest class of forwards in which nothing moved, and whether it is large enough.
+
+    No class is larger than what was compared: what nobody has tried may move.
+    """
     moved = [finding for finding in findings if finding.difference]
-    limit = min((finding.num_rows for finding in moved if finding.kind == "decode"), default=None)
-    max_rows = None
-    if limit is not None:
-        max_rows = max(
-            (each.num_rows for each in findings if each.kind == "decode" and each.num_rows < limit), default=0
-        )
+    limit = min((finding.num_rows for finding in moved if finding.kind == "decode"), default=math.inf)
+    max_rows = max((each.num_rows for each in findings if each.kind == "decode" and each.num_rows < limit), default=0)
     reason = ""
     if not runtime.options.bitwise:
         reason = "it was not asked for"
-    elif max_rows is not None and max_rows < max(WIDTHS):
+    elif max_rows < max(WIDTHS) and limit < math.inf:
         first = next(finding for finding in moved if finding.num_rows == limit)
         reason = f"{first.what} differ by {first.difference:.2g} of the logits' spread"
     trees = [finding.difference for finding in findings if finding.kind == "tree"]
     # A tree's branches make more rows of it, so that no limit may be near.
-    are_bitwise = limit is None and trees and not any(trees)
+    are_bitwise = limit == math.inf and trees and not any(trees)
     is_shared = not any(finding.kind == "prefill" for finding in moved)
     row_class = RowClass() if reason else RowClass(max_rows, is_shared, "bitwise" if are_bitwise else "seed")
     largest = max(finding.difference for finding in findings)
