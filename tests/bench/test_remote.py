@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -27,9 +28,7 @@ def reader(*parts: bytes):
 def write(state, num_texts=1, seconds=20.0, is_chat=False, **asked):
     endpoint, dialect = parse_endpoint(state.url, "--url"), Dialect(is_chat=is_chat)
     body = dialect.body(ASKED._replace(**asked), "tiny")
-    return together(
-        endpoint, [lambda line: stream_text(line, endpoint.path + dialect.path, body)] * num_texts, seconds
-    )
+    return together(endpoint, [lambda line: stream_text(line, endpoint.path + dialect.path, body)] * num_texts, seconds)
 
 
 class TestEvents:
@@ -83,7 +82,13 @@ class TestAddresses:
         "url",
         [
             *("localhost:8000", "ftp://host", "http://", "", "http://host:port", "http://host:99999", "http://[::1"),
-            *("http://user:secret@host", "http://host/?key=secret", "http://host/#x", "http://host/\n", "http://host/ä"),
+            *(
+                "http://user:secret@host",
+                "http://host/?key=secret",
+                "http://host/#x",
+                "http://host/\n",
+                "http://host/ä",
+            ),
         ],
     )
     def test_what_is_none_is_refused_and_no_secret_is_quoted(self, url):
@@ -115,7 +120,9 @@ class TestCounters:
         assert read_metrics("\n".join(lines).encode()) == ("llamacpp", Counts(5, 15, 9, (0, 4), 14))
 
     def test_sglang_counts_steps_alone_and_each_rank_the_same_ones(self):
-        lines = [f'sglang:spec_verify_calls_total{{dp_rank="{dp}",tp_rank="{tp}"}} 10' for dp in (0, 1) for tp in (0, 1)]
+        lines = [
+            f'sglang:spec_verify_calls_total{{dp_rank="{dp}",tp_rank="{tp}"}} 10' for dp in (0, 1) for tp in (0, 1)
+        ]
         lines += ['sglang:generation_tokens_total{model_name="a b"} 50.0', "sglang:spec_accept_length 3.5"]
         engine, counts = read_metrics("\n".join(lines).encode())
         assert (engine, counts) == ("sglang", Counts(20, None, None, (), 50))
@@ -154,7 +161,13 @@ class TestCounters:
 
     @pytest.mark.parametrize(
         "answer",
-        [{}, {"timings": None}, {"timings": {"predicted_n": 3}}, {"metrics": []}, {"metrics": {"speculative_decoding": 1}}],
+        [
+            {},
+            {"timings": None},
+            {"timings": {"predicted_n": 3}},
+            {"metrics": []},
+            {"metrics": {"speculative_decoding": 1}},
+        ],
     )
     def test_an_answer_that_says_nothing(self, answer):
         assert counts_in(answer) is None
@@ -163,9 +176,7 @@ class TestCounters:
 class TestJudgement:
     def streamed(self, pieces, num_tokens=None, is_counted=True):
         times = tuple(float(number) for number in range(len(pieces)))
-        return Streamed(
-            text="".join(pieces), times=times, num_tokens=num_tokens or len(pieces), is_counted=is_counted
-        )
+        return Streamed(text="".join(pieces), times=times, num_tokens=num_tokens or len(pieces), is_counted=is_counted)
 
     def test_a_good_text_is_measured(self):
         assert judge(self.streamed(words(40))) == (None, None)
@@ -231,6 +242,20 @@ class TestStreams:
             (text,) = write(state, is_chat=True)
         assert (text.text, len(text.times)) == ("abc", 3)
 
+    def test_a_server_may_end_a_stream_by_hanging_up(self):
+        def write_and_go(handler, body):
+            handler.send_response(200)
+            handler.send_header("Content-Type", "text/event-stream")
+            handler.send_header("Connection", "close")
+            handler.end_headers()
+            for piece in ("a", "b"):
+                handler.wfile.write(b"data: " + json.dumps(handler.choice(piece, "stop")).encode() + b"\n\n")
+            return True
+
+        with serving(handle=write_and_go) as state:
+            (text,) = write(state)
+        assert (text.text, text.finish_reason) == ("ab", "stop")
+
     def test_sixteen_run_at_once_and_each_is_its_own(self):
         with serving(piece_delay=0.005) as state:
             texts = write(state, num_texts=16)
@@ -248,24 +273,25 @@ class TestStreams:
             while True:
                 handler.send(b":")
                 handler.wfile.flush()
-                __import__("time").sleep(0.02)
+                time.sleep(0.02)
 
-        with serving(handle=drip) as state, pytest.raises(UsageError, match="not done after 0.3 s: raise --timeout"):
+        with serving(handle=drip) as state, pytest.raises(UsageError, match=r"not done after 0\.3 s: raise --timeout"):
             write(state, seconds=0.3)
 
     def test_an_interruption_ends_all_at_once(self):
-        with serving(first_delay=5.0) as state, pytest.raises(GivenUpError):
+        body = Dialect(is_chat=False).body(ASKED, "tiny")
+        tasks = [lambda line: stream_text(line, "/v1/completions", body)] * 3
+        with serving(first_delay=5.0) as state:
             endpoint = parse_endpoint(state.url, "--url")
-            body = Dialect(is_chat=False).body(ASKED, "tiny")
-            tasks = [lambda line: stream_text(line, "/v1/completions", body)] * 3
-            together(endpoint, tasks, 20.0, lambda: len(state.bodies) == 3)
+            with pytest.raises(GivenUpError):
+                together(endpoint, tasks, 20.0, lambda: len(state.bodies) == 3)
 
     def test_one_that_fails_ends_the_others(self):
         def fail(handler, body):
             handler.answer(500, "out of memory", "text/plain")
             return True
 
-        with serving(handle=fail) as state, pytest.raises(RefusedError, match="500 .*out of memory"):
+        with serving(handle=fail) as state, pytest.raises(RefusedError, match=r"500 .*out of memory"):
             write(state, num_texts=4)
 
 

@@ -1,13 +1,16 @@
-"""`outrider bench --url`: any server of OpenAI's API is measured; what goes wrong is one line, and no key is written."""
+"""`outrider bench --url`: any server of OpenAI's API is measured; a mistake is one line, and no key is written."""
 
 from __future__ import annotations
 
 import json
 import re
 import socket
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from outrider.cli import bench_url_show
 from tests.bench.openai_server import serving, vllm_metrics, words
 
 QUICK = ("--workload", "code,chat", "--prompts", "2", "--max-tokens", "20", "--timeout", "30")
@@ -191,6 +194,34 @@ def test_a_server_that_fails_later_costs_only_what_was_to_come(bench, tmp_path):
     assert document["is_partial"]
     assert 0 < len(document["measurements"]) < 36
     assert "out of memory" in page.read_text()
+
+
+def test_an_interrupted_measurement_is_shown_as_far_as_it_came(bench, monkeypatch, tmp_path):
+    saved = tmp_path / "bench.json"
+    with serving() as state:
+
+        @contextmanager
+        def noted():
+            yield SimpleNamespace(is_set=lambda: len(state.bodies) >= 14)
+
+        monkeypatch.setattr(bench_url_show, "noted_interrupt", noted)
+        outcome = bench(state, "--temperature", "0", "--runs", "9", "--json", saved)
+    assert outcome.exit_code == 130
+    assert "Interrupted: this is what was measured" in outcome.stdout
+    document = json.loads(saved.read_text())
+    assert document["is_partial"]
+    assert 0 < len(document["measurements"]) < 36
+
+
+def test_interrupted_before_it_began_it_says_nothing(bench, monkeypatch):
+    @contextmanager
+    def noted():
+        yield SimpleNamespace(is_set=lambda: True)
+
+    monkeypatch.setattr(bench_url_show, "noted_interrupt", noted)
+    with serving() as state:
+        outcome = bench(state)
+    assert (outcome.exit_code, outcome.stdout) == (130, "")
 
 
 def test_a_key_is_sent_and_written_nowhere(bench, monkeypatch, tmp_path):

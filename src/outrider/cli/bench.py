@@ -12,9 +12,7 @@ import typer
 
 from outrider.cli.bench_url import (
     AgainstUrl,
-    Chat,
     Common,
-    Model,
     RemoteOptions,
     Timeout,
     Url,
@@ -68,9 +66,9 @@ def bench(
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
     html: Annotated[Path | None, typer.Option("--html", "--out", metavar="FILE", help="Save a page.")] = None,
     url: Url = None,
-    model: Model = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="With --url. [the only one it lists]")] = None,
     against_url: AgainstUrl = None,
-    chat: Chat = False,
+    chat: Annotated[bool, typer.Option("--chat", help="With --url: send prompts as messages.")] = False,
     timeout: Timeout = 300.0,
 ) -> None:
     """Measure how much faster speculation is than plain decoding: same engine, same prompts, same texts.
@@ -85,14 +83,8 @@ def bench(
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
     check_remote_options(context)
     check_json_target(json)
-    common = Common(
-        workloads=_read_workloads(workload or [], prompts, may_chat=url is not None),
-        temperatures=temperatures,
-        concurrencies=concurrencies,
-        num_runs=runs,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
+    workloads = _read_workloads(workload or [], prompts, may_chat=url is not None)
+    common = Common(workloads, temperatures, concurrencies, runs, max_tokens, seed)
     if url is not None:
         measure_servers(RemoteOptions(url, model, against_url, chat, timeout), common, json, html)
         return

@@ -23,11 +23,9 @@ REMOTE = ("model", "against_url", "chat", "timeout")
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help=f"A server to measure, in place of models; its key: {KEY}.")
 ]
-Model = Annotated[str | None, typer.Option(metavar="NAME", help="With --url: its model. [the only one it lists]")]
 AgainstUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="With --url: a second server, as one without speculation.")
 ]
-Chat = Annotated[bool, typer.Option("--chat", help="With --url: send prompts as messages.")]
 Timeout = Annotated[
     float, typer.Option(metavar="SECONDS", help="With --url: how long texts that are written at once may take.")
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
-from outrider.bench.remote.counters import MAX_COUNT, Counts, counts_in
+from outrider.bench.remote.counters import Counts, counts_in, whole
 from outrider.bench.remote.endpoint import MAX_ERROR_BYTES, Line, RefusedError, message_in
 from outrider.bench.remote.sse import events
 from outrider.bench.workloads import Prompt
@@ -186,7 +186,7 @@ class _Reader:
             raise UsageError(f"{self.line.endpoint} ended a text before its end: look into its log")
         if not self.has_choices:
             raise UsageError(f"{self.line.endpoint} streams no choices: check that it speaks OpenAI's API")
-        num_tokens = _whole(self.usage, "completion_tokens")
+        num_tokens = whole(self.usage, "completion_tokens")
         details = self.usage.get("prompt_tokens_details")
         return Streamed(
             text="".join(self.pieces),
@@ -194,8 +194,8 @@ class _Reader:
             num_tokens=len(self.times) if num_tokens is None else num_tokens,
             is_counted=num_tokens is not None,
             finish_reason=self.finish_reason,
-            num_prompt_tokens=_whole(self.usage, "prompt_tokens"),
-            num_cached_tokens=_whole(details, "cached_tokens"),
+            num_prompt_tokens=whole(self.usage, "prompt_tokens"),
+            num_cached_tokens=whole(details, "cached_tokens"),
             counts=self.counts,
         )
 
@@ -241,8 +241,3 @@ def _shown(line: Line, content: bytes) -> str:
     with suppress(ValueError, RecursionError):
         text = message_in(json.loads(text)) or text
     return line.endpoint.shown(text)
-
-
-def _whole(values: Any, name: str) -> int | None:
-    value = cast("dict[str, Any]", values).get(name) if isinstance(values, dict) else None
-    return value if type(value) is int and 0 <= value <= MAX_COUNT else None

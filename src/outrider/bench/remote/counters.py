@@ -137,16 +137,16 @@ def counts_in(answer: Mapping[str, Any]) -> Counts | None:
     """What a server says of one text in its answer; None where it says nothing."""
     timings, metrics = _part(answer, "timings"), _part(_part(answer, "metrics"), "speculative_decoding")
     if "draft_n" in timings:
-        drafted, accepted = _whole(timings, "draft_n"), _whole(timings, "draft_n_accepted")
-        emitted = _whole(timings, "predicted_n")
+        drafted, accepted = whole(timings, "draft_n"), whole(timings, "draft_n_accepted")
+        emitted = whole(timings, "predicted_n")
         # The prompt's forward emits the first token, every other one a token of the target's own.
         steps = None if emitted is None or accepted is None else max(emitted - 1 - accepted, 0)
         return Counts(steps, drafted, accepted, (), emitted)
     if "num_spec_steps" in metrics:
         return Counts(
-            num_steps=_whole(metrics, "num_spec_steps"),
-            num_drafted=_whole(metrics, "num_draft_tokens"),
-            num_accepted=_whole(metrics, "num_accepted_draft_tokens"),
+            num_steps=whole(metrics, "num_spec_steps"),
+            num_drafted=whole(metrics, "num_draft_tokens"),
+            num_accepted=whole(metrics, "num_accepted_draft_tokens"),
             accepted_at=_histogram(metrics),
             num_emitted=None,
         )
@@ -189,6 +189,7 @@ def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
 
 
-def _whole(values: Mapping[str, Any], name: str) -> int | None:
-    value = values.get(name)
+def whole(values: object, name: str) -> int | None:
+    """A count of a server's; None where it is not there, or is none."""
+    value = cast("dict[str, Any]", values).get(name) if isinstance(values, dict) else None
     return value if type(value) is int and 0 <= value <= MAX_COUNT else None
