@@ -1,6 +1,6 @@
 # Every target sets up what it needs in .venv, and finds it there the next time.
 .NOTPARALLEL:
-.PHONY: help demo test test-all check check-format check-lint check-types check-imports bench core dev clean
+.PHONY: help demo test test-all check check-format check-lint check-types check-imports bench peers core dev clean
 
 help:
 	@echo 'make demo      set up, then show what speculative decoding does'
@@ -8,6 +8,7 @@ help:
 	@echo 'make test-all  the slow and the statistical tests too: all but those that need a GPU'
 	@echo 'make check     format, lint, types, direction of imports'
 	@echo 'make bench     measure everything that README.md reports, and write it there'
+	@echo 'make peers     virtual environments of the engines to compare with, in build/peers'
 	@echo 'make clean     remove .venv and caches'
 
 demo: core
@@ -45,6 +46,9 @@ bench:
 	@.venv/bin/python -m benchmarks.overhead
 	@.venv/bin/python -m benchmarks.startup
 	@.venv/bin/python -m benchmarks.report
+
+peers:
+	@scripts/peers.sh
 
 clean:
 	@rm -rf .venv .hypothesis .import_linter_cache .pytest_cache .ruff_cache

@@ -9,7 +9,8 @@ import pytest
 
 from outrider import LLM, EngineConfig, RuntimeOptions
 from outrider.bench import compare as module
-from outrider.bench.compare import BenchPlan, Interruption, compare
+from outrider.bench.compare import BenchPlan, compare
+from outrider.bench.groups import Interruption
 from outrider.bench.workloads import Loop, Prompt, Workload
 from outrider.errors import ContextError
 from tests.cli.tiny import make_tiny

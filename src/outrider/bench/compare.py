@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from outrider.bench.groups import Interruption, filled, parts
 from outrider.bench.workloads import MIN_TOKENS, Loop, Prompt, Workload, find_loop, is_random
 from outrider.engine.llm import LLM, Generation, raise_errors
 from outrider.errors import UsageError
@@ -121,13 +122,6 @@ class Comparison:
     is_partial: bool = False
 
 
-class Interruption(NamedTuple):
-    """How a measurement hears that it should end, and how it says where it is."""
-
-    is_wanted: Callable[[], bool] = lambda: False
-    report: Callable[[str], None] = lambda _: None
-
-
 class _InterruptedError(Exception):
     """The group at hand was given up."""
 
@@ -190,7 +184,7 @@ class _Bench:
             for number, prompt in enumerate(workload.prompts)
         ]
         texts: list[BenchText] = []
-        for part in _parts(asked, self.llm.config.max_sequences):
+        for part in parts(asked, self.llm.config.max_sequences):
             self.interruption.report(f"writing the texts: {len(texts)} of {len(asked)}")
             written = self.write(part, "plain")
             texts += [self._judge(*pair) for pair in zip(part, written, strict=True)]
@@ -201,7 +195,7 @@ class _Bench:
         valid = [text for text in texts if text.fault is None]
         for concurrency in self.plan.concurrencies if valid else ():
             self.interruption.report(f"warming up, {concurrency} at once")
-            self.write(_filled(valid, concurrency)[0], "speculative")
+            self.write(filled(valid, concurrency)[0], "speculative")
 
     def measure(self, texts: Sequence[BenchText]) -> Iterator[GroupRun]:
         """All groups of all runs, in random order."""
@@ -211,7 +205,7 @@ class _Bench:
                 valid = [text for text in texts if text.fault is None and text.temperature == temperature]
                 for concurrency in self.plan.concurrencies if valid else ():
                     self.random.shuffle(valid)
-                    groups += [(concurrency, group) for group in _filled(valid, concurrency)]
+                    groups += [(concurrency, group) for group in filled(valid, concurrency)]
         self.random.shuffle(groups)
         for number, (concurrency, group) in enumerate(groups):
             self.interruption.report(f"measuring: {number} of {len(groups)}")
@@ -266,18 +260,6 @@ class _Bench:
         token_ids = token_ids[: loop.start] if loop else token_ids
         params = replace(text.params, max_tokens=max(len(token_ids), 1))
         return replace(text, params=params, token_ids=token_ids, loop=loop, fault=fault)
-
-
-def _parts(texts: Sequence[BenchText], size: int) -> Iterator[tuple[BenchText, ...]]:
-    return (tuple(texts[start : start + size]) for start in range(0, len(texts), size))
-
-
-def _filled(texts: Sequence[BenchText], size: int) -> list[tuple[BenchText, ...]]:
-    """Groups of this size; the last is filled up from the beginning, if need be with a text twice."""
-    groups = list(_parts(texts, size))
-    while len(groups[-1]) < size:
-        groups[-1] += tuple(texts[: size - len(groups[-1])])
-    return groups
 
 
 def _written(generation: Generation, times: Sequence[float]) -> Written:

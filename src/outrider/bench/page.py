@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-FACTS = ("provenance", "models", "engine", "plan")
+FACTS = ("provenance", "models", "engine", "servers", "plan")
 
 
 def render_page(
@@ -39,7 +39,7 @@ def render_page(
         loader=FileSystemLoader(folders),
     )
     environment.filters |= filters or {}
-    facts = {key: document.get(key) for key in FACTS}
+    facts = {key: document[key] for key in FACTS if key in document}
     return environment.get_template(template.name).render(
         document=document, plots=plots, facts=json.dumps(facts, indent=2, ensure_ascii=False, default=str)
     )

@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from outrider.bench.results import ALL
+from outrider.bench.workloads import ALL
 from outrider.stats import STAGES, Stage
 
 # Stand-ins that matplotlib draws with, and the page's variables that they become: light and dark need other colours.

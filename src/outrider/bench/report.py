@@ -37,8 +37,7 @@ def page_of(document: Mapping[str, Any]) -> str:
     # matplotlib takes longer to import than a comparison without a report has to wait, and is optional.
     from outrider.bench.plots import plots_of  # noqa: PLC0415
 
-    filters = {"milliseconds": _milliseconds, "share": _share, "number": _number}
-    return render_page(Path(__file__).with_name("report.html"), document, plots_of(document), filters)
+    return render_page(Path(__file__).with_name("report.html"), document, plots_of(document), FILTERS)
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -51,3 +50,6 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+FILTERS = {"milliseconds": _milliseconds, "share": _share, "number": _number}

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from outrider.bench.compare import SIDES, BenchPlan, BenchText, Comparison, GroupRun, Side, Written
 from outrider.bench.measure import geometric_mean_interval, median_interval, ratios, spread
+from outrider.bench.workloads import ALL
 from outrider.stats import STAGES
-
-ALL = "all"
 
 
 class Pair(NamedTuple):

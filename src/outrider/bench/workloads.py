@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from outrider.errors import UsageError
 from outrider.files import read_text
 
 WORKLOADS = ("code", "prose", "edit", "summary", "chat", "repeat")
+ALL = "all"  # workloads together, where figures are of each
 WORKLOADS_SHA256 = "51d674d3e185b780c9d34baf1d039a046f071299f3cd47920ca45ddbf24531cd"
 SUFFIXES = (".jsonl", ".txt")
 EXAMPLE = '{"prompt": "import os"}'
+MESSAGE = '{"role": text, "content": text}'
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
 # A text whose end repeats itself is drafted without effort, and says nothing about anybody's own texts.
@@ -43,11 +45,13 @@ class Prompt(NamedTuple):
         name: unlike those of its workload's other prompts.
         text: to be continued.
         prediction: a text that the output may resemble.
+        messages: a conversation to be answered, in the place of the text, which then is empty.
     """
 
     name: str
     text: str
     prediction: str | None = None
+    messages: tuple[Mapping[str, str], ...] | None = None
 
 
 class Workload(NamedTuple):
@@ -65,14 +69,22 @@ class Loop(NamedTuple):
     period: int
 
 
-def read_workloads(names: Sequence[str]) -> list[Workload]:
+def read_workloads(names: Sequence[str], *, may_chat: bool = False) -> list[Workload]:
     """Workloads by their names, or from files.
+
+    Args:
+        names: of workloads or files.
+        may_chat: whether prompts may be messages, which a server puts into its model's template.
 
     Raises:
         UsageError: there is no such workload, it is named twice, or a file cannot be read.
     """
     bundled = _bundled()
     workloads = [bundled.get(name) or _read_file(name) for name in names]
+    for workload in workloads:
+        for prompt in workload.prompts:
+            if prompt.messages is not None and not may_chat:
+                raise UsageError(f"{workload.name}, {prompt.name} has messages, which only bench --url sends: use text")
     found = [workload.name for workload in workloads]
     if twice := [name for name in found if found.count(name) > 1]:
         raise UsageError(f"workload {twice[0]!r} is given twice: keep one of them, or give it another name")
@@ -154,12 +166,32 @@ def _read_prompt(line: str, place: str, default_name: str) -> Prompt:
     if not isinstance(entry, dict):
         raise UsageError(f"{place} is no object: write one, such as {EXAMPLE}")
     values: dict[str, object] = entry  # pyright: ignore[reportUnknownVariableType] - JSON
-    if unknown := values.keys() - {"name", "prompt", "prediction"}:
-        raise UsageError(f"{place} has the key {min(unknown)!r}, but only name, prompt and prediction are known")
+    if unknown := values.keys() - {"name", "prompt", "prediction", "messages"}:
+        raise UsageError(
+            f"{place} has the key {min(unknown)!r}, but only name, prompt, prediction and messages are known"
+        )
     prompt, prediction = _text(values, "prompt", place), _text(values, "prediction", place)
-    if not prompt:
-        raise UsageError(f"{place} has no prompt: write an object, such as {EXAMPLE}")
-    return Prompt(_text(values, "name", place) or default_name, prompt, prediction)
+    messages = _messages(values, place)
+    if bool(prompt) == bool(messages):
+        both = "both a prompt and messages" if prompt else "no prompt"
+        raise UsageError(f"{place} has {both}: write an object, such as {EXAMPLE}")
+    return Prompt(_text(values, "name", place) or default_name, prompt or "", prediction, messages)
+
+
+def _messages(values: dict[str, object], place: str) -> tuple[Mapping[str, str], ...] | None:
+    given = values.get("messages")
+    if given is None:
+        return None
+    if not isinstance(given, list) or not given:
+        raise UsageError(f"{place}: messages must be a list of {MESSAGE}, at least one")
+    messages: list[Mapping[str, str]] = []
+    for entry in cast("list[object]", given):
+        parts = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        role, content = _text(parts, "role", place), _text(parts, "content", place)
+        if parts.keys() != {"role", "content"} or role is None or content is None:
+            raise UsageError(f"{place}: messages must be a list of {MESSAGE}, at least one")
+        messages.append({"role": role, "content": content})
+    return tuple(messages)
 
 
 def _text(values: dict[str, object], key: str, place: str) -> str | None:

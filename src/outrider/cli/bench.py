@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from outrider.cli.bench_url import (
+    AgainstUrl,
+    Common,
+    RemoteOptions,
+    Timeout,
+    Url,
+    check_remote_options,
+    measure_servers,
+)
 from outrider.cli.models import Models, choose_models
 from outrider.cli.options import VERIFY_HELP, DraftOptions, Level, RecipeFile, Verify, numbers, refuse_idle_options
 from outrider.cli.output import check_json_target
@@ -55,34 +64,37 @@ def bench(
         Level | None, typer.Option(help="bitwise: or refuse; seed: spare its price. [bitwise where it is found]")
     ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a page with plots.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", "--out", metavar="FILE", help="Save a page.")] = None,
+    url: Url = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="With --url. [the only one it lists]")] = None,
+    against_url: AgainstUrl = None,
+    chat: Annotated[bool, typer.Option("--chat", help="With --url: send prompts as messages.")] = False,
+    timeout: Timeout = 300.0,
 ) -> None:
     """Measure how much faster speculation is than plain decoding: same engine, same prompts, same texts.
 
-    Lists are separated by commas. Ctrl-C ends it early; what was measured is shown. Exits with 1 if a text came out
-    different that must not.
+    With --url it measures a server instead, any that speaks OpenAI's API. Lists are separated by commas. Ctrl-C ends
+    it early; what was measured is shown. Exits with 1 if a text came out different that must not.
     """
     if context.invoked_subcommand is not None:
         refuse_idle_options(context)
         return
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
+    check_remote_options(context)
+    check_json_target(json)
+    workloads = _read_workloads(workload or [], prompts, may_chat=url is not None)
+    common = Common(workloads, temperatures, concurrencies, runs, max_tokens, seed)
+    if url is not None:
+        measure_servers(RemoteOptions(url, model, against_url, chat, timeout), common, json, html)
+        return
     models = _choose(DraftOptions(recipe=recipe, target=target, draft=draft, depth=depth))
     rule = agreed_rule(verify, models.rule)
-    check_json_target(json)
 
     from outrider.bench.compare import BenchPlan
     from outrider.cli.bench_show import Run, show_bench
 
-    plan = BenchPlan(
-        workloads=_read_workloads(workload or [], prompts),
-        temperatures=temperatures,
-        concurrencies=concurrencies,
-        depth=models.depth,
-        num_runs=runs,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
+    plan = BenchPlan(**common._asdict(), depth=models.depth)
     run = Run(
         json=json, html=html, num_threads=threads, verify=rule, exactness=exactness, max_children=models.max_children
     )
@@ -118,11 +130,11 @@ def _choose(options: DraftOptions) -> Models:
     return models
 
 
-def _read_workloads(given: list[str], num_prompts: int | None) -> tuple[Workload, ...]:
+def _read_workloads(given: list[str], num_prompts: int | None, *, may_chat: bool) -> tuple[Workload, ...]:
     from outrider.bench.workloads import WORKLOADS, read_workloads
 
     names = [name.strip() for part in given for name in part.split(",")]
-    workloads = read_workloads(names or WORKLOADS)
+    workloads = read_workloads(names or WORKLOADS, may_chat=may_chat)
     return tuple(workload._replace(prompts=workload.prompts[:num_prompts]) for workload in workloads)
 
 

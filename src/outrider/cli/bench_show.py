@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outrider.bench.compare import BenchPlan, Interruption, compare
+from outrider.bench.compare import BenchPlan, compare
+from outrider.bench.groups import Interruption
 from outrider.bench.machine import machine_to_ourselves
 from outrider.bench.pairs import PAIR_FILE, PairPlan, make_pair
 from outrider.bench.provenance import check_writable, provenance, to_json, write_json
 from outrider.bench.report import check_report, write_report
-from outrider.bench.results import ALL, document_of, num_faults
+from outrider.bench.results import document_of, num_faults
+from outrider.bench.workloads import ALL
 from outrider.cli import FAILED, INTERRUPTED
+from outrider.cli.bench_words import list_texts, milliseconds, ratio_words
 from outrider.cli.interrupt import noted_interrupt
 from outrider.cli.options import Level
 from outrider.cli.output import STDOUT, printable, tolerate_characters
@@ -31,7 +34,6 @@ from outrider.model.fields import Fields
 from outrider.model.weights import fingerprint
 from outrider.runtime.base import RuntimeOptions
 
-MAX_LISTED = 12
 MIN_SEQUENCES = 16  # what is not timed is written together
 
 
@@ -129,14 +131,14 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
         f"{name.replace('_', ' ')} {count / 1e6:.1f} MB" for name, count in document["memory_bytes"].items()
     )
     console.print(f"Memory: {memory}.", markup=False)
-    _list(console, "Not measured:", document["invalid"], lambda text: text["why"])
-    _list(
+    list_texts(console, "Not measured:", document["invalid"], lambda text: text["why"])
+    list_texts(
         console,
         "Measured up to where they begin to repeat themselves:",
         [text for text in document["loops"] if not _is_in(text, document["invalid"])],
         lambda text: f"{text['period']} tokens again and again from token {text['start']} on",
     )
-    _list(
+    list_texts(
         console,
         "DIFFERENT from what plain decoding wrote, and in no ratio:",
         document["differences"],
@@ -166,36 +168,17 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    speedup, plain, speculative = row["speedup"], row["plain"], row["speculative"]
-    low, high, rate = speedup["low"], speedup["high"], speculative["acceptance_rate"]
+    plain, speculative = row["plain"], row["speculative"]
+    rate = speculative["acceptance_rate"]
     return [
-        f"{speedup['median']:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low < high else ""),
+        ratio_words(row["speedup"]),
         f"{speculative['acceptance_length']:.2f}",
         "" if rate is None else f"{100 * rate:.0f} %",
         *(
-            f"{_milliseconds(plain[name])} {_milliseconds(speculative[name])}"
+            f"{milliseconds(plain[name])} {milliseconds(speculative[name])}"
             for name in ("first_token_seconds", "seconds_per_further_token")
         ),
     ]
-
-
-def _milliseconds(spread: Mapping[str, float]) -> str:
-    milliseconds = 1000 * spread["median"]
-    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.1f}"
-
-
-def _list(
-    console: Console, heading: str, texts: Sequence[Mapping[str, Any]], words: Callable[[Mapping[str, Any]], str]
-) -> None:
-    """A few of them; the JSON and the page have all."""
-    if not texts:
-        return
-    console.print(f"{heading} {len(texts)} texts.", style="bold", markup=False)
-    for text in texts[:MAX_LISTED]:
-        name = f"{text['workload']}, {text['prompt']}, T = {text['temperature']:g}"
-        console.print(printable(f"  {name}: {words(text)}"), markup=False, soft_wrap=True)
-    if len(texts) > MAX_LISTED:
-        console.print(f"  and {len(texts) - MAX_LISTED} more", markup=False)
 
 
 def _is_in(text: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:

@@ -27,6 +27,8 @@ _OTHERS = {
     frozenset({"verdict", "replay", "sequential"}): "the result of an audit, which says why itself",
     frozenset({"verifier", "distance", "num_cases"}): "the certificate of a verifier",
     frozenset({"to", "command", "files"}): "an export",
+    frozenset({"servers", "rows", "plan"}): "the result of `outrider bench --url`, and a server does not say where its "
+    "time goes, so there is nothing to explain",
 }
 _EXPLAIN: dict[Kind, Callable[[dict[str, Any]], Story]] = {
     "run": explain_run,

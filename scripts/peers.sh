@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Makes a virtual environment for each engine that Outrider is measured against: build/peers/NAME.
+#
+#     scripts/peers.sh [NAME...]
+#
+# One that cannot be installed is skipped by name, with the reason; the others are made all the same. A stamp in each
+# says what was asked for, and versions.txt what was installed. PYTHON=... chooses an interpreter.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+peers=(transformers openvino-genai)
+disk_mb=6000
+
+# What is asked for, exactly. Their own requirements decide the rest: openvino-genai's converter brings the torch and
+# the transformers that it works with.
+requirements_of() {
+    case $1 in
+        transformers) echo torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 ;;
+        openvino-genai)
+            echo openvino==2026.4.1 openvino-genai==2026.4.1.0 openvino-tokenizers==2026.4.1.0 \
+                optimum-intel==2.2.0 nncf==3.4.0
+            ;;
+        *) return 1 ;;
+    esac
+}
+
+skip() {
+    echo "outrider: $1 is skipped: $2"
+    return 1
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3.12 python3.11}; do
+        if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+why_pip_failed() {
+    if grep -qi 'no space left' "$1"; then
+        echo "the disk is full"
+    elif grep -qiE 'connection broken|name resolution|max retries exceeded|timed out' "$1"; then
+        echo "no network, or the package index cannot be reached"
+    else
+        echo "pip failed: $(grep '^ERROR' "$1" | tail -1)"
+    fi
+}
+
+make_peer() {
+    local name=$1 wanted=$2 folder=build/peers/$1 python free_mb
+    if [[ $(cat "$folder/outrider-peer" 2>/dev/null) == "$wanted" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
+        echo "outrider: $name is there"
+        return
+    fi
+    python=$(find_python) || { skip "$name" "no Python 3.11 or newer with venv: make PYTHON=... peers"; return; }
+    mkdir -p build/peers
+    free_mb=$(df -Pm build/peers | awk 'NR == 2 { print $4 }')
+    ((free_mb >= disk_mb)) || { skip "$name" "$free_mb MB free on this disk, $disk_mb MB needed"; return; }
+    echo "outrider: installing $name"
+    rm -f "$folder/outrider-peer"
+    "$python" -m venv --clear "$folder" || { skip "$name" "$python could not make $folder"; return; }
+    # shellcheck disable=SC2086 # the requirements are words
+    PIP_RETRIES=2 "$folder/bin/python" -m pip install --disable-pip-version-check --no-input --quiet $wanted \
+        2>"$folder/errors.log" || { skip "$name" "$(why_pip_failed "$folder/errors.log")"; return; }
+    "$folder/bin/python" -m pip freeze --disable-pip-version-check >"$folder/versions.txt"
+    echo "$wanted" >"$folder/outrider-peer"
+    echo "outrider: $name is there"
+}
+
+(($#)) && peers=("$@")
+for name in "${peers[@]}"; do
+    requirements_of "$name" >/dev/null || { echo "outrider: no peer is called $name" >&2; exit 2; }
+done
+for name in "${peers[@]}"; do
+    make_peer "$name" "$(requirements_of "$name")" || true
+done
