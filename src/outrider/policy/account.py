@@ -1,16 +1,17 @@
 """What drafting may lose: a bound that holds however wrong every estimate is. Knows numbers only.
 
 Losses are counted in plain steps of the batch: seconds that a step took longer than plain decoding would have, less
-what its accepted tokens saved. They are paid from a small allowance that grows with each step decoded; gains refill it,
-but only so far, lest a good past pay for a bad present. Probes, which are not expected to gain, have a part of it.
+what its accepted tokens saved. They are paid from a small allowance that grows with each step decoded, and from some of
+what was gained: enough that a text on which drafting fails does not keep it from the next, and no more, lest a good
+past pay for a bad present. Probes, which are not expected to gain, have a part of the allowance.
 """
 
 from __future__ import annotations
 
 ALLOWANCE, GROWTH = 3.5, 0.008
 PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
-# Gains are kept up to so many steps' possible losses: deep drafts lose much at once when they fail.
-NUM_STAKES = 8.0
+# Gains are kept up to so many plain steps, or steps' possible losses: deep drafts lose much at once when they fail.
+MAX_KEPT, NUM_STAKES = 7.0, 8.0
 LOWEST = -1.0
 # What drafters take to read texts before their first guess leaves so much, with which to show what they are worth.
 RESERVE = 1.0
@@ -42,10 +43,11 @@ class Account:
         What was `invested` in reading texts, for guesses to come, is taken as far as the reserve; the rest is a debt.
         """
         self.num_steps += 1
-        most = max(ALLOWANCE, NUM_STAKES * stake, self.balance)
+        most = max(MAX_KEPT, NUM_STAKES * stake, self.balance)
         repaid = min(self.debt, GROWTH + max(net, 0.0))
         self.debt += max(0.0, invested - self.spare) - repaid
-        self.balance = max(LOWEST, min(most, self.balance + max(GROWTH - repaid, 0.0) + net))
+        growth = max(GROWTH - repaid, 0.0) if self.balance < ALLOWANCE else 0.0
+        self.balance = max(LOWEST, min(most, self.balance + growth + net))
         self.balance = max(min(self.balance, RESERVE), self.balance - invested)
         self.is_overdrawn = self.balance < (RESTART if self.is_overdrawn else 0.0)
         growth = PROBE_GROWTH + (net - invested if is_probe else 0.0)
