@@ -29,6 +29,8 @@ from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 
 # Steps until all is thought through again; of many texts, some one needs it sooner.
 REPLAN_STEPS, REPLAN_STEPS_YOUNG = 10, 3
+# Of several texts a plan takes longer to make, and one text's news changes less: steps for each of them.
+REPLAN_STEPS_EACH, MAX_REPLAN_STEPS = 2, 30
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
@@ -189,7 +191,8 @@ class AutoPolicy(Policy):
             source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG and self._served(index, step)
             for index, source in enumerate(self._sources)
         )
-        self._countdown = REPLAN_STEPS_YOUNG if is_young else REPLAN_STEPS
+        num_steps = min(max(REPLAN_STEPS, REPLAN_STEPS_EACH * len(sequences)), MAX_REPLAN_STEPS)
+        self._countdown = num_steps * REPLAN_STEPS_YOUNG // REPLAN_STEPS if is_young else num_steps
         found = [self._search(index, source, step) for index, source in enumerate(self._sources)]
         is_idle = not is_young and not any(plan.cap for plan, _ in found)
         self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1

@@ -113,17 +113,15 @@ class Prober:
             if any(step.texts[place].tracks[index].depth for place in step.places):
                 return
             places = places[:1]
-        while True:
-            depth, seconds = self._cost(source, places, step.base)
-            if self.costs.num_drafts(source.name) < NUM_SURE:
-                seconds *= FIRST_SHARE
-            reading = sum(entry[place] for place in places)
-            seconds += self.entry.until_told(source, reading, step.base.seconds)
-            if self.account.affords(seconds / step.base.seconds):
+        depth = self._affordable_depth(source, places[:1], entry, step.base)
+        if not depth:
+            self._wait = PATIENCE
+            return
+        while len(places) > 1:
+            deeper = self._affordable_depth(source, places, entry, step.base)
+            if deeper:
+                depth = deeper
                 break
-            if len(places) == 1:
-                self._wait = PATIENCE
-                return
             places = places[: (len(places) + 1) // 2]
         self.is_probing = True
         max_catch_up = self.entry.limit(source, step.base.seconds)
@@ -137,6 +135,15 @@ class Prober:
             budget = DraftBudget(depth, depth, Worth(mean=mean), mean, max_catch_up=max_catch_up)
             track.budget = self.branching.probe(budget, source, step.sequences[place], room)
             text.compose()
+
+    def _affordable_depth(self, source: Source, places: list[int], entry: dict[int, float], base: Base) -> int:
+        """Of a probe of all these texts; 0 if it would cost too much."""
+        depth, seconds = self._cost(source, places, base)
+        if self.costs.num_drafts(source.name) < NUM_SURE:
+            seconds *= FIRST_SHARE
+        reading = sum(entry[place] for place in places)
+        seconds += self.entry.until_told(source, reading, base.seconds)
+        return depth if self.account.affords(seconds / base.seconds) else 0
 
     def _cost(self, source: Source, places: list[int], base: Base) -> tuple[int, float]:
         """Depth and seconds of a probe; it goes one deeper where that is next to free."""
