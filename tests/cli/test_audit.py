@@ -145,6 +145,17 @@ def test_samples_that_are_too_few_decide_nothing(audit, monkeypatch):
     assert "raise --max-tokens" in outcome.stdout
 
 
+@pytest.mark.parametrize("rule", ["coupled", "block"])
+def test_no_two_texts_that_are_bet_on_share_their_noise(audit, monkeypatch, rule):
+    """What was won on a row of noise would be won on it again."""
+    fed = []
+    monkeypatch.setattr("outrider.audit.audit.feed_text", lambda test, text, *_: fed.append(text.request) or 0)
+    audit("--temperature", "0,0.7,1", "--verify", rule)
+    assert {request.params.temperature for request in fed} == {0.7, 1}
+    seeds = [request.seed for request in fed]
+    assert len(set(seeds)) == len(seeds) >= 2 * 3
+
+
 def test_without_a_drafter_speculation_is_not_tested(audit):
     outcome = audit(drafts=("none",))
     assert outcome.exit_code == 3, outcome

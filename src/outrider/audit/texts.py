@@ -33,11 +33,12 @@ class AuditPlan:
     """What to write.
 
     Attributes:
-        prompts: each gets a seed of its own, so that no two texts share their noise.
+        prompts: each gets a seed of its own, and another at each temperature, so that no two texts that are fed to the
+            sequential test share their noise.
         params: of all texts, but for seed and temperature.
         temperatures: 0 is greedy.
         batches: how many texts are written together.
-        seed: of the first prompt; those of the others follow.
+        seed: of the first prompt at the first temperature; the others follow.
         alpha: of the sequential test.
         depth: of all drafters together, as configured. A single one drafts as deep, or `FIXED_DEPTH` where it is auto.
     """
@@ -110,20 +111,36 @@ def settings_of(plan: AuditPlan, drafters: Sequence[str]) -> list[Setting]:
     ]
 
 
+def num_seeds(plan: AuditPlan, drafters: Sequence[str], *, is_seeded: bool) -> int:
+    """Seeds that an audit takes, from the plan's on: `_first_seed` gives them out."""
+    num_groups = len(plan.temperatures) if is_seeded else len(settings_of(plan, drafters))
+    return num_groups * len(plan.prompts)
+
+
+def _first_seed(plan: AuditPlan, settings: Sequence[Setting], setting: Setting, *, is_seeded: bool) -> int:
+    """Of one setting's texts.
+
+    Where a seed settles the text, settings share theirs, to be compared; but not temperatures, since noise that was bet
+    on at one of them is no new evidence at another. Where speculation draws with noise of its own, each setting's texts
+    are to be new evidence.
+    """
+    group = plan.temperatures.index(setting.temperature) if is_seeded else settings.index(setting)
+    return plan.seed + group * len(plan.prompts)
+
+
 def write_all(llm: LLM, plan: AuditPlan, interruption: Interruption) -> Iterator[list[Written]]:
     """The texts of one setting after the other; the engine is left as it was. Ends early if that is asked."""
     drafters, configured = drafters_of(llm), llm.drafter
     is_seeded = llm.verifier.name == "coupled"
     try:
-        for index, setting in enumerate(settings_of(plan, list(drafters))):
+        settings = settings_of(plan, list(drafters))
+        for setting in settings:
             if interruption.is_asked():
                 return
             interruption.report(str(setting))
             llm.drafter = drafters[setting.drafter]
             llm.forget()  # an engine that has learned nothing, and whose policy knows this drafter
-            # Where speculation draws with noise of its own, each setting's texts are to be new evidence.
-            first_seed = plan.seed + (0 if is_seeded else index * len(plan.prompts))
-            yield _write(llm, plan, setting, first_seed)
+            yield _write(llm, plan, setting, _first_seed(plan, settings, setting, is_seeded=is_seeded))
     finally:
         llm.drafter = configured
         llm.forget()
