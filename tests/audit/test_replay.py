@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from outrider.audit.distribution import Witnesses, feed_text
 from outrider.audit.forward import TeacherForcing
 from outrider.audit.replay import LEAST_BOUND, Emitted, Rounding, margin, replay
 from outrider.audit.sequential import SequentialTest
+from outrider.cache.table import BlockPool
 from outrider.noise import Address
 from outrider.request import SamplingParams, TokenLogProbs
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, request, run
@@ -177,6 +179,35 @@ def test_sound_texts_are_fed_to_the_sequential_test_and_pass(name):
     assert test.num_tokens == len(text.sequence.output_token_ids)
     assert not test.is_rejected
     text.engine.check()
+
+
+@pytest.mark.parametrize(("limits", "num_drafted"), [({"max_context": 50}, 11), ({"vocab_size": 22}, None), ({}, 60)])
+def test_a_draft_model_is_asked_as_far_as_it_can_compute_and_the_target_to_the_end(limits, num_drafted):
+    """Its context may be shorter, and its vocabulary lack what the target writes."""
+    text, test, fed = Written(max_tokens=60, temperature=1.0), SequentialTest(), []
+    draft = FakeRuntime()
+    draft.config = dataclasses.replace(draft.config, **limits)
+    pool = BlockPool(1000, draft.resize)
+    witness = TeacherForcing(runtime=draft, pool=pool, prefill_chunk=16, may_end=True)
+    prompt = text.sequence.request.prompt_token_ids
+    if num_drafted is None:  # up to the first token that it lacks, in a prompt that has none
+        text.sequence.request = dataclasses.replace(text.sequence.request, prompt_token_ids=prompt[:20])
+        num_drafted = text.sequence.output_token_ids.index(22) + 1
+    feed = test.feed
+    test.feed = lambda *parts: (fed.append((len(parts[1]), parts[2] is not None)), feed(*parts))
+    feed_text(test, text.emitted(), Witnesses(text.witness, witness), EXACT)
+    assert test.num_tokens == 60
+    assert sum(count for count, is_drafted in fed if is_drafted) == num_drafted
+    assert all(max(rows.token_ids) < draft.config.vocab_size for batch in draft.batches for rows in batch)
+    assert pool.num_free == pool.num_blocks
+
+
+def test_a_draft_model_without_room_says_nothing():
+    text, test = Written(max_tokens=60, temperature=1.0), SequentialTest()
+    draft = FakeRuntime()
+    witness = TeacherForcing(runtime=draft, pool=BlockPool(2, draft.resize), prefill_chunk=16, may_end=True)
+    feed_text(test, text.emitted(), Witnesses(text.witness, witness), EXACT)
+    assert test.num_tokens == 60
 
 
 def test_parameters_that_were_not_followed_are_refuted():

@@ -11,6 +11,7 @@ import pytest
 
 from outrider.cli import audit_show
 from outrider.engine.batch import LogitRows
+from outrider.errors import NumericsError
 from outrider.noise import Address
 from outrider.sampling import choose
 from outrider.tree import ROOT, Verdict
@@ -228,6 +229,24 @@ def test_mistakes_are_one_line(outrider, options, said):
 def test_a_prompt_that_does_not_fit(audit, outrider, tmp_path, tiny_pair):
     (tmp_path / "long.txt").write_text("x" * 5000)
     assert "context" in outrider("audit", "--target", tiny_pair.target, "--prompts", tmp_path / "long.txt").error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("no row"), NumericsError("no row"), OSError("no row")])
+def test_what_breaks_an_audit_is_no_difference(audit, monkeypatch, error):
+    """Exit code 1 is a verdict."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("outrider.audit.audit.replay", fail)
+    outcome = audit()
+    assert outcome.exit_code == 70
+    assert len(outcome.stderr.splitlines()) == 1
+    assert "no row" in outcome.stderr
+    monkeypatch.setenv("OUTRIDER_TRACEBACK", "1")
+    outcome = audit()
+    assert outcome.exit_code == 70
+    assert ("Traceback" in outcome.stderr) is isinstance(error, ZeroDivisionError)
 
 
 CARELESS = """

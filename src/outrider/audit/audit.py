@@ -110,8 +110,13 @@ def _witnesses(llm: LLM) -> Witnesses:
     """The target in the engine's cache, and the first draft model in its own."""
     chunk = llm.config.prefill_chunk
     models = [drafter for drafter in drafters_of(llm).values() if isinstance(drafter, ModelDrafter)]
-    draft = TeacherForcing(runtime=models[0].runtime, pool=models[0].pool, prefill_chunk=chunk) if models else None
-    return Witnesses(TeacherForcing(runtime=llm.target, pool=llm.engine.pool, prefill_chunk=chunk), draft)
+    target = TeacherForcing(runtime=llm.target, pool=llm.engine.pool, prefill_chunk=chunk)
+    if not models:
+        return Witnesses(target)
+    drafter = models[0]
+    return Witnesses(
+        target, TeacherForcing(runtime=drafter.runtime, pool=drafter.pool, prefill_chunk=chunk, may_end=True)
+    )
 
 
 def _unique(written: Sequence[Written]) -> list[Written]:

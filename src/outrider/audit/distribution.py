@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ _PLAIN = SamplingParams(temperature=1.0)
 
 
 class Witnesses(NamedTuple):
-    """Who is asked about a text: its target, and the draft model if there is one."""
+    """Who is asked about a text: its target, and the draft model if there is one, as far as that can say anything."""
 
     target: TeacherForcing
     draft: TeacherForcing | None = None
@@ -55,6 +55,9 @@ def feed_text(test: SequentialTest, text: Emitted, witnesses: Witnesses, roundin
         if row is None:
             num_passed += 1
             continue
+        if waiting and (waiting[0].draft is None) != (row.draft is None):
+            _feed(test, waiting)
+            waiting.clear()
         waiting.append(row)
         if len(waiting) == STRIDE:
             _feed(test, waiting)
@@ -80,9 +83,9 @@ def _rows(text: Emitted, witnesses: Witnesses, bound: float) -> Iterator[_Row | 
     params = request.params
     history, written = History(request), list(request.prompt_token_ids)
     target = _logits(witnesses.target, text)
-    draft = repeat(None) if witnesses.draft is None else _logits(witnesses.draft, text)
+    draft = repeat(None) if witnesses.draft is None else chain(_logits(witnesses.draft, text), repeat(None))
     has_parameters = history.is_needed or dataclasses.replace(params, **_IDLE) != dataclasses.replace(_PLAIN, **_IDLE)
-    for token_id, own, drafted in zip(text.token_ids, target, draft, strict=False):
+    for (token_id, own), drafted in zip(zip(text.token_ids, target, strict=True), draft, strict=False):
         history.follow(written)
         processed = history.process(own, ()) if history.is_needed else own
         log_probs = sampling.log_probs(processed, params)
