@@ -10,12 +10,15 @@ from types import SimpleNamespace
 import pytest
 
 from outrider.cli import audit_show
+from outrider.draft.base import Draft
 from outrider.engine.batch import LogitRows
+from outrider.engine.stream import TextStream
 from outrider.errors import NumericsError
 from outrider.noise import Address
 from outrider.sampling import choose
-from outrider.tree import ROOT, Verdict
+from outrider.tree import ROOT, TokenTree, Verdict
 from outrider.verify.coupled import CoupledVerifier
+from tests.cli.tiny import make_tiny
 
 QUICK = ("--max-tokens", 12, "--batch", "1,3")
 KEYS = {
@@ -107,6 +110,18 @@ def token_by_root_noise(self, row):
     return choose(self._processed(row), request.params, Address(request.seed, request.stream, self._root_position + 1))
 
 
+def token_by_another_seed(self, row):
+    """The seed that was asked for is ignored."""
+    address = Address(self._request.seed + 1, self._request.stream, self._root_position + 1 + row)
+    return choose(self._processed(row), self._request.params, address)
+
+
+def push_beyond_the_end(self, token_id, push=TextStream.push):
+    """A text goes on after its end token."""
+    self._end_token_ids = frozenset()
+    return push(self, token_id)
+
+
 FAULTS = {
     "a guess unverified": (CoupledVerifier, "verify", accept_anything),
     "a guess nearly good enough": (CoupledVerifier, "verify", accept_near),
@@ -135,7 +150,8 @@ def test_a_fault_that_no_replay_can_see_is_found_by_the_sequential_test(audit, m
     outcome = audit("--temperature", 1, "--max-tokens", 60, "--json", "-", drafts=(tiny_pair.draft,))
     assert outcome.exit_code == 1, outcome
     assert outcome.json["sequential"]["is_rejected"]
-    assert outcome.json["replay"]["num_tokens"] == 0
+    assert outcome.json["replay"]["num_tokens"] == 2 * 3 * 60  # of plain decoding alone, in two batches
+    assert not outcome.json["replay"]["differences"]
     assert "level distribution" in outcome.stderr
 
 
@@ -155,6 +171,37 @@ def test_no_two_texts_that_are_bet_on_share_their_noise(audit, monkeypatch, rule
     assert {request.params.temperature for request in fed} == {0.7, 1}
     seeds = [request.seed for request in fed]
     assert len(set(seeds)) == len(seeds) >= 2 * 3
+
+
+def test_under_block_verification_every_text_that_may_be_drafted_is_fed_whatever_became_of_it(audit, monkeypatch):
+    """To leave out texts for which nothing was drafted would choose the evidence after looking at it."""
+    fed = []
+    monkeypatch.setattr("outrider.audit.audit.feed_text", lambda test, text, *_: fed.append(text) or 0)
+    monkeypatch.setattr("outrider.draft.suffix.SuffixDrafter.propose", lambda _, some, __: Draft([TokenTree()] * len(some)))
+    audit("--verify", "block", drafts=("suffix",))
+    assert len(fed) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("rule", ["coupled", "block"])
+def test_a_seed_that_is_ignored_is_found(audit, monkeypatch, rule):
+    """Under block verification in plain decoding, which takes the seed's own noise under any rule."""
+    monkeypatch.setattr(LogitRows, "token", token_by_another_seed)
+    outcome = audit("--temperature", 1, "--verify", rule, "--json", "-")
+    assert outcome.exit_code == 1, outcome
+    differences = outcome.json["replay"]["differences"]
+    assert {each["kind"] for each in differences} == {"wrong acceptance"}
+    assert {each["drafter"] for each in differences} == {"none"}
+
+
+@pytest.mark.parametrize("rule", ["coupled", "block"])
+def test_text_after_an_end_token_is_found(audit, monkeypatch, tmp_path, tiny_pair, rule):
+    target = make_tiny(tmp_path / "target", scale=2.0, eos_token_id=list(range(0, 257, 4)))
+    options = ("--verify", rule, "--json", "-", "--target", target)
+    assert audit(*options).exit_code == (0 if rule == "coupled" else 3)
+    monkeypatch.setattr(TextStream, "push", push_beyond_the_end)
+    outcome = audit(*options)
+    assert outcome.exit_code == 1, outcome
+    assert {each["kind"] for each in outcome.json["replay"]["differences"]} == {"wrong end"}
 
 
 def test_without_a_drafter_speculation_is_not_tested(audit):

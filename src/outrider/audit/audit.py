@@ -13,7 +13,7 @@ from outrider.audit.distribution import Witnesses, feed_text
 from outrider.audit.forward import TILE, TeacherForcing
 from outrider.audit.replay import Difference, Emitted, Rounding, replay
 from outrider.audit.sequential import SequentialTest
-from outrider.audit.texts import AuditPlan, Interruption, Setting, Written, drafters_of, write_all
+from outrider.audit.texts import PLAIN, AuditPlan, Interruption, Setting, Written, drafters_of, write_all
 from outrider.draft.model import ModelDrafter
 from outrider.engine.llm import LLM
 
@@ -77,7 +77,11 @@ class Findings:
         return self.verification == "coupled"
 
     def settles(self, written: Written) -> bool:
-        """Whether this text leaves nothing to chance."""
+        """Whether this text leaves nothing to chance: under any rule plain decoding takes the seed's own noise."""
+        return self.compares(written) or written.setting.drafter == PLAIN
+
+    def compares(self, written: Written) -> bool:
+        """Whether this text must be the reference's: samples of a rule that draws have other seeds in each setting."""
         return self.is_seeded or written.setting.temperature == 0
 
 
@@ -143,7 +147,8 @@ def _examine(findings: Findings, written: Written, witnesses: Witnesses) -> None
         differences = replay(text, logits, findings.rounding)
         findings.replayed.append(Replayed(written.setting, written.prompt, text.token_ids, differences))
     # Under shared noise one text of each prompt: another would be no new evidence, and the replay has seen them all.
-    is_evidence = written.setting.is_reference if findings.is_seeded else written.num_drafted > 0
+    # Which texts are fed is settled by how they were to be written, and not by what became of them.
+    is_evidence = written.setting.is_reference if findings.is_seeded else written.setting.drafter != PLAIN
     if written.setting.temperature > 0 and is_evidence:
         findings.num_passed += feed_text(findings.test, text, witnesses, findings.rounding)
 
@@ -160,7 +165,7 @@ def _compare(findings: Findings) -> None:
     }
     for written in findings.written:
         reference = references[written.prompt, written.setting.temperature]
-        if not findings.settles(written) or written is reference:
+        if not findings.compares(written) or written is reference:
             continue
         place = _first_difference(written.text, reference.text)
         promised = "bitwise" == written.exactness == reference.exactness
