@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from outrider import sampling
-from outrider.audit.distribution import Witnesses, feed_text
+from outrider.audit.distribution import Rejected, Witnesses, feed_text
 from outrider.audit.forward import TeacherForcing
-from outrider.audit.replay import LEAST_BOUND, Emitted, Rounding, margin, replay
+from outrider.audit.replay import LEAST_BOUND, MAX_DEVIATIONS, Emitted, Rounding, margin, replay
 from outrider.audit.sequential import SequentialTest
 from outrider.cache.table import BlockPool
 from outrider.noise import Address
@@ -119,6 +119,27 @@ def test_what_rounding_explains_is_a_near_tie_and_its_margin_is_shown(temperatur
     assert kinds == {0.001: "wrong acceptance", 0.2: "near-tie"}
 
 
+def test_where_bits_are_promised_nothing_is_a_near_tie():
+    params = SamplingParams(temperature=1.0, max_tokens=1)
+    logits = logits_with_margin(1e-5, params, Address(7, 0, 1))
+    text = Emitted(request(0, [0], max_tokens=1, temperature=1.0), (2,))
+    kinds = [replay(text, [logits[None]], EXACT, is_bitwise=is_bitwise)[0].kind for is_bitwise in (False, True)]
+    assert kinds == ["near-tie", "wrong acceptance"]
+
+
+def test_rounding_explains_no_more_than_its_tolerance():
+    """It is seen in the engine that is audited, which may move its logits by anything."""
+    logits = np.random.default_rng(0).normal(size=(4, 100)).astype(np.float32)
+    rounding = Rounding(1e-3)
+    rounding.see([logits], [logits + np.eye(4, 100, dtype=np.float32) * 1e-3])
+    assert not rounding.is_excessive
+    assert rounding.bound(SamplingParams()) == pytest.approx(2e-3, rel=0.01)
+    rounding.see([logits], [logits + np.eye(4, 100, dtype=np.float32)])
+    assert rounding.is_excessive
+    assert rounding.largest == pytest.approx(1)
+    assert rounding.bound(SamplingParams()) == pytest.approx(2 * MAX_DEVIATIONS * 1e-3, rel=0.3)
+
+
 def test_what_is_added_to_a_whole_row_is_no_rounding():
     rounding = Rounding()
     rounding.see([np.zeros((2, 4), np.float32)], [np.ones((2, 4), np.float32)])
@@ -216,6 +237,22 @@ def test_parameters_that_were_not_followed_are_refuted():
     asked = request(0, text.sequence.request.prompt_token_ids, max_tokens=60, temperature=1.0, top_k=2)
     feed_text(test, text.emitted(request=asked), Witnesses(text.witness), EXACT)
     assert test.is_rejected
+
+
+def test_what_was_rejected_counts_from_the_next_token_on(monkeypatch):
+    text, test, told = Written(max_tokens=60, temperature=1.0), SequentialTest(), []
+    monkeypatch.setattr(test, "feed", lambda *parts: told.append(parts[4]))
+    rejected = [Rejected(3, (5, 5, 6)), Rejected(40, (5,)), Rejected(60, (9,))]
+    feed_text(test, text.emitted(), Witnesses(text.witness), EXACT, rejected)
+    counts = np.concatenate(told)
+    assert counts.shape == (60, VOCAB_SIZE)
+    assert not counts[:3].any()
+    assert (counts[3:40, [5, 6]] == [2, 1]).all()
+    assert (counts[40:, [5, 6]] == [3, 1]).all()
+    assert not np.delete(counts, [5, 6], axis=1).any()
+    told.clear()
+    feed_text(test, text.emitted(), Witnesses(text.witness), EXACT)
+    assert told == [None, None]
 
 
 def test_a_token_at_the_border_of_truncation_is_passed_over():
