@@ -20,25 +20,10 @@ from outrider.tree import ROOT, TokenTree, Verdict
 from outrider.verify.coupled import CoupledVerifier
 from tests.cli.tiny import make_tiny
 
-QUICK = ("--max-tokens", 12, "--batch", "1,3")
 KEYS = {
-    "provenance", "engine", "verdict", "is_partial", "verification", "plan", "settings", "divergences", "replay",
+    "provenance", "engine", "level", "verdict", "is_partial", "verification", "plan", "settings", "divergences", "replay",
     "sequential",
 }  # fmt: skip
-
-
-@pytest.fixture
-def audit(outrider, tiny_pair, tmp_path):
-    """Three prompts, and as draft the target itself, so that guesses are accepted."""
-    prompts = tmp_path / "prompts.jsonl"
-    lines = [{"prompt": "import os"}, {"prompt": "import os\nimport re" * 9}, {"prompt": "x", "name": "\x1b[2J"}]
-    prompts.write_text("\n".join(map(json.dumps, lines)))
-
-    def run(*arguments, drafts=("suffix", tiny_pair.target)):
-        given = [word for draft in drafts for word in ("--draft", draft)]
-        return outrider("audit", "--target", tiny_pair.target, *given, "--prompts", prompts, *QUICK, *arguments)
-
-    return run
 
 
 @pytest.mark.parametrize("dtype", ["float32", None])
@@ -74,7 +59,21 @@ def test_truncation_and_penalties_are_audited_too(audit):
 def test_trees_are_audited_too(audit):
     outcome = audit("--max-children", 2, "--dtype", "float32", "--json", "-")
     assert outcome.exit_code == 0, outcome
-    assert any(row["num_drafted"] for row in outcome.json["settings"])
+    branching = {row["drafter"] for row in outcome.json["settings"] if row["num_branching"]}
+    assert "model" in branching <= {"model", "as configured"}
+
+
+def test_drawn_trees_are_audited_too(audit):
+    outcome = audit("--verify", "block", "--max-children", 3, "--json", "-")
+    assert outcome.exit_code == 3, outcome  # so few samples decide nothing
+    assert any(row["num_branching"] for row in outcome.json["settings"] if row["temperature"] and row["drafter"] == "model")
+    assert all(row["num_differing"] == 0 for row in outcome.json["settings"])
+
+
+def test_trees_that_nobody_makes_are_not_tested(audit):
+    outcome = audit("--max-children", 2, drafts=("suffix",))
+    assert outcome.exit_code == 3, outcome
+    assert "no draft branched" in outcome.stdout
 
 
 def test_block_verification_is_judged_by_samples(audit):
@@ -253,6 +252,8 @@ def test_an_interrupted_audit_says_so(audit, monkeypatch):
         (["--alpha", "1"], "--alpha is 1.0"),
         (["--top-p", "2"], "top_p"),
         (["--seed", str(2**63 - 1)], "--seed"),
+        (["--seed", str(2**63 - 1 - 10)], "it takes 16 seeds"),
+        (["--seed", str(2**63 - 1 - 100), "--verify", "block"], "it takes 128 seeds"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--prompts", "elsewhere"], "elsewhere"),
         (["--target", "nowhere"], "nowhere"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from outrider.audit.distribution import Rejected
 from outrider.audit.replay import Emitted
 from outrider.draft.base import Drafter
 from outrider.draft.cascade import Cascade
@@ -71,7 +73,12 @@ class Setting(NamedTuple):
 
 
 class Written(NamedTuple):
-    """One text under one setting, and what speculation did for it."""
+    """One text under one setting, and what speculation did for it.
+
+    Attributes:
+        num_branching: drafts that were no chain.
+        rejected: what was drafted in vain, as the engine told step by step.
+    """
 
     setting: Setting
     prompt: str
@@ -79,7 +86,9 @@ class Written(NamedTuple):
     exactness: Exactness
     num_drafted: int
     num_accepted: int
+    num_branching: int
     draft_fault: str | None
+    rejected: tuple[Rejected, ...]
 
 
 class Interruption(NamedTuple):
@@ -156,20 +165,34 @@ def _write(llm: LLM, plan: AuditPlan, setting: Setting, first_seed: int) -> list
         part = slice(begin, begin + setting.batch)
         prompts = plan.prompts[part]
         sequences = llm.start([prompt.prompt for prompt in prompts], params[part], depth=setting.depth)
-        while not all(sequence.finish_reason for sequence in sequences):
-            llm.engine.step()
+        rejected = _run(llm, sequences)
         raise_errors(sequences)
         written += [
-            _as_written(llm, setting, prompt.name, sequence)
+            _as_written(llm, setting, prompt.name, sequence, rejected[sequence.request.request_id])
             for prompt, sequence in zip(prompts, sequences, strict=True)
         ]
     return written
 
 
-def _as_written(llm: LLM, setting: Setting, prompt: str, sequence: TextSequence) -> Written:
+def _run(llm: LLM, sequences: Sequence[TextSequence]) -> dict[int, list[Rejected]]:
+    """Finish texts: what was drafted in vain, by request."""
+    num_emitted = Counter[int]()
+    rejected: dict[int, list[Rejected]] = {sequence.request.request_id: [] for sequence in sequences}
+    while not all(sequence.finish_reason for sequence in sequences):
+        for delta in llm.engine.step():
+            num_emitted[delta.request_id] += len(delta.token_ids)
+            if delta.rejected_token_ids:
+                rejected[delta.request_id].append(Rejected(num_emitted[delta.request_id], delta.rejected_token_ids))
+    return rejected
+
+
+def _as_written(
+    llm: LLM, setting: Setting, prompt: str, sequence: TextSequence, rejected: Sequence[Rejected]
+) -> Written:
     generation = llm.generation(sequence, "")
     text = Emitted(sequence.request, generation.token_ids, generation.log_probs, generation.finish_reason)
     stats = generation.stats
     return Written(
-        setting, prompt, text, generation.exactness, stats.num_drafted, stats.num_accepted, generation.draft_fault
-    )
+        setting, prompt, text, generation.exactness, stats.num_drafted, stats.num_accepted, stats.num_branching,
+        generation.draft_fault, tuple(rejected),
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,8 +17,7 @@ from outrider.request import MAX_SEED, SamplingParams
 
 MAX_BATCH = 256
 BATCHES = (1, 8)
-# Without seeds to replay, evidence comes from how many tokens were sampled.
-MAX_TOKENS = {"coupled": 96, "block": 256}
+MAX_TOKENS = 96
 
 # Plain help, as in app.py.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -43,7 +43,7 @@ def audit(
     presence_penalty: Annotated[float, typer.Option(help="Above 0: against tokens of the text.")] = 0.0,
     frequency_penalty: Annotated[float, typer.Option(help="The same, each time that they occur.")] = 0.0,
     batch: Annotated[str | None, typer.Option(metavar="N,N", help="Texts written at once. [1,8]")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a text at most. [96; block: 256]")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a text at most. [96; block: as many as decide]")] = None,
     verify: Annotated[Verify | None, typer.Option(help=VERIFY_HELP)] = None,
     max_children: Annotated[int | None, typer.Option(min=1, help="Guesses at one place: above 1, trees. [1]")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first text's noise.")] = 0,
@@ -67,13 +67,14 @@ def audit(
     params = SamplingParams(
         temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
-        max_tokens=max_tokens or MAX_TOKENS[rule],
+        max_tokens=max_tokens or MAX_TOKENS,
     )  # fmt: skip
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     batches = _batches(batch, models.limits.max_sequences)
     check_json_target(json)
 
-    from outrider.audit.texts import AuditPlan
+    from outrider.audit.texts import PLAIN, TOGETHER, AuditPlan, num_seeds
+    from outrider.audit.verdict import decisive_length
     from outrider.cli.audit_show import load, read_prompts, show_audit
     from outrider.engine.config import EngineConfig
     from outrider.runtime.base import RuntimeOptions
@@ -82,7 +83,10 @@ def audit(
         prompts=read_prompts(prompts), params=params, temperatures=temperatures, batches=batches, seed=seed,
         alpha=alpha, depth=models.depth,
     )  # fmt: skip
-    _check_chance(alpha, seed, len(plan.prompts))
+    drafters = [PLAIN, *map(str, models.drafts), TOGETHER] if models.drafts else [PLAIN]
+    _check_chance(alpha, seed, num_seeds(plan, drafters, is_seeded=rule == "coupled"))
+    if max_tokens is None and rule == "block":  # without seeds to replay, evidence is how many tokens were sampled
+        plan = replace(plan, params=replace(params, max_tokens=decisive_length(plan, drafters)))
     config = EngineConfig(
         runtime=runtime, device=device, verify=rule, max_children=models.max_children,
         options=RuntimeOptions(dtype=agreed("--dtype", dtype, models.dtype), num_threads=threads),
@@ -130,11 +134,14 @@ def _batches(text: str | None, most: int | None) -> tuple[int, ...]:
     return found
 
 
-def _check_chance(alpha: float, seed: int, num_prompts: int) -> None:
+def _check_chance(alpha: float, seed: int, num_seeds: int) -> None:
     if not 0 < alpha < 1:
         raise ParameterError(f"--alpha is {alpha}, but must be between 0 and 1")
-    if seed + num_prompts > MAX_SEED:
-        raise ParameterError(f"--seed is {seed}, but the seeds of {num_prompts} prompts follow it: lower it")
+    if seed + num_seeds - 1 > MAX_SEED:
+        raise ParameterError(
+            f"--seed is {seed}, but it takes {num_seeds} seeds from there on, of which the last may be {MAX_SEED}: "
+            "lower it"
+        )
 
 
 def _check_batch(number: int) -> None:
