@@ -99,6 +99,18 @@ def audit(outrider, tiny_pair, tmp_path):
 
     def run(*arguments, drafts=("suffix", tiny_pair.target)):
         given = [word for draft in drafts for word in ("--draft", draft)]
-        return outrider("audit", "--target", tiny_pair.target, *given, "--prompts", prompts, "--max-tokens", 12, "--batch", "1,3", *arguments)
+        return outrider(
+            "audit",
+            "--target",
+            tiny_pair.target,
+            *given,
+            "--prompts",
+            prompts,
+            "--max-tokens",
+            12,
+            "--batch",
+            "1,3",
+            *arguments,
+        )
 
     return run

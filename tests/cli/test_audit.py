@@ -21,8 +21,8 @@ from outrider.verify.coupled import CoupledVerifier
 from tests.cli.tiny import make_tiny
 
 KEYS = {
-    "provenance", "engine", "level", "verdict", "is_partial", "verification", "plan", "settings", "divergences", "replay",
-    "sequential",
+    "provenance", "engine", "level", "verdict", "is_partial", "verification", "plan", "settings", "divergences",
+    "replay", "sequential",
 }  # fmt: skip
 
 
@@ -66,7 +66,9 @@ def test_trees_are_audited_too(audit):
 def test_drawn_trees_are_audited_too(audit):
     outcome = audit("--verify", "block", "--max-children", 3, "--json", "-")
     assert outcome.exit_code == 3, outcome  # so few samples decide nothing
-    assert any(row["num_branching"] for row in outcome.json["settings"] if row["temperature"] and row["drafter"] == "model")
+    assert any(
+        row["num_branching"] for row in outcome.json["settings"] if row["temperature"] and row["drafter"] == "model"
+    )
     assert all(row["num_differing"] == 0 for row in outcome.json["settings"])
 
 
@@ -176,7 +178,9 @@ def test_under_block_verification_every_text_that_may_be_drafted_is_fed_whatever
     """To leave out texts for which nothing was drafted would choose the evidence after looking at it."""
     fed = []
     monkeypatch.setattr("outrider.audit.audit.feed_text", lambda test, text, *_: fed.append(text) or 0)
-    monkeypatch.setattr("outrider.draft.suffix.SuffixDrafter.propose", lambda _, some, __: Draft([TokenTree()] * len(some)))
+    monkeypatch.setattr(
+        "outrider.draft.suffix.SuffixDrafter.propose", lambda _, some, __: Draft([TokenTree()] * len(some))
+    )
     audit("--verify", "block", drafts=("suffix",))
     assert len(fed) == 2 * 2 * 3
 

@@ -1,4 +1,4 @@
-"""Trees that the draft model draws: their shape is settled first, and with the verifier they are exact to the fraction."""
+"""Trees that the draft model draws: of a shape that is settled first, and with the verifier exact to the fraction."""
 
 from __future__ import annotations
 

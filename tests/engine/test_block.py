@@ -274,7 +274,10 @@ ALL_TEXTS = list(itertools.product(range(4), repeat=3))
 
 
 def g_statistic(drafter: Drafter, max_children: int = 1) -> tuple[float, float]:
-    """Of texts' first three tokens: twice the log-likelihood ratio of the texts' counts, and what it exceeds by chance once in 10^4 (63 cells)."""
+    """Twice the log-likelihood ratio of the counts of texts' first three tokens, and a bound (63 cells).
+
+    By chance it is exceeded once in 10^4.
+    """
     target = FakeRuntime()
     params = PARAMS if max_children == 1 else PARAMS | {"max_tokens": 4}  # the first draft may have a node more
     wanted = [

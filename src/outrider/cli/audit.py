@@ -43,7 +43,9 @@ def audit(
     presence_penalty: Annotated[float, typer.Option(help="Above 0: against tokens of the text.")] = 0.0,
     frequency_penalty: Annotated[float, typer.Option(help="The same, each time that they occur.")] = 0.0,
     batch: Annotated[str | None, typer.Option(metavar="N,N", help="Texts written at once. [1,8]")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a text at most. [96; block: as many as decide]")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a text at most. [96; block: as many as decide]")
+    ] = None,
     verify: Annotated[Verify | None, typer.Option(help=VERIFY_HELP)] = None,
     max_children: Annotated[int | None, typer.Option(min=1, help="Guesses at one place: above 1, trees. [1]")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first text's noise.")] = 0,

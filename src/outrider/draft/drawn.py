@@ -61,9 +61,7 @@ class DrawnTree(Growing):
         probabilities: [nodes][vocab of the target] that each node's token was drawn from.
     """
 
-    def __init__(
-        self, sequence: Sequence, budget: DraftBudget, depth: int, memory: Memory, *, vocab_size: int
-    ) -> None:
+    def __init__(self, sequence: Sequence, budget: DraftBudget, depth: int, memory: Memory, *, vocab_size: int) -> None:
         super().__init__(sequence, budget, depth, memory)
         parents = settled_shape(budget.max_nodes, depth, budget.max_children)
         self.tree = TokenTree((0,) * len(parents), parents)  # tokens as they are drawn
@@ -106,7 +104,7 @@ class DrawnTree(Growing):
         return [child for child, parent in enumerate(self.tree.parents) if parent == node]
 
     def _draw(self, child: int, left: NDArray[np.float32]) -> int:
-        """A node's token, from the logits that its siblings left; where these left nothing, a token that nobody drew."""
+        """A node's token, from the logits that its siblings left; where nothing is left, a token that nobody drew."""
         request, probabilities = self.sequence.request, self.probabilities[child]
         if np.isneginf(left).all():
             probabilities[0] = 1.0

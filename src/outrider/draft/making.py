@@ -93,8 +93,10 @@ class Growing:
         return self.sequence.token_ids[len(self.memory.token_ids) :]
 
     def part_of(self, tree: TokenTree, frontier: Sequences[int]) -> Part:
-        """What to compute to go on from these nodes of one depth: with all that they descend from, of which the cache
-        keeps nothing; the text's last tokens where it is the root."""
+        """What to compute to go on from these nodes of one depth: the text's last tokens where it is the root.
+
+        Else it is the nodes with all that they descend from, of which the cache keeps nothing.
+        """
         if list(frontier) == [ROOT]:
             token_ids = self.unseen()
             return Part(self.memory, token_ids, len(token_ids), (len(token_ids) - 1,))
