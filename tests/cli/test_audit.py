@@ -198,7 +198,7 @@ def test_a_seed_that_is_ignored_is_found(audit, monkeypatch, rule):
 
 @pytest.mark.parametrize("rule", ["coupled", "block"])
 def test_text_after_an_end_token_is_found(audit, monkeypatch, tmp_path, tiny_pair, rule):
-    target = make_tiny(tmp_path / "target", scale=2.0, eos_token_id=list(range(0, 257, 4)))
+    target = make_tiny(tmp_path / "target", scale=2.0, eos_token_id=list(range(0, 257, 16)))
     options = ("--verify", rule, "--json", "-", "--target", target)
     assert audit(*options).exit_code == (0 if rule == "coupled" else 3)
     monkeypatch.setattr(TextStream, "push", push_beyond_the_end)
@@ -287,7 +287,7 @@ def test_a_prompt_that_does_not_fit(audit, outrider, tmp_path, tiny_pair):
 def test_what_breaks_an_audit_is_no_difference(audit, monkeypatch, error):
     """Exit code 1 is a verdict."""
 
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("outrider.audit.audit.replay", fail)

@@ -37,7 +37,8 @@ def decisive_length(plan: AuditPlan, drafters: Sequence[str]) -> int:
     """Tokens of a text with which samples can decide, under a rule that draws; within reason."""
     settings = [each for each in settings_of(plan, drafters) if each.drafter != PLAIN and each.temperature > 0]
     num_texts = len(plan.prompts) * len(settings)
-    return max(LEAST_LENGTH, min(MOST_LENGTH, math.ceil(_SPARE * DECISIVE_TOKENS / max(num_texts, 1))))
+    wanted = math.ceil(_SPARE * DECISIVE_TOKENS / num_texts) if num_texts else 0
+    return max(LEAST_LENGTH, min(MOST_LENGTH, wanted))
 
 
 def judge(findings: Findings) -> Verdict:
@@ -106,7 +107,11 @@ def _doubts_of_rounding(findings: Findings) -> Iterator[str]:
 
 def level_of(findings: Findings) -> Exactness | None:
     """The least that any text promised; None without texts."""
-    return min((written.exactness for written in findings.written), key=LEVELS.index, default=None)
+    return min((_level(findings, written) for written in findings.written), key=LEVELS.index, default=None)
+
+
+def _level(findings: Findings, written: Written) -> Exactness:
+    return written.exactness if findings.settles(written) else "distribution"
 
 
 def largest_near_tie(findings: Findings) -> float | None:
@@ -168,7 +173,7 @@ def _setting(findings: Findings, setting: Setting) -> dict[str, Any]:
         "num_accepted": sum(written.num_accepted for written in texts),
         "num_branching": sum(written.num_branching for written in texts),
         "num_differing": sum(each.setting == setting for each in findings.divergences),
-        "exactness": min((written.exactness for written in texts), key=LEVELS.index),
+        "exactness": min((_level(findings, written) for written in texts), key=LEVELS.index),
     }
 
 
