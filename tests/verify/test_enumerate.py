@@ -9,7 +9,7 @@ import pytest
 
 from outrider.errors import UsageError
 from outrider.tree import TokenTree, Verdict
-from outrider.verify.cases import KINDS, TREES, all_cases, chain_cases, make_models
+from outrider.verify.cases import DRAWS, KINDS, TREES, all_cases, chain_cases, large_cases, make_models
 from outrider.verify.enumerate import Chance, certify, outcomes
 
 THIRD = Fraction(1, 3)
@@ -102,8 +102,12 @@ def test_without_cases_nothing_is_certified():
 
 
 def test_cases_are_what_they_are_called():
-    names = [case.name for case in all_cases()]
+    names = [case.name for case in (*all_cases(), *large_cases())]
     assert len(set(names)) == len(names)
+    for kind in KINDS:  # every way to draw, every shape, on both vocabularies
+        for size in (3, 4):
+            assert {f"{kind}, {size} tokens, chain {length}" for length in (1, 2, 3)} <= set(names)
+            assert {f"{kind}, {size} tokens, tree {tree}, {way}" for tree in TREES for way in DRAWS} <= set(names)
     for part in (*KINDS, *TREES, "chain 1", "chain 2", "chain 3", "3 tokens", "4 tokens", "two rounds", "not drawn"):
         assert any(part in name for name in names), part
     for kind in KINDS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ Pick = Callable[[NDArray[Any]], int]
 # From a draft model's probabilities, the tokens tried before and a row of noise: a child and what it was drawn from.
 Draw = Callable[[NDArray[Any], list[int], Pick], tuple[int, NDArray[Any] | None]]
 
+_USUAL = ("general", "zeros")
 TREES: dict[str, Shape] = {"[2; 2, 1]": (((), ()), ((),)), "[3; 1]": (((),), (), ())}
 
 
@@ -40,15 +41,27 @@ def chain_of(length: int) -> Shape:
 
 
 def all_cases() -> Iterator[Case]:
-    """Chains, then trees."""
+    """Chains, then trees: those that take seconds together. `large_cases` has the others."""
     yield from chain_cases()
-    for vocab_size, kinds in ((3, KINDS), (4, ("general", "zeros"))):
-        for kind in kinds:
-            models = make_models(kind, vocab_size)
-            ways = DRAWS if vocab_size == 3 else {"drawn": drawn}
-            for name, shape in TREES.items():
-                for way, draw in ways.items():
-                    yield tree_case(f"{kind}, {vocab_size} tokens, tree {name}, {way}", models, shape, draw)
+    for kind in KINDS:
+        yield from _tree_cases(kind, 3, DRAWS)
+    for kind in _USUAL:
+        yield from _tree_cases(kind, 4, ("drawn",))
+
+
+def large_cases() -> Iterator[Case]:
+    """What four tokens have beyond `all_cases`: chains of three, trees drawn in every way."""
+    for kind in KINDS:
+        yield tree_case(f"{kind}, 4 tokens, chain 3", make_models(kind, 4), chain_of(3), drawn)
+    for kind in KINDS:
+        yield from _tree_cases(kind, 4, [way for way in DRAWS if way != "drawn" or kind not in _USUAL])
+
+
+def _tree_cases(kind: str, vocab_size: int, ways: Iterable[str]) -> Iterator[Case]:
+    models = make_models(kind, vocab_size)
+    for name, shape in TREES.items():
+        for way in ways:
+            yield tree_case(f"{kind}, {vocab_size} tokens, tree {name}, {way}", models, shape, DRAWS[way])
 
 
 def chain_cases() -> Iterator[Case]:

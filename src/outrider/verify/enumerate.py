@@ -163,7 +163,7 @@ def certify(verifier: Verifier | Rule, cases: Iterable[Case] | None = None) -> C
     Args:
         verifier: or its `verify` alone, a function of a tree and a round. It must compute in the numbers that it is
             given and take chance from the round's `flip` and `pick`.
-        cases: `cases.chain_cases()` is for a verifier of chains.
+        cases: `cases.chain_cases()` is for a verifier of chains; `cases.large_cases()` are more, and take longer.
 
     Raises:
         UsageError: the verifier computed with rounding, with what are no probabilities, or returned what is no verdict
