@@ -243,18 +243,19 @@ def _emitted(tree: TokenTree, verdict: object, vocab_size: int) -> Text:
     """The tokens of a verdict, which is anybody's."""
     if not isinstance(verdict, Verdict):
         raise UsageError(f"returned {verdict!r}, but must return a Verdict(path, next_token, is_bonus)")
-    path, token = verdict.path, verdict.next_token
-    if not _is_whole(token) or not 0 <= token < vocab_size:
+    path: object = verdict.path
+    token: object = verdict.next_token
+    if not _is_below(vocab_size, token):
         raise UsageError(f"ended with {token!r}, but must end with a token, a whole number below {vocab_size}")
-    if not isinstance(path, Sequence) or not all(_is_whole(node) and 0 <= node < len(tree) for node in path):
+    if not isinstance(path, tuple) or not all(_is_below(len(tree), node) for node in verdict.path):
         raise UsageError(f"accepted {path!r}, but must accept nodes of the tree, whole numbers below {len(tree)}")
-    if not all(tree.parents[node] == parent for parent, node in pairwise((-1, *path))):
+    if not all(tree.parents[node] == parent for parent, node in pairwise((-1, *verdict.path))):
         raise UsageError(f"accepted {path}, which is no path of {tree}")
-    return (*(tree.tokens[node] for node in path), int(token))
+    return (*(tree.tokens[node] for node in verdict.path), int(verdict.next_token))
 
 
-def _is_whole(number: object) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool)
+def _is_below(end: int, number: object) -> bool:
+    return isinstance(number, Integral) and type(number) is not bool and 0 <= int(number) < end
 
 
 def _continued(text: Text, case: Case) -> Iterable[tuple[Text, Fraction]]:
