@@ -107,11 +107,12 @@ def _doubts_of_rounding(findings: Findings) -> Iterator[str]:
 
 def level_of(findings: Findings) -> Exactness | None:
     """The least that any text promised; None without texts."""
-    return min((_level(findings, written) for written in findings.written), key=LEVELS.index, default=None)
+    return _least_level(findings, findings.written)
 
 
-def _level(findings: Findings, written: Written) -> Exactness:
-    return written.exactness if findings.settles(written) else "distribution"
+def _least_level(findings: Findings, texts: Sequence[Written]) -> Exactness | None:
+    found = {written.exactness if findings.settles(written) else "distribution" for written in texts}
+    return next((level for level in LEVELS if level in found), None)
 
 
 def largest_near_tie(findings: Findings) -> float | None:
@@ -173,7 +174,7 @@ def _setting(findings: Findings, setting: Setting) -> dict[str, Any]:
         "num_accepted": sum(written.num_accepted for written in texts),
         "num_branching": sum(written.num_branching for written in texts),
         "num_differing": sum(each.setting == setting for each in findings.divergences),
-        "exactness": min((_level(findings, written) for written in texts), key=LEVELS.index),
+        "exactness": _least_level(findings, texts),
     }
 
 

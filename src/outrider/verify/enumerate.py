@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from numbers import Integral, Rational
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from numpy.typing import NDArray
 
@@ -243,19 +243,22 @@ def _emitted(tree: TokenTree, verdict: object, vocab_size: int) -> Text:
     """The tokens of a verdict, which is anybody's."""
     if not isinstance(verdict, Verdict):
         raise UsageError(f"returned {verdict!r}, but must return a Verdict(path, next_token, is_bonus)")
-    path: object = verdict.path
-    token: object = verdict.next_token
+    path, token = verdict.path, verdict.next_token
     if not _is_below(vocab_size, token):
         raise UsageError(f"ended with {token!r}, but must end with a token, a whole number below {vocab_size}")
-    if not isinstance(path, tuple) or not all(_is_below(len(tree), node) for node in verdict.path):
+    if not _are_below(len(tree), path):
         raise UsageError(f"accepted {path!r}, but must accept nodes of the tree, whole numbers below {len(tree)}")
-    if not all(tree.parents[node] == parent for parent, node in pairwise((-1, *verdict.path))):
+    if not all(tree.parents[node] == parent for parent, node in pairwise((-1, *path))):
         raise UsageError(f"accepted {path}, which is no path of {tree}")
-    return (*(tree.tokens[node] for node in verdict.path), int(verdict.next_token))
+    return (*(tree.tokens[node] for node in path), int(token))
 
 
 def _is_below(end: int, number: object) -> bool:
-    return isinstance(number, Integral) and type(number) is not bool and 0 <= int(number) < end
+    return not isinstance(number, bool) and isinstance(number, Integral) and 0 <= int(number) < end
+
+
+def _are_below(end: int, numbers: object) -> bool:
+    return isinstance(numbers, tuple | list) and all(_is_below(end, number) for number in cast("list[object]", numbers))
 
 
 def _continued(text: Text, case: Case) -> Iterable[tuple[Text, Fraction]]:
