@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from outrider import sampling
-from outrider.audit.distribution import Witnesses, feed_text
+from outrider.audit.distribution import Rejected, Witnesses, feed_text
 from outrider.audit.forward import TeacherForcing
-from outrider.audit.replay import LEAST_BOUND, Emitted, Rounding, margin, replay
+from outrider.audit.replay import LEAST_BOUND, MAX_DEVIATIONS, Emitted, Rounding, margin, replay
 from outrider.audit.sequential import SequentialTest
+from outrider.cache.table import BlockPool
 from outrider.noise import Address
 from outrider.request import SamplingParams, TokenLogProbs
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, TreeDrafter, make_engine, request, run
@@ -117,6 +119,26 @@ def test_what_rounding_explains_is_a_near_tie_and_its_margin_is_shown(temperatur
     assert kinds == {0.001: "wrong acceptance", 0.2: "near-tie"}
 
 
+def test_where_bits_are_promised_nothing_is_a_near_tie():
+    logits = np.array([-30, 1e-5, 0, -30], dtype=np.float32)
+    text = Emitted(request(0, [0], max_tokens=1), (2,))
+    kinds = [replay(text, [logits[None]], EXACT, is_bitwise=is_bitwise)[0].kind for is_bitwise in (False, True)]
+    assert kinds == ["near-tie", "wrong acceptance"]
+
+
+def test_rounding_explains_no_more_than_its_tolerance():
+    """It is seen in the engine that is audited, which may move its logits by anything."""
+    logits = np.random.default_rng(0).normal(size=(4, 100)).astype(np.float32)
+    rounding = Rounding(1e-3)
+    rounding.see([logits], [logits + np.eye(4, 100, dtype=np.float32) * 1e-3])
+    assert not rounding.is_excessive
+    assert rounding.bound(SamplingParams()) == pytest.approx(2e-3, rel=0.01)
+    rounding.see([logits], [logits + np.eye(4, 100, dtype=np.float32)])
+    assert rounding.is_excessive
+    assert rounding.largest == pytest.approx(1)
+    assert rounding.bound(SamplingParams()) == pytest.approx(2 * MAX_DEVIATIONS * 1e-3, rel=0.3)
+
+
 def test_what_is_added_to_a_whole_row_is_no_rounding():
     rounding = Rounding()
     rounding.see([np.zeros((2, 4), np.float32)], [np.ones((2, 4), np.float32)])
@@ -179,12 +201,57 @@ def test_sound_texts_are_fed_to_the_sequential_test_and_pass(name):
     text.engine.check()
 
 
+@pytest.mark.parametrize(("limits", "num_drafted"), [({"max_context": 50}, 11), ({"vocab_size": 22}, None), ({}, 60)])
+def test_a_draft_model_is_asked_as_far_as_it_can_compute_and_the_target_to_the_end(limits, num_drafted):
+    """Its context may be shorter, and its vocabulary lack what the target writes."""
+    text, test, fed = Written(max_tokens=60, temperature=1.0), SequentialTest(), []
+    draft = FakeRuntime()
+    draft.config = dataclasses.replace(draft.config, **limits)
+    pool = BlockPool(1000, draft.resize)
+    witness = TeacherForcing(runtime=draft, pool=pool, prefill_chunk=16, may_end=True)
+    prompt = text.sequence.request.prompt_token_ids
+    if num_drafted is None:  # up to the first token that it lacks, in a prompt that has none
+        text.sequence.request = dataclasses.replace(text.sequence.request, prompt_token_ids=prompt[:20])
+        num_drafted = text.sequence.output_token_ids.index(22) + 1
+    feed = test.feed
+    test.feed = lambda *parts: (fed.append((len(parts[1]), parts[2] is not None)), feed(*parts))
+    feed_text(test, text.emitted(), Witnesses(text.witness, witness), EXACT)
+    assert test.num_tokens == len(text.sequence.output_token_ids)
+    assert sum(count for count, is_drafted in fed if is_drafted) == num_drafted
+    assert all(max(rows.token_ids) < draft.config.vocab_size for batch in draft.batches for rows in batch)
+    assert pool.num_free == pool.num_blocks
+
+
+def test_a_draft_model_without_room_says_nothing():
+    text, test = Written(max_tokens=60, temperature=1.0), SequentialTest()
+    draft = FakeRuntime()
+    witness = TeacherForcing(runtime=draft, pool=BlockPool(2, draft.resize), prefill_chunk=16, may_end=True)
+    feed_text(test, text.emitted(), Witnesses(text.witness, witness), EXACT)
+    assert test.num_tokens == 60
+
+
 def test_parameters_that_were_not_followed_are_refuted():
     """Written without truncation and without a ban, audited with them."""
     text, test = Written(max_tokens=60, temperature=1.0), SequentialTest()
     asked = request(0, text.sequence.request.prompt_token_ids, max_tokens=60, temperature=1.0, top_k=2)
     feed_text(test, text.emitted(request=asked), Witnesses(text.witness), EXACT)
     assert test.is_rejected
+
+
+def test_what_was_rejected_counts_from_the_next_token_on(monkeypatch):
+    text, test, told = Written(max_tokens=60, temperature=1.0), SequentialTest(), []
+    monkeypatch.setattr(test, "feed", lambda *parts: told.append(parts[4]))
+    rejected = [Rejected(3, (5, 5, 6)), Rejected(40, (5,)), Rejected(60, (9,))]
+    feed_text(test, text.emitted(), Witnesses(text.witness), EXACT, rejected)
+    counts = np.concatenate(told)
+    assert counts.shape == (60, VOCAB_SIZE)
+    assert not counts[:3].any()
+    assert (counts[3:40, [5, 6]] == [2, 1]).all()
+    assert (counts[40:, [5, 6]] == [3, 1]).all()
+    assert not np.delete(counts, [5, 6], axis=1).any()
+    told.clear()
+    feed_text(test, text.emitted(), Witnesses(text.witness), EXACT)
+    assert told == [None, None]
 
 
 def test_a_token_at_the_border_of_truncation_is_passed_over():

@@ -88,3 +88,29 @@ def outrider(monkeypatch, capsys, cache, tiny_pair) -> Outrider:
         return Outcome(exit_.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def audit(outrider, tiny_pair, tmp_path):
+    """Three prompts, and as draft the target itself, so that guesses are accepted."""
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": "import os"}, {"prompt": "import os\nimport re" * 9}, {"prompt": "x", "name": "\x1b[2J"}]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+
+    def run(*arguments, drafts=("suffix", tiny_pair.target)):
+        given = [word for draft in drafts for word in ("--draft", draft)]
+        return outrider(
+            "audit",
+            "--target",
+            tiny_pair.target,
+            *given,
+            "--prompts",
+            prompts,
+            "--max-tokens",
+            12,
+            "--batch",
+            "1,3",
+            *arguments,
+        )
+
+    return run

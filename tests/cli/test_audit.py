@@ -10,31 +10,20 @@ from types import SimpleNamespace
 import pytest
 
 from outrider.cli import audit_show
+from outrider.draft.base import Draft
 from outrider.engine.batch import LogitRows
+from outrider.engine.stream import TextStream
+from outrider.errors import NumericsError
 from outrider.noise import Address
 from outrider.sampling import choose
-from outrider.tree import ROOT, Verdict
+from outrider.tree import ROOT, TokenTree, Verdict
 from outrider.verify.coupled import CoupledVerifier
+from tests.cli.tiny import make_tiny
 
-QUICK = ("--max-tokens", 12, "--batch", "1,3")
 KEYS = {
-    "provenance", "engine", "verdict", "is_partial", "verification", "plan", "settings", "divergences", "replay",
-    "sequential",
+    "provenance", "engine", "level", "verdict", "is_partial", "verification", "plan", "settings", "divergences",
+    "replay", "sequential",
 }  # fmt: skip
-
-
-@pytest.fixture
-def audit(outrider, tiny_pair, tmp_path):
-    """Three prompts, and as draft the target itself, so that guesses are accepted."""
-    prompts = tmp_path / "prompts.jsonl"
-    lines = [{"prompt": "import os"}, {"prompt": "import os\nimport re" * 9}, {"prompt": "x", "name": "\x1b[2J"}]
-    prompts.write_text("\n".join(map(json.dumps, lines)))
-
-    def run(*arguments, drafts=("suffix", tiny_pair.target)):
-        given = [word for draft in drafts for word in ("--draft", draft)]
-        return outrider("audit", "--target", tiny_pair.target, *given, "--prompts", prompts, *QUICK, *arguments)
-
-    return run
 
 
 @pytest.mark.parametrize("dtype", ["float32", None])
@@ -70,7 +59,23 @@ def test_truncation_and_penalties_are_audited_too(audit):
 def test_trees_are_audited_too(audit):
     outcome = audit("--max-children", 2, "--dtype", "float32", "--json", "-")
     assert outcome.exit_code == 0, outcome
-    assert any(row["num_drafted"] for row in outcome.json["settings"])
+    branching = {row["drafter"] for row in outcome.json["settings"] if row["num_branching"]}
+    assert "model" in branching <= {"model", "as configured"}
+
+
+def test_drawn_trees_are_audited_too(audit):
+    outcome = audit("--verify", "block", "--max-children", 3, "--json", "-")
+    assert outcome.exit_code == 3, outcome  # so few samples decide nothing
+    assert any(
+        row["num_branching"] for row in outcome.json["settings"] if row["temperature"] and row["drafter"] == "model"
+    )
+    assert all(row["num_differing"] == 0 for row in outcome.json["settings"])
+
+
+def test_trees_that_nobody_makes_are_not_tested(audit):
+    outcome = audit("--max-children", 2, drafts=("suffix",))
+    assert outcome.exit_code == 3, outcome
+    assert "no draft branched" in outcome.stdout
 
 
 def test_block_verification_is_judged_by_samples(audit):
@@ -106,6 +111,18 @@ def token_by_root_noise(self, row):
     return choose(self._processed(row), request.params, Address(request.seed, request.stream, self._root_position + 1))
 
 
+def token_by_another_seed(self, row):
+    """The seed that was asked for is ignored."""
+    address = Address(self._request.seed + 1, self._request.stream, self._root_position + 1 + row)
+    return choose(self._processed(row), self._request.params, address)
+
+
+def push_beyond_the_end(self, token_id, push=TextStream.push):
+    """A text goes on after its end token."""
+    self._end_token_ids = frozenset()
+    return push(self, token_id)
+
+
 FAULTS = {
     "a guess unverified": (CoupledVerifier, "verify", accept_anything),
     "a guess nearly good enough": (CoupledVerifier, "verify", accept_near),
@@ -134,7 +151,8 @@ def test_a_fault_that_no_replay_can_see_is_found_by_the_sequential_test(audit, m
     outcome = audit("--temperature", 1, "--max-tokens", 60, "--json", "-", drafts=(tiny_pair.draft,))
     assert outcome.exit_code == 1, outcome
     assert outcome.json["sequential"]["is_rejected"]
-    assert outcome.json["replay"]["num_tokens"] == 0
+    assert outcome.json["replay"]["num_tokens"] == 2 * 3 * 60  # of plain decoding alone, in two batches
+    assert not outcome.json["replay"]["differences"]
     assert "level distribution" in outcome.stderr
 
 
@@ -143,6 +161,50 @@ def test_samples_that_are_too_few_decide_nothing(audit, monkeypatch):
     outcome = audit("--temperature", 1)
     assert outcome.exit_code == 3, outcome
     assert "raise --max-tokens" in outcome.stdout
+
+
+@pytest.mark.parametrize("rule", ["coupled", "block"])
+def test_no_two_texts_that_are_bet_on_share_their_noise(audit, monkeypatch, rule):
+    """What was won on a row of noise would be won on it again."""
+    fed = []
+    monkeypatch.setattr("outrider.audit.audit.feed_text", lambda test, text, *_: fed.append(text.request) or 0)
+    audit("--temperature", "0,0.7,1", "--verify", rule)
+    assert {request.params.temperature for request in fed} == {0.7, 1}
+    seeds = [request.seed for request in fed]
+    assert len(set(seeds)) == len(seeds) >= 2 * 3
+
+
+def test_under_block_verification_every_text_that_may_be_drafted_is_fed_whatever_became_of_it(audit, monkeypatch):
+    """To leave out texts for which nothing was drafted would choose the evidence after looking at it."""
+    fed = []
+    monkeypatch.setattr("outrider.audit.audit.feed_text", lambda test, text, *_: fed.append(text) or 0)
+    monkeypatch.setattr(
+        "outrider.draft.suffix.SuffixDrafter.propose", lambda _, some, __: Draft([TokenTree()] * len(some))
+    )
+    audit("--verify", "block", drafts=("suffix",))
+    assert len(fed) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("rule", ["coupled", "block"])
+def test_a_seed_that_is_ignored_is_found(audit, monkeypatch, rule):
+    """Under block verification in plain decoding, which takes the seed's own noise under any rule."""
+    monkeypatch.setattr(LogitRows, "token", token_by_another_seed)
+    outcome = audit("--temperature", 1, "--verify", rule, "--json", "-")
+    assert outcome.exit_code == 1, outcome
+    differences = outcome.json["replay"]["differences"]
+    assert {each["kind"] for each in differences} == {"wrong acceptance"}
+    assert {each["drafter"] for each in differences} == {"none"}
+
+
+@pytest.mark.parametrize("rule", ["coupled", "block"])
+def test_text_after_an_end_token_is_found(audit, monkeypatch, tmp_path, tiny_pair, rule):
+    target = make_tiny(tmp_path / "target", scale=2.0, eos_token_id=list(range(0, 257, 16)))
+    options = ("--verify", rule, "--json", "-", "--target", target)
+    assert audit(*options).exit_code == (0 if rule == "coupled" else 3)
+    monkeypatch.setattr(TextStream, "push", push_beyond_the_end)
+    outcome = audit(*options)
+    assert outcome.exit_code == 1, outcome
+    assert {each["kind"] for each in outcome.json["replay"]["differences"]} == {"wrong end"}
 
 
 def test_without_a_drafter_speculation_is_not_tested(audit):
@@ -194,6 +256,8 @@ def test_an_interrupted_audit_says_so(audit, monkeypatch):
         (["--alpha", "1"], "--alpha is 1.0"),
         (["--top-p", "2"], "top_p"),
         (["--seed", str(2**63 - 1)], "--seed"),
+        (["--seed", str(2**63 - 1 - 10)], "it takes 16 seeds"),
+        (["--seed", str(2**63 - 1 - 100), "--verify", "block"], "it takes 128 seeds"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--prompts", "elsewhere"], "elsewhere"),
         (["--target", "nowhere"], "nowhere"),
@@ -217,6 +281,24 @@ def test_mistakes_are_one_line(outrider, options, said):
 def test_a_prompt_that_does_not_fit(audit, outrider, tmp_path, tiny_pair):
     (tmp_path / "long.txt").write_text("x" * 5000)
     assert "context" in outrider("audit", "--target", tiny_pair.target, "--prompts", tmp_path / "long.txt").error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("no row"), NumericsError("no row"), OSError("no row")])
+def test_what_breaks_an_audit_is_no_difference(audit, monkeypatch, error):
+    """Exit code 1 is a verdict."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("outrider.audit.audit.replay", fail)
+    outcome = audit()
+    assert outcome.exit_code == 70
+    assert len(outcome.stderr.splitlines()) == 1
+    assert "no row" in outcome.stderr
+    monkeypatch.setenv("OUTRIDER_TRACEBACK", "1")
+    outcome = audit()
+    assert outcome.exit_code == 70
+    assert ("Traceback" in outcome.stderr) is isinstance(error, ZeroDivisionError)
 
 
 CARELESS = """

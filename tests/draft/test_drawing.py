@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from outrider import noise
-from outrider.draft.making import DrawnChain, Memory
+from outrider.draft.drawn import DrawnChain
+from outrider.draft.making import Memory
 from outrider.draft.model import ModelDrafter
 from outrider.sampling import History, choose, log_probs
 from outrider.sequence import Sequence

@@ -273,13 +273,21 @@ NUM_TEXTS = 6000
 ALL_TEXTS = list(itertools.product(range(4), repeat=3))
 
 
-def g_statistic(drafter: Drafter) -> tuple[float, float]:
-    """Twice the log-likelihood ratio of the texts' counts, and what it exceeds by chance once in 10^4 (63 cells)."""
+def g_statistic(drafter: Drafter, max_children: int = 1) -> tuple[float, float]:
+    """Twice the log-likelihood ratio of the counts of texts' first three tokens, and a bound (63 cells).
+
+    By chance it is exceeded once in 10^4.
+    """
     target = FakeRuntime()
-    wanted = [request(index, [1, 2], depth=2, seed=index, **PARAMS) for index in range(NUM_TEXTS)]
+    params = PARAMS if max_children == 1 else PARAMS | {"max_tokens": 4}  # the first draft may have a node more
+    wanted = [
+        dataclasses.replace(request(index, [1, 2], depth=3, seed=index, **params), max_children=max_children)
+        for index in range(NUM_TEXTS)
+    ]
     counts = dict.fromkeys(ALL_TEXTS, 0)
     for sequence in run(make_engine(target, drafter, verify="block", max_sequences=64), wanted):
-        counts[tuple(sequence.output_token_ids)] += 1
+        counts[tuple(sequence.output_token_ids[:3])] += 1
+        assert sequence.stats.num_branching == 1 or max_children == 1
     statistic = 0.0
     for text, count in counts.items():
         log_probability = 0.0
@@ -299,6 +307,27 @@ def g_statistic(drafter: Drafter) -> tuple[float, float]:
 def test_texts_have_the_targets_distribution(name):
     statistic, bound = g_statistic(make_drafter(name, FakeRuntime()))
     assert statistic < bound
+
+
+@pytest.mark.statistical
+def test_texts_of_drawn_trees_have_the_targets_distribution():
+    statistic, bound = g_statistic(make_drafter("near", FakeRuntime()), max_children=3)
+    assert statistic < bound
+
+
+def test_drawn_trees_branch_and_siblings_are_accepted():
+    target = FakeRuntime()
+    wanted = [
+        dataclasses.replace(request(index, prompt, depth=8, max_tokens=60, temperature=1.5), max_children=3)
+        for index, prompt in enumerate(PROMPTS)
+    ]
+    observed = []
+    drafter = make_drafter("near", target)
+    drafter.observe = lambda _, tree, verdict: observed.append([tree.ranks_to(node) for node in verdict.path])
+    for sequence in run(make_engine(target, drafter, verify="block"), wanted):
+        assert sequence.draft_fault is None
+        assert sequence.stats.num_branching > 0
+    assert any(max(ranks[-1]) > 0 for ranks in observed if ranks)
 
 
 @pytest.mark.statistical

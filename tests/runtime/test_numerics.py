@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
@@ -231,6 +232,27 @@ class TestMemory:
         for has_to_ask in (True, False):
             runtime = HashingRuntime()
             check_numerics(runtime, "abc")
+            assert bool(runtime.num_forwards) == has_to_ask
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"exactness": "certain"}, {"exactness": "seed"}, {"row_difference": -1.0}, {"row_difference": "0"},
+            {"row_difference": float("nan")}, {"reference_difference": "none"}, {"reason": None}, {"reason": "none"},
+            {"row_class": {"max_rows": 3}}, {"row_class": {"max_rows": "100"}}, {"row_class": {"trees": "bits"}},
+            {"row_class": {"is_prefill_shared": 1}},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_what_cannot_have_been_found_is_asked_anew_and_mended(self, change):
+        check_numerics(HashingRuntime(), "abc")
+        (file,) = (cache_folder() / "numerics").iterdir()
+        found = json.loads(file.read_text())
+        row_class = found["row_class"] | change.get("row_class", {})
+        file.write_text(json.dumps(found | change | {"row_class": row_class}))
+        for has_to_ask in (True, False):
+            runtime = HashingRuntime()
+            assert check_numerics(runtime, "abc").exactness == "bitwise"
             assert bool(runtime.num_forwards) == has_to_ask
 
     def test_a_folder_that_cannot_be_written_is_done_without(self, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from outrider.errors import UsageError
 from outrider.tree import TokenTree, Verdict
-from outrider.verify.cases import KINDS, TREES, all_cases, chain_cases, make_models
+from outrider.verify.cases import DRAWS, KINDS, TREES, all_cases, chain_cases, large_cases, make_models
 from outrider.verify.enumerate import Chance, certify, outcomes
 
 THIRD = Fraction(1, 3)
@@ -76,6 +76,15 @@ def replaced(probabilities):
         (replaced(lambda rows: np.array([Fraction(-1), Fraction(2)])), "all 0 or more"),
         (lambda tree, rows: Verdict((), rows.flip(-1, 2), is_bonus=False), "must be between 0 and 1"),
         (lambda tree, rows: Verdict((0, 0), 0, is_bonus=False), "which is no path of"),
+        (lambda tree, rows: Verdict((-1,), 0, is_bonus=False), r"accepted \(-1,\), but must accept nodes of the tree"),
+        (lambda tree, rows: Verdict((len(tree),), 0, is_bonus=False), "whole numbers below 1"),
+        (lambda tree, rows: Verdict((0.0,), 0, is_bonus=False), r"accepted \(0.0,\)"),
+        (lambda tree, rows: Verdict(None, 0, is_bonus=False), "accepted None"),
+        (lambda tree, rows: Verdict((), 0.5, is_bonus=False), "ended with 0.5, but must end with a token"),
+        (lambda tree, rows: Verdict((), 3, is_bonus=False), "ended with 3, .* below 3"),
+        (lambda tree, rows: Verdict((), -1, is_bonus=False), "ended with -1"),
+        (lambda tree, rows: Verdict((), True, is_bonus=False), "ended with True"),
+        (lambda tree, rows: None, r"returned None, but must return a Verdict\(path, next_token, is_bonus\)"),
     ],
 )
 def test_what_cannot_be_certified_is_refused_with_the_case(rule, words):
@@ -84,9 +93,21 @@ def test_what_cannot_be_certified_is_refused_with_the_case(rule, words):
     assert str(refused.value).endswith("in the case 'general, 3 tokens, chain 1'")
 
 
+def test_without_cases_nothing_is_certified():
+    """A generator that is used up would have anything pass."""
+    cases = chain_cases()
+    certify(sample_and_match, cases)
+    with pytest.raises(UsageError, match="there are no cases to certify it on"):
+        certify(lambda tree, rows: Verdict((), 0, is_bonus=False), cases)
+
+
 def test_cases_are_what_they_are_called():
-    names = [case.name for case in all_cases()]
+    names = [case.name for case in (*all_cases(), *large_cases())]
     assert len(set(names)) == len(names)
+    for kind in KINDS:  # every way to draw, every shape, on both vocabularies
+        for size in (3, 4):
+            assert {f"{kind}, {size} tokens, chain {length}" for length in (1, 2, 3)} <= set(names)
+            assert {f"{kind}, {size} tokens, tree {tree}, {way}" for tree in TREES for way in DRAWS} <= set(names)
     for part in (*KINDS, *TREES, "chain 1", "chain 2", "chain 3", "3 tokens", "4 tokens", "two rounds", "not drawn"):
         assert any(part in name for name in names), part
     for kind in KINDS:

@@ -9,7 +9,18 @@ import pytest
 
 from outrider.tree import TokenTree
 from outrider.verify import reference
-from outrider.verify.cases import DRAWS, KINDS, TREES, Models, chain_cases, chain_of, drawn, make_models, tree_case
+from outrider.verify.cases import (
+    DRAWS,
+    KINDS,
+    TREES,
+    Models,
+    chain_cases,
+    chain_of,
+    drawn,
+    large_cases,
+    make_models,
+    tree_case,
+)
 from outrider.verify.coupled import CoupledVerifier
 from outrider.verify.enumerate import Case, certify, emissions
 from outrider.verify.traversal import TraversalVerifier
@@ -35,6 +46,13 @@ def test_traversal_is_exact_on_every_case():
 @pytest.mark.parametrize("rule", [reference.token_verification, reference.block_verification])
 def test_the_papers_rules_are_exact_on_chains(rule):
     assert certify(rule, chain_cases()).distance == 0
+
+
+@pytest.mark.slow
+def test_traversal_is_exact_on_large_cases():
+    certificate = certify(BLOCK, large_cases())
+    assert (certificate.distance, certificate.worst_case) == (0, None)
+    assert certificate.num_cases == 4 * 2 * 4 + 2 * 2
 
 
 @pytest.mark.slow

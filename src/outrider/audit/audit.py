@@ -13,9 +13,10 @@ from outrider.audit.distribution import Witnesses, feed_text
 from outrider.audit.forward import TILE, TeacherForcing
 from outrider.audit.replay import Difference, Emitted, Rounding, replay
 from outrider.audit.sequential import SequentialTest
-from outrider.audit.texts import AuditPlan, Interruption, Setting, Written, drafters_of, write_all
+from outrider.audit.texts import PLAIN, AuditPlan, Interruption, Setting, Written, drafters_of, write_all
 from outrider.draft.model import ModelDrafter
 from outrider.engine.llm import LLM
+from outrider.runtime.numerics import TOLERANCES
 
 # Tiles whose rows are compared to see how rounding moves them: decoding rows in two widths, and, where the runtime
 # promises no more than rounding, rows alone and all rows in one forward.
@@ -51,6 +52,7 @@ class Findings:
     """What an audit found.
 
     Attributes:
+        max_children: that the engine was asked for.
         written: every text.
         divergences: of texts with known noise from the reference's.
         replayed: every different text with known noise.
@@ -63,6 +65,7 @@ class Findings:
     plan: AuditPlan
     verification: str
     has_drafters: bool
+    max_children: int
     written: list[Written] = field(default_factory=list[Written])
     divergences: list[Divergence] = field(default_factory=list[Divergence])
     replayed: list[Replayed] = field(default_factory=list[Replayed])
@@ -77,7 +80,11 @@ class Findings:
         return self.verification == "coupled"
 
     def settles(self, written: Written) -> bool:
-        """Whether this text leaves nothing to chance."""
+        """Whether this text leaves nothing to chance: under any rule plain decoding takes the seed's own noise."""
+        return self.compares(written) or written.setting.drafter == PLAIN
+
+    def compares(self, written: Written) -> bool:
+        """Whether this text must be the reference's: samples of a rule that draws have other seeds in each setting."""
         return self.is_seeded or written.setting.temperature == 0
 
 
@@ -89,8 +96,9 @@ def audit(llm: LLM, plan: AuditPlan, interruption: Interruption | None = None) -
     """
     interruption = interruption or Interruption()
     findings = Findings(
-        plan, llm.verifier.name, has_drafters=len(drafters_of(llm)) > 1, test=SequentialTest(plan.alpha)
-    )
+        plan, llm.verifier.name, has_drafters=len(drafters_of(llm)) > 1, max_children=llm.config.max_children,
+        rounding=Rounding(TOLERANCES[str(llm.target.options.dtype)]), test=SequentialTest(plan.alpha),
+    )  # fmt: skip
     for texts in write_all(llm, plan, interruption):
         findings.written += texts
     unique, witnesses = _unique(findings.written), _witnesses(llm)
@@ -110,8 +118,13 @@ def _witnesses(llm: LLM) -> Witnesses:
     """The target in the engine's cache, and the first draft model in its own."""
     chunk = llm.config.prefill_chunk
     models = [drafter for drafter in drafters_of(llm).values() if isinstance(drafter, ModelDrafter)]
-    draft = TeacherForcing(runtime=models[0].runtime, pool=models[0].pool, prefill_chunk=chunk) if models else None
-    return Witnesses(TeacherForcing(runtime=llm.target, pool=llm.engine.pool, prefill_chunk=chunk), draft)
+    target = TeacherForcing(runtime=llm.target, pool=llm.engine.pool, prefill_chunk=chunk)
+    if not models:
+        return Witnesses(target)
+    drafter = models[0]
+    return Witnesses(
+        target, TeacherForcing(runtime=drafter.runtime, pool=drafter.pool, prefill_chunk=chunk, may_end=True)
+    )
 
 
 def _unique(written: Sequence[Written]) -> list[Written]:
@@ -135,12 +148,15 @@ def _examine(findings: Findings, written: Written, witnesses: Witnesses) -> None
     text = written.text
     if findings.settles(written):
         logits = witnesses.target.logits(text.request.prompt_token_ids, text.token_ids)
-        differences = replay(text, logits, findings.rounding)
+        differences = replay(text, logits, findings.rounding, is_bitwise=written.exactness == "bitwise")
         findings.replayed.append(Replayed(written.setting, written.prompt, text.token_ids, differences))
     # Under shared noise one text of each prompt: another would be no new evidence, and the replay has seen them all.
-    is_evidence = written.setting.is_reference if findings.is_seeded else written.num_drafted > 0
+    # Which texts are fed is settled by how they were to be written, and not by what became of them.
+    is_evidence = written.setting.is_reference if findings.is_seeded else written.setting.drafter != PLAIN
     if written.setting.temperature > 0 and is_evidence:
-        findings.num_passed += feed_text(findings.test, text, witnesses, findings.rounding)
+        # What was drafted under the target's own noise gives its next tokens away: no bet on that would be fair.
+        rejected = None if findings.is_seeded else written.rejected
+        findings.num_passed += feed_text(findings.test, text, witnesses, findings.rounding, rejected)
 
 
 def _compare(findings: Findings) -> None:
@@ -155,7 +171,7 @@ def _compare(findings: Findings) -> None:
     }
     for written in findings.written:
         reference = references[written.prompt, written.setting.temperature]
-        if not findings.settles(written) or written is reference:
+        if not findings.compares(written) or written is reference:
             continue
         place = _first_difference(written.text, reference.text)
         promised = "bitwise" == written.exactness == reference.exactness

@@ -143,7 +143,7 @@ def _rejections(rows: Rows, token_ids: Ids) -> Floats:
 
 
 def features(rows: Rows, written: Floats, rejected: Floats) -> Floats:
-    """[rows, vocab, features]: what tokens have in common that the bets may lean to. Those of a draft are 0 without.
+    """[rows, vocab, features]: what tokens have in common that the bets may lean to; 0 is what is not known.
 
     Args:
         rows: of the tokens that are bet on.
@@ -166,7 +166,7 @@ def features(rows: Rows, written: Floats, rejected: Floats) -> Floats:
         result[index, rows.draft.argmax(axis=1), 6] = 1.0
         result[..., 7] = ratios > 1
         result[..., 8] = np.minimum(ratios, 1)
-        result[..., 9] = np.minimum(rejected, _OFTEN)
+    result[..., 9] = np.minimum(rejected, _OFTEN)  # an engine may tell of it, whoever drafted
     return result
 
 

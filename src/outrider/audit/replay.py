@@ -23,8 +23,10 @@ from outrider.sampling import History
 Logits = NDArray[np.float32]
 Kind = Literal["near-tie", "wrong acceptance", "wrong log-probability", "wrong end"]
 
-# Single precision: what sums of scaled logits and noise may differ by although all logits are the same.
+# Single precision: what sums of scaled logits and noise may differ by although all logits are nearly the same.
 LEAST_BOUND = 1e-4
+# The largest of a row's differences, in their standard deviations: over a large vocabulary chance makes it 4 to 5.
+MAX_DEVIATIONS = 8
 _PLAIN = SamplingParams(temperature=1.0)
 
 
@@ -71,12 +73,26 @@ class Difference(NamedTuple):
 class Rounding:
     """How far apart two forwards of one model were, in its logits: what a row of other company may move by.
 
+    It is seen in the very engine that is audited, which may be at fault: so there is a limit to what it explains.
+
+    Args:
+        tolerance: how far rounding may move a row, relative to the spread of its logits (`runtime.numerics`).
+
     Attributes:
         largest: over all logits seen, what is added to a whole row left out.
+        limit: of what counts as rounding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: float = math.inf) -> None:
         self.largest = 0.0
+        self.limit = math.inf
+        self._tolerance = tolerance
+        self._spread = 0.0
+
+    @property
+    def is_excessive(self) -> bool:
+        """Whether more was seen than rounding explains."""
+        return self.largest > self.limit
 
     def see(self, some: Iterable[Logits], others: Iterable[Logits]) -> None:
         """Take in logits of the same rows, computed in two ways."""
@@ -84,23 +100,29 @@ class Rounding:
         moved = one - other
         moved -= np.median(moved, axis=1, keepdims=True)
         self.largest = max(self.largest, float(np.abs(moved).max(initial=0.0)))
+        self._spread = max(self._spread, float(one.std(axis=1).max(initial=0.0)))
+        if self._spread:
+            self.limit = MAX_DEVIATIONS * self._tolerance * self._spread
 
     def bound(self, params: SamplingParams) -> float:
         """Of a margin between two tokens: each may have moved by as much, and a penalty may have multiplied that."""
         penalty = max(params.repetition_penalty, 1 / params.repetition_penalty)
-        return max(2 * self.largest * penalty / (params.temperature or 1.0), LEAST_BOUND)
+        return max(2 * min(self.largest, self.limit) * penalty / (params.temperature or 1.0), LEAST_BOUND)
 
 
-def replay(text: Emitted, logits: Iterable[Logits], rounding: Rounding) -> list[Difference]:
+def replay(
+    text: Emitted, logits: Iterable[Logits], rounding: Rounding, *, is_bitwise: bool = False
+) -> list[Difference]:
     """What is wrong with a text whose noise is known.
 
     Args:
         text: all of it.
         logits: [some tokens, vocab] of the target, teacher-forced, from the first output token on.
         rounding: what may move them.
+        is_bitwise: whether these are the very bits that the text was chosen by: then nothing is a near-tie.
     """
     request = text.request
-    bound = rounding.bound(request.params)
+    bound = 0.0 if is_bitwise else rounding.bound(request.params)
     history = History(request)
     written = list(request.prompt_token_ids)
     differences = wrong_end(text)
@@ -112,7 +134,7 @@ def replay(text: Emitted, logits: Iterable[Logits], rounding: Rounding) -> list[
         chosen = sampling.choose(processed, request.params, address)
         if chosen != token_id:
             size = margin(processed, request.params, address, chosen=chosen, emitted=token_id)
-            kind: Kind = "near-tie" if size <= bound else "wrong acceptance"
+            kind: Kind = "wrong acceptance" if is_bitwise or size > bound else "near-tie"
             differences.append(Difference(kind, at, token_id, chosen, size, bound))
         if text.log_probs:
             wanted = sampling.token_log_probs(row, processed, request.params, token_id)

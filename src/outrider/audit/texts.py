@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from outrider.audit.distribution import Rejected
 from outrider.audit.replay import Emitted
 from outrider.draft.base import Drafter
 from outrider.draft.cascade import Cascade
@@ -33,11 +35,12 @@ class AuditPlan:
     """What to write.
 
     Attributes:
-        prompts: each gets a seed of its own, so that no two texts share their noise.
+        prompts: each gets a seed of its own, and another at each temperature, so that no two texts that are fed to the
+            sequential test share their noise.
         params: of all texts, but for seed and temperature.
         temperatures: 0 is greedy.
         batches: how many texts are written together.
-        seed: of the first prompt; those of the others follow.
+        seed: of the first prompt at the first temperature; the others follow.
         alpha: of the sequential test.
         depth: of all drafters together, as configured. A single one drafts as deep, or `FIXED_DEPTH` where it is auto.
     """
@@ -70,7 +73,12 @@ class Setting(NamedTuple):
 
 
 class Written(NamedTuple):
-    """One text under one setting, and what speculation did for it."""
+    """One text under one setting, and what speculation did for it.
+
+    Attributes:
+        num_branching: drafts that were no chain.
+        rejected: what was drafted in vain, as the engine told step by step.
+    """
 
     setting: Setting
     prompt: str
@@ -78,7 +86,9 @@ class Written(NamedTuple):
     exactness: Exactness
     num_drafted: int
     num_accepted: int
+    num_branching: int
     draft_fault: str | None
+    rejected: tuple[Rejected, ...]
 
 
 class Interruption(NamedTuple):
@@ -110,20 +120,36 @@ def settings_of(plan: AuditPlan, drafters: Sequence[str]) -> list[Setting]:
     ]
 
 
+def num_seeds(plan: AuditPlan, drafters: Sequence[str], *, is_seeded: bool) -> int:
+    """Seeds that an audit takes, from the plan's on: `_first_seed` gives them out."""
+    num_groups = len(plan.temperatures) if is_seeded else len(settings_of(plan, drafters))
+    return num_groups * len(plan.prompts)
+
+
+def _first_seed(plan: AuditPlan, settings: Sequence[Setting], setting: Setting, *, is_seeded: bool) -> int:
+    """Of one setting's texts.
+
+    Where a seed settles the text, settings share theirs, to be compared; but not temperatures, since noise that was bet
+    on at one of them is no new evidence at another. Where speculation draws with noise of its own, each setting's texts
+    are to be new evidence.
+    """
+    group = plan.temperatures.index(setting.temperature) if is_seeded else settings.index(setting)
+    return plan.seed + group * len(plan.prompts)
+
+
 def write_all(llm: LLM, plan: AuditPlan, interruption: Interruption) -> Iterator[list[Written]]:
     """The texts of one setting after the other; the engine is left as it was. Ends early if that is asked."""
     drafters, configured = drafters_of(llm), llm.drafter
     is_seeded = llm.verifier.name == "coupled"
     try:
-        for index, setting in enumerate(settings_of(plan, list(drafters))):
+        settings = settings_of(plan, list(drafters))
+        for setting in settings:
             if interruption.is_asked():
                 return
             interruption.report(str(setting))
             llm.drafter = drafters[setting.drafter]
             llm.forget()  # an engine that has learned nothing, and whose policy knows this drafter
-            # Where speculation draws with noise of its own, each setting's texts are to be new evidence.
-            first_seed = plan.seed + (0 if is_seeded else index * len(plan.prompts))
-            yield _write(llm, plan, setting, first_seed)
+            yield _write(llm, plan, setting, _first_seed(plan, settings, setting, is_seeded=is_seeded))
     finally:
         llm.drafter = configured
         llm.forget()
@@ -139,20 +165,34 @@ def _write(llm: LLM, plan: AuditPlan, setting: Setting, first_seed: int) -> list
         part = slice(begin, begin + setting.batch)
         prompts = plan.prompts[part]
         sequences = llm.start([prompt.prompt for prompt in prompts], params[part], depth=setting.depth)
-        while not all(sequence.finish_reason for sequence in sequences):
-            llm.engine.step()
+        rejected = _run(llm, sequences)
         raise_errors(sequences)
         written += [
-            _as_written(llm, setting, prompt.name, sequence)
+            _as_written(llm, setting, prompt.name, sequence, rejected[sequence.request.request_id])
             for prompt, sequence in zip(prompts, sequences, strict=True)
         ]
     return written
 
 
-def _as_written(llm: LLM, setting: Setting, prompt: str, sequence: TextSequence) -> Written:
+def _run(llm: LLM, sequences: Sequence[TextSequence]) -> dict[int, list[Rejected]]:
+    """Finish texts: what was drafted in vain, by request."""
+    num_emitted = Counter[int]()
+    rejected: dict[int, list[Rejected]] = {sequence.request.request_id: [] for sequence in sequences}
+    while not all(sequence.finish_reason for sequence in sequences):
+        for delta in llm.engine.step():
+            num_emitted[delta.request_id] += len(delta.token_ids)
+            if delta.rejected_token_ids:
+                rejected[delta.request_id].append(Rejected(num_emitted[delta.request_id], delta.rejected_token_ids))
+    return rejected
+
+
+def _as_written(
+    llm: LLM, setting: Setting, prompt: str, sequence: TextSequence, rejected: Sequence[Rejected]
+) -> Written:
     generation = llm.generation(sequence, "")
     text = Emitted(sequence.request, generation.token_ids, generation.log_probs, generation.finish_reason)
     stats = generation.stats
     return Written(
-        setting, prompt, text, generation.exactness, stats.num_drafted, stats.num_accepted, generation.draft_fault
-    )
+        setting, prompt, text, generation.exactness, stats.num_drafted, stats.num_accepted, stats.num_branching,
+        generation.draft_fault, tuple(rejected),
+    )  # fmt: skip

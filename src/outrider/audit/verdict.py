@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from outrider.audit.audit import Findings, Replayed
 from outrider.audit.replay import Difference
-from outrider.audit.texts import Setting, Written
+from outrider.audit.texts import PLAIN, AuditPlan, Setting, Written, settings_of
+from outrider.request import Exactness
 
 Status = Literal["lossless", "difference", "inconclusive"]
+# The least first.
+LEVELS: tuple[Exactness, ...] = ("distribution", "seed", "bitwise")
 
 # Sampled tokens after which the sequential test has found nearly all faults of total variation 0.02 in its benchmark.
 DECISIVE_TOKENS = 10_000
 # Where rounding decides more tokens than this, a fault could hide behind it.
 MOST_NEAR_TIES = 0.05
 MAX_LISTED = 100
+# A text may end before its length, or at the border of truncation now and then.
+_SPARE = 1.1
+LEAST_LENGTH, MOST_LENGTH = 256, 2048
 
 
 class Verdict(NamedTuple):
@@ -25,6 +31,14 @@ class Verdict(NamedTuple):
 
     status: Status
     reasons: list[str]
+
+
+def decisive_length(plan: AuditPlan, drafters: Sequence[str]) -> int:
+    """Tokens of a text with which samples can decide, under a rule that draws; within reason."""
+    settings = [each for each in settings_of(plan, drafters) if each.drafter != PLAIN and each.temperature > 0]
+    num_texts = len(plan.prompts) * len(settings)
+    wanted = math.ceil(_SPARE * DECISIVE_TOKENS / num_texts) if num_texts else 0
+    return max(LEAST_LENGTH, min(MOST_LENGTH, wanted))
 
 
 def judge(findings: Findings) -> Verdict:
@@ -64,18 +78,47 @@ def _doubts(findings: Findings) -> Iterator[str]:
         yield "nothing drafts, so speculation was not tested: name a drafter with --draft"
     elif not findings.is_partial and not sum(written.num_accepted for written in findings.written):
         yield "no drafted token was accepted, so acceptance was not tested: give a drafter that agrees more often"
-    num_near, num_tokens = num_near_ties(findings), num_replayed(findings)
-    if num_near > MOST_NEAR_TIES * num_tokens:
-        yield (
-            f"rounding may have decided {num_near:,} of {num_tokens:,} tokens, and a fault could hide among them: "
-            "compute in --dtype float32"
-        )
+    if findings.max_children > 1 and findings.has_drafters and not findings.is_partial and not _num_branching(findings):
+        yield "trees were asked for, but no draft branched, so none was tested: give a draft model with --draft DIR"
+    yield from _doubts_of_rounding(findings)
     num_fed = findings.test.num_tokens
     if not findings.is_seeded and any(findings.plan.temperatures) and num_fed < DECISIVE_TOKENS:
         yield (
             f"{num_fed:,} sampled tokens show no difference, but smaller faults take up to {DECISIVE_TOKENS:,}: "
             "raise --max-tokens, or give more --prompts"
         )
+
+
+def _doubts_of_rounding(findings: Findings) -> Iterator[str]:
+    num_near, num_tokens, rounding = num_near_ties(findings), num_replayed(findings), findings.rounding
+    margin = largest_near_tie(findings)
+    largest = "" if margin is None else f"; the largest near-tie has a margin of {margin:.2g}"
+    if num_near > MOST_NEAR_TIES * num_tokens:
+        yield (
+            f"rounding may have decided {num_near:,} of {num_tokens:,} tokens, and a fault could hide among them"
+            f"{largest}: compute in --dtype float32"
+        )
+    if rounding.is_excessive:
+        yield (
+            f"rows that were computed again moved by {rounding.largest:.2g}, of which rounding explains "
+            f"{rounding.limit:.2g}{largest}: the target itself cannot be trusted, try another --dtype or --runtime"
+        )
+
+
+def level_of(findings: Findings) -> Exactness | None:
+    """The least that any text promised; None without texts."""
+    return _least_level(findings, findings.written)
+
+
+def _least_level(findings: Findings, texts: Sequence[Written]) -> Exactness | None:
+    found = {written.exactness if findings.settles(written) else "distribution" for written in texts}
+    return next((level for level in LEVELS if level in found), None)
+
+
+def largest_near_tie(findings: Findings) -> float | None:
+    """Its margin; None if there was none."""
+    margins = (each.margin for text in findings.replayed for each in text.differences if not each.is_fault)
+    return max(margins, default=None)
 
 
 def num_replayed(findings: Findings) -> int:
@@ -88,14 +131,16 @@ def num_near_ties(findings: Findings) -> int:
 
 def document_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
     """Everything that was found, as JSON has it."""
-    plan, test = findings.plan, findings.test
+    plan, test, differences = findings.plan, findings.test, _all_differences(findings)
     return {
         "verdict": verdict._asdict(),
+        "level": level_of(findings),
         "is_partial": findings.is_partial,
         "verification": findings.verification,
         "plan": {
             "prompts": [prompt.name for prompt in plan.prompts], "temperatures": plan.temperatures,
-            "batches": plan.batches, "depth": plan.depth, "max_tokens": plan.params.max_tokens, "seed": plan.seed,
+            "batches": plan.batches, "depth": plan.depth, "max_children": findings.max_children,
+            "max_tokens": plan.params.max_tokens, "seed": plan.seed,
             "alpha": plan.alpha,
         },
         "settings": [_setting(findings, setting) for setting in dict.fromkeys(w.setting for w in findings.written)],
@@ -105,8 +150,10 @@ def document_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
         ],
         "replay": {
             "num_texts": len(findings.replayed), "num_tokens": num_replayed(findings),
-            "rounding": findings.rounding.largest, "num_near_ties": num_near_ties(findings),
-            "differences": [_difference(*pair) for pair in _all_differences(findings)][:MAX_LISTED],
+            "rounding": findings.rounding.largest, "rounding_limit": _finite(findings.rounding.limit),
+            "num_near_ties": num_near_ties(findings), "largest_near_tie": largest_near_tie(findings),
+            "num_differences": len(differences),
+            "differences": [_difference(*pair) for pair in differences[:MAX_LISTED]],
         },
         "sequential": {
             "alpha": test.alpha, "num_tokens": test.num_tokens, "num_passed": findings.num_passed,
@@ -125,9 +172,14 @@ def _setting(findings: Findings, setting: Setting) -> dict[str, Any]:
         "num_tokens": sum(len(written.text.token_ids) for written in texts),
         "num_drafted": sum(written.num_drafted for written in texts),
         "num_accepted": sum(written.num_accepted for written in texts),
+        "num_branching": sum(written.num_branching for written in texts),
         "num_differing": sum(each.setting == setting for each in findings.divergences),
-        "exactness": "seed" if any(written.exactness != "bitwise" for written in texts) else "bitwise",
+        "exactness": _least_level(findings, texts),
     }
+
+
+def _num_branching(findings: Findings) -> int:
+    return sum(written.num_branching for written in findings.written)
 
 
 def _all_differences(findings: Findings) -> list[tuple[Replayed, Difference]]:

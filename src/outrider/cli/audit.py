@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,10 +15,12 @@ from outrider.cli.recipes import agreed, agreed_rule
 from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, SamplingParams
 
+if TYPE_CHECKING:  # the audit is imported when it runs, not when options are read
+    from outrider.audit.texts import AuditPlan
+
 MAX_BATCH = 256
 BATCHES = (1, 8)
-# Without seeds to replay, evidence comes from how many tokens were sampled.
-MAX_TOKENS = {"coupled": 96, "block": 256}
+MAX_TOKENS = 96
 
 # Plain help, as in app.py.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -43,7 +46,7 @@ def audit(
     presence_penalty: Annotated[float, typer.Option(help="Above 0: against tokens of the text.")] = 0.0,
     frequency_penalty: Annotated[float, typer.Option(help="The same, each time that they occur.")] = 0.0,
     batch: Annotated[str | None, typer.Option(metavar="N,N", help="Texts written at once. [1,8]")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a text at most. [96; block: 256]")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a text at most. [96; block: to decide]")] = None,
     verify: Annotated[Verify | None, typer.Option(help=VERIFY_HELP)] = None,
     max_children: Annotated[int | None, typer.Option(min=1, help="Guesses at one place: above 1, trees. [1]")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first text's noise.")] = 0,
@@ -57,7 +60,7 @@ def audit(
     """Find out whether speculation changes a text: other drafters, other company, and every token chosen again.
 
     Exits with 0 if it is lossless as far as tested, 1 if there is a difference, 2 for a mistake in what was asked, and
-    3 if nothing can be said yet; then it says what would decide.
+    3 if nothing can be said yet; then it says what would decide. 70 is an audit that broke off.
     """
     if context.invoked_subcommand is not None:
         refuse_idle_options(context)
@@ -67,7 +70,7 @@ def audit(
     params = SamplingParams(
         temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
-        max_tokens=max_tokens or MAX_TOKENS[rule],
+        max_tokens=max_tokens or MAX_TOKENS,
     )  # fmt: skip
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     batches = _batches(batch, models.limits.max_sequences)
@@ -82,7 +85,7 @@ def audit(
         prompts=read_prompts(prompts), params=params, temperatures=temperatures, batches=batches, seed=seed,
         alpha=alpha, depth=models.depth,
     )  # fmt: skip
-    _check_chance(alpha, seed, len(plan.prompts))
+    plan = _settled(plan, models, rule, is_length_open=max_tokens is None)
     config = EngineConfig(
         runtime=runtime, device=device, verify=rule, max_children=models.max_children,
         options=RuntimeOptions(dtype=agreed("--dtype", dtype, models.dtype), num_threads=threads),
@@ -130,11 +133,28 @@ def _batches(text: str | None, most: int | None) -> tuple[int, ...]:
     return found
 
 
-def _check_chance(alpha: float, seed: int, num_prompts: int) -> None:
-    if not 0 < alpha < 1:
-        raise ParameterError(f"--alpha is {alpha}, but must be between 0 and 1")
-    if seed + num_prompts > MAX_SEED:
-        raise ParameterError(f"--seed is {seed}, but the seeds of {num_prompts} prompts follow it: lower it")
+def _settled(plan: AuditPlan, models: Models, rule: Verify, *, is_length_open: bool) -> AuditPlan:
+    """The plan, with a length that can decide where none was asked for, before anything is loaded.
+
+    Raises:
+        ParameterError: it takes chance that there is not.
+    """
+    from outrider.audit.texts import PLAIN, TOGETHER, num_seeds
+    from outrider.audit.verdict import decisive_length
+
+    drafters = [PLAIN, *map(str, models.drafts), TOGETHER] if models.drafts else [PLAIN]
+    count = num_seeds(plan, drafters, is_seeded=rule == "coupled")
+    if not 0 < plan.alpha < 1:
+        raise ParameterError(f"--alpha is {plan.alpha}, but must be between 0 and 1")
+    if plan.seed + count - 1 > MAX_SEED:
+        raise ParameterError(
+            f"--seed is {plan.seed}, but it takes {count} seeds from there on, of which the last may be {MAX_SEED}: "
+            "lower it"
+        )
+    if rule == "coupled" or not is_length_open:
+        return plan
+    # Without seeds to replay, evidence is how many tokens were sampled.
+    return replace(plan, params=replace(plan.params, max_tokens=decisive_length(plan, drafters)))
 
 
 def _check_batch(number: int) -> None:

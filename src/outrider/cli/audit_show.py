@@ -15,7 +15,7 @@ from rich.table import Table
 from outrider.audit.audit import Findings, audit
 from outrider.audit.replay import Difference
 from outrider.audit.texts import AuditPlan, Interruption, NamedPrompt
-from outrider.audit.verdict import Status, Verdict, document_of, judge, num_near_ties, num_replayed
+from outrider.audit.verdict import Status, Verdict, document_of, judge, largest_near_tie, num_near_ties, num_replayed
 from outrider.bench.workloads import read_workloads
 from outrider.cli import FAILED, INCONCLUSIVE, INTERRUPTED
 from outrider.cli.interrupt import noted_interrupt
@@ -86,11 +86,9 @@ def _show(console: Console, findings: Findings, verdict: Verdict, document: Mapp
     console.print(_settings_table(document["settings"]))
     for line in (*_replay_lines(findings), *_test_lines(findings)):
         console.print(printable(line), markup=False, soft_wrap=True)
-    promise = document["engine"]["exactness"]
-    if not findings.is_seeded:
-        promise = "distribution"
     console.print()
-    console.print(f"{WORDS[verdict.status]}, level {promise}", style="bold", markup=False)
+    level = document["level"] or document["engine"]["exactness"]
+    console.print(f"{WORDS[verdict.status]}, level {level}", style="bold", markup=False)
     for reason in verdict.reasons:
         console.print(printable(f"- {reason}"), markup=False, soft_wrap=True)
 
@@ -99,13 +97,14 @@ def _settings_table(settings: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="What was written", title_justify="left", box=SIMPLE_HEAD)
     for name in ("drafter", "depth", "batch", "T"):
         table.add_column(name, no_wrap=True)
-    for name in ("tokens", "accepted", "differ"):
+    for name in ("tokens", "accepted", "trees", "differ"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in settings:
         accepted = f"{row['num_accepted']:,}/{row['num_drafted']:,}" if row["num_drafted"] else ""
         table.add_row(
             printable(row["drafter"]), str(row["depth"]), str(row["batch"]), f"{row['temperature']:g}",
-            f"{row['num_tokens']:,}", accepted, f"{row['num_differing']}/{row['num_texts']} texts",
+            f"{row['num_tokens']:,}", accepted, f"{row['num_branching']:,}" if row["num_branching"] else "",
+            f"{row['num_differing']}/{row['num_texts']} texts",
         )  # fmt: skip
     return table
 
@@ -119,9 +118,8 @@ def _replay_lines(findings: Findings) -> Iterator[str]:
     )
     differences = [(text, each) for text in findings.replayed for each in text.differences]
     differences.sort(key=lambda pair: (not pair[1].is_fault, -pair[1].margin))
-    if num_near := num_near_ties(findings):
-        largest = max(each.margin for _, each in differences if not each.is_fault)
-        yield f"  {num_near:,} near-ties that rounding explains, with margins up to {largest:.2g}"
+    if (margin := largest_near_tie(findings)) is not None:
+        yield f"  {num_near_ties(findings):,} near-ties that rounding explains, with margins up to {margin:.2g}"
     for text, each in differences[:MAX_LISTED]:
         yield f"  {each.kind}: {text.prompt} ({text.setting}), token {each.at}: {_details(each)}"
     if len(differences) > MAX_LISTED:

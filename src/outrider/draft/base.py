@@ -110,7 +110,7 @@ class Drafter(ABC):
             reordered or withheld for what was drawn: a tree's shape is settled first, or ends below a token that stays
             in it. Other drafters' tokens are verified as what nobody drew; these must not depend on the noise of
             coins and residuals, and may depend on anything else.
-        makes_trees: whether its drafts branch where a budget allows more than one child.
+        makes_trees: whether a policy may ask it for trees that its guesses decide, by budgets of more than one child.
     """
 
     name: str

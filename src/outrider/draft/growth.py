@@ -5,13 +5,18 @@ Knows no texts and no models.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence as Sequences
+from heapq import heappop, heappush
 
 from outrider.tree import ROOT, DraftBudget, TokenTree, Worth
 
 # How likely guesses are right where a budget does not say: fitted to the bundled pair at temperatures 0, 0.7 and 1, the
 # first five guesses of each place.
 USUAL_INTERCEPT, USUAL_SLOPE = -0.9, 2.0
+
+# How likely a drawn guess is accepted where those before it at its place were not: for shapes, which know no texts.
+USUAL_ACCEPTANCE = 0.6
 
 
 def gain_of(tree: TokenTree, scores: Sequences[float] | None, worth: Worth) -> float:
@@ -26,6 +31,35 @@ def paying_chain(
     tree = TokenTree.chain(tokens)
     num_paying = sum(survival >= worth.node_price for survival in worth.survivals(tree, scores))
     return TokenTree.chain(tokens[:num_paying]), scores[:num_paying]
+
+
+@functools.lru_cache(maxsize=256)
+def settled_shape(num_nodes: int, max_depth: int, max_children: int) -> tuple[int, ...]:
+    """Parents of a tree that is to be drawn: the best of this size, if all guesses are as good as usual.
+
+    It knows nothing of what will be drawn. A node's worth is the product of its path's chances, so that the worthiest
+    nodes are the best tree (Chen et al. 2024, "Sequoia"). They come by depth, siblings in the order of drawing.
+
+    Example:
+        >>> settled_shape(4, 4, 3)
+        (-1, -1, 0, 2)
+    """
+    found: list[tuple[int, int]] = []  # depth and parent, the worthiest first
+    waiting: list[tuple[float, int, int, int, int]] = []
+
+    def add(worth: float, depth: int, parent: int, rank: int) -> None:
+        if depth <= max_depth and rank < max_children:
+            heappush(waiting, (-worth, depth, parent, rank, len(found)))
+
+    add(USUAL_ACCEPTANCE, 1, ROOT, 0)
+    while waiting and len(found) < num_nodes:
+        negative, depth, parent, rank, _ = heappop(waiting)
+        add(-negative * (1 - USUAL_ACCEPTANCE), depth, parent, rank + 1)
+        add(-negative * USUAL_ACCEPTANCE, depth + 1, len(found), 0)
+        found.append((depth, parent))
+    order = sorted(range(len(found)), key=lambda node: (found[node][0], node))
+    place = {ROOT: ROOT} | {node: index for index, node in enumerate(order)}
+    return tuple(place[found[node][1]] for node in order)
 
 
 class BestFirst:

@@ -1,4 +1,4 @@
-"""A draft model's drafts in the making, guessed or drawn chains, combs or trees, and what its cache holds.
+"""A draft model's drafts in the making, chains, combs or trees of guesses, and what its cache holds.
 
 The cache follows the text: slots of rejected guesses are forgotten the next time it is asked, and whatever tokens it
 has not seen (a prompt, the target's own tokens) are computed before it guesses on. A chain's guesses stay in the cache
@@ -92,6 +92,24 @@ class Growing:
         """Tokens of the text that the model has not computed."""
         return self.sequence.token_ids[len(self.memory.token_ids) :]
 
+    def part_of(self, tree: TokenTree, frontier: Sequences[int]) -> Part:
+        """What to compute to go on from these nodes of one depth: the text's last tokens where it is the root.
+
+        Else it is the nodes with all that they descend from, of which the cache keeps nothing.
+        """
+        if list(frontier) == [ROOT]:
+            token_ids = self.unseen()
+            return Part(self.memory, token_ids, len(token_ids), (len(token_ids) - 1,))
+        needed = set(frontier)
+        for node in reversed(range(len(tree))):
+            if node in needed:
+                needed.add(tree.parents[node])
+        nodes = sorted(needed - {ROOT})
+        row_of = {ROOT: ROOT} | {node: row for row, node in enumerate(nodes)}
+        parents = [row_of[tree.parents[node]] for node in nodes]
+        output_rows = [row_of[node] for node in frontier]
+        return Part(self.memory, [tree.tokens[node] for node in nodes], 0, output_rows, parents)
+
     def process(self, logits: NDArray[np.float32], path: Sequences[int]) -> NDArray[np.float32]:
         """Raises acceptance only: the target penalises and bans by its own books."""
         return self.memory.history.process(logits, path) if self.memory.history.is_needed else logits
@@ -142,39 +160,6 @@ class Chain(Growing):
         is_dropped = len(self.guesses) > 1 and self.survival < self.budget.worth.node_price
         num_kept = len(self.guesses) - is_dropped
         return TokenTree.chain(tuple(self.guesses[:num_kept])), tuple(self.scores[:num_kept])
-
-
-@dataclass(slots=True)
-class DrawnChain(Chain):
-    """A draft for block verification: as long as the budget says, whatever is drawn.
-
-    Attributes:
-        vocab_size: the target's.
-        probabilities: [guesses][vocab] that each guess was drawn from.
-    """
-
-    vocab_size: int = 0
-    probabilities: list[NDArray[np.float64]] = field(default_factory=list[NDArray[np.float64]])
-
-    def grow(self, logits: NDArray[np.float32]) -> None:
-        """Add a token drawn from the draft model's distribution, under noise of its own.
-
-        The score is the distribution's, not the token's: whether to draft on must not depend on what was drawn last.
-        """
-        request = self.sequence.request
-        processed = self.process(logits[0], self.guesses)
-        root_position, path = len(self.sequence.token_ids) - 1, (0,) * (len(self.guesses) + 1)
-        row = noise.Address(request.seed, request.stream, root_position, "proposal", path)
-        probabilities = np.zeros(self.vocab_size)
-        probabilities[: len(processed)] = sampling.probabilities(processed, request.params)
-        self.probabilities.append(probabilities)
-        self.guesses.append(sampling.choose(processed, request.params, row))
-        self.scores.append(sampling.sureness(processed, request.params))
-        self.survival *= self.budget.worth.chance(self.scores[-1])
-
-    def finish(self) -> tuple[TokenTree, tuple[float, ...]]:
-        """The tree, of all that was drawn."""
-        return TokenTree.chain(tuple(self.guesses)), tuple(self.scores)
 
 
 class Comb(Growing):
@@ -239,18 +224,7 @@ class Tree(Growing):
 
     def part(self) -> Part:
         """The text's last tokens; afterwards the nodes to go on from, with those that they descend from."""
-        if self._frontier == [ROOT]:
-            token_ids = self.unseen()
-            return Part(self.memory, token_ids, len(token_ids), (len(token_ids) - 1,))
-        known, needed = self._growth.known, set(self._frontier)
-        for node in reversed(range(len(known))):
-            if node in needed:
-                needed.add(known.parents[node])
-        nodes = sorted(needed - {ROOT})
-        row_of = {ROOT: ROOT} | {node: row for row, node in enumerate(nodes)}
-        parents = [row_of[known.parents[node]] for node in nodes]
-        output_rows = [row_of[node] for node in self._frontier]
-        return Part(self.memory, [known.tokens[node] for node in nodes], 0, output_rows, parents)
+        return self.part_of(self._growth.known, self._frontier)
 
     def grow(self, logits: NDArray[np.float32]) -> None:
         """Add the best guesses after each node that was computed."""

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from outrider.cache.table import BlockPool, OutOfBlocksError
 from outrider.draft.base import Draft, Drafter
-from outrider.draft.making import Chain, Comb, DrawnChain, Growing, Memory, Part, Tree
+from outrider.draft.drawn import DrawnChain, DrawnTree
+from outrider.draft.making import Chain, Comb, Growing, Memory, Part, Tree
 from outrider.runtime.base import Runtime
 from outrider.sequence import Sequence
 from outrider.tree import DraftBudget, TokenTree
+
+AnyDraft = Chain | Comb | Tree | DrawnTree
 
 # Rows of a forward that only catches up, of all sequences together.
 MAX_PREFILL_ROWS = 512
@@ -29,7 +32,8 @@ class ModelDrafter(Drafter):
 
     Chains, or trees where a budget allows more than one child: a node's children are the draft model's best tokens
     under the noise of their position, and the tree is of the nodes that are likeliest to be accepted. Of a comb, whose
-    siblings are not gone on from, a draft step costs what a chain's does.
+    siblings are not gone on from, a draft step costs what a chain's does. A tree that is drawn has a shape that is
+    settled before.
 
     A text that it may not catch up with in one call gets no draft until it has, chunk by chunk.
 
@@ -75,7 +79,7 @@ class ModelDrafter(Drafter):
         probabilities: list[NDArray[np.float64] | None] = [None] * len(sequences)
         for index, each in started.items():
             trees[index], scores[index] = each.finish()
-            if isinstance(each, DrawnChain):
+            if isinstance(each, DrawnChain | DrawnTree):
                 probabilities[index] = np.stack(each.probabilities)
         return Draft(trees, scores, num_steps=num_steps, num_caught_up=num_caught_up, probabilities=probabilities)
 
@@ -93,9 +97,9 @@ class ModelDrafter(Drafter):
 
     def _start(
         self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget], reserved: ExitStack
-    ) -> dict[int, Chain | Comb | Tree]:
+    ) -> dict[int, AnyDraft]:
         """Drafts by the index of their sequence, for those that can have one, with room for all they may become."""
-        started: dict[int, Chain | Comb | Tree] = {}
+        started: dict[int, AnyDraft] = {}
         asked = {sequence.request.request_id for sequence in sequences}
         for index, (sequence, budget) in enumerate(zip(sequences, budgets, strict=True)):
             if budget.limit < 1:
@@ -113,8 +117,10 @@ class ModelDrafter(Drafter):
                 self._forget(request_id)
         return started
 
-    def _begin(self, sequence: Sequence, budget: DraftBudget, depth: int, memory: Memory) -> Chain | Comb | Tree:
-        """What is drawn is a chain, whatever the budget allows: siblings would have to be drawn without each other."""
+    def _begin(self, sequence: Sequence, budget: DraftBudget, depth: int, memory: Memory) -> AnyDraft:
+        """What is drawn is of a shape that is settled here; no comb, which is for what a policy knows of siblings."""
+        if self.draws_in_order and budget.max_children > 1 and not budget.is_comb:
+            return DrawnTree(sequence, budget, depth, memory, vocab_size=self.vocab_size)
         if self.draws_in_order:
             return DrawnChain(sequence, budget._replace(max_children=1), depth, memory, vocab_size=self.vocab_size)
         if budget.max_children == 1:
@@ -124,7 +130,7 @@ class ModelDrafter(Drafter):
     def _can_compute(self, growing: Growing) -> bool:
         return growing.depth > 0 and max(growing.unseen()) < self.runtime.config.vocab_size
 
-    def _make_room(self, growing: Chain | Comb | Tree, asked: set[int], reserved: ExitStack) -> bool:
+    def _make_room(self, growing: AnyDraft, asked: set[int], reserved: ExitStack) -> bool:
         """Reserve slots for all rows of this round; whether there is room, before anything is computed in vain."""
         num_rows = growing.num_rows + self.runtime.min_rows - 1  # the last may need filling up
         while True:

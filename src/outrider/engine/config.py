@@ -26,8 +26,8 @@ class EngineConfig:
         options: precision and threads.
         exactness: "bitwise" refuses what cannot keep it; "seed" spares what it costs; None: bitwise where it is found.
         max_children: guesses at one place of a text. 1 makes chains. More than 1 makes trees: of a fixed depth with as
-            many nodes as the depth says, and under depth "auto" where the policy finds that they pay. What is drawn for
-            "block" stays a chain.
+            many nodes as the depth says, and under depth "auto" where the policy finds that they pay. For "block" they
+            are drawn in a shape that is settled before, and only of a fixed depth: under "auto" they stay chains.
         verify: what to keep of drafts. "coupled": guesses that are the target's own tokens, so that a seed's text is
             the same with any drafter and none. "block": more guesses at high temperature, and texts of the same
             distribution, but with a drafter a seed gives another text; at temperature 0 it is the same as "coupled".

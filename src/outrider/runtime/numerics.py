@@ -29,6 +29,7 @@ Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by an
 # Raised when the probes change, so that what older ones said is asked again.
 PROBE_VERSION = 5
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
+_LEVELS = ("bitwise", "seed")
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
 WIDTHS = (2, 3, 5, 8, 9, 16, 17, 33, MAX_DEPTH + 1)
@@ -274,8 +275,25 @@ def _refuse_beyond_rounding(runtime: Runtime, finding: Finding) -> None:
 
 
 def _recall(name: str) -> SelfTest | None:
+    """What a file says; a damaged one says nothing."""
     found: Any = recall(name)
     try:
-        return SelfTest(**found)._replace(row_class=RowClass(**found["row_class"]))
+        test = SelfTest(**found)._replace(row_class=RowClass(**found["row_class"]))
     except (TypeError, KeyError):
         return None
+    rows, is_bitwise = test.row_class, test.exactness == "bitwise"
+    is_sound = (
+        _is_difference(test.row_difference)
+        and (test.reference_difference is None or _is_difference(test.reference_difference))
+        and test.exactness in _LEVELS
+        and rows.trees in _LEVELS
+        and (rows.max_rows is None or (type(rows.max_rows) is int and rows.max_rows >= max(WIDTHS)))
+        and type(rows.is_prefill_shared) is bool
+        and type(test.reason) is str
+        and is_bitwise == (not test.reason)
+    )
+    return test if is_sound else None
+
+
+def _is_difference(number: Any) -> bool:
+    return type(number) in (int, float) and 0 <= number < math.inf

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ Pick = Callable[[NDArray[Any]], int]
 # From a draft model's probabilities, the tokens tried before and a row of noise: a child and what it was drawn from.
 Draw = Callable[[NDArray[Any], list[int], Pick], tuple[int, NDArray[Any] | None]]
 
+_USUAL, _QUICK = ("general", "zeros"), ("drawn", "not drawn", "the first not drawn")
 TREES: dict[str, Shape] = {"[2; 2, 1]": (((), ()), ((),)), "[3; 1]": (((),), (), ())}
 
 
@@ -40,24 +41,34 @@ def chain_of(length: int) -> Shape:
 
 
 def all_cases() -> Iterator[Case]:
-    """Chains, then trees."""
+    """Chains, then trees: those that take seconds together. `large_cases` has the others."""
     yield from chain_cases()
-    for vocab_size, kinds in ((3, KINDS), (4, ("general", "zeros"))):
-        for kind in kinds:
-            models = make_models(kind, vocab_size)
-            ways = DRAWS if vocab_size == 3 else {"drawn": drawn}
-            for name, shape in TREES.items():
-                for way, draw in ways.items():
-                    yield tree_case(f"{kind}, {vocab_size} tokens, tree {name}, {way}", models, shape, draw)
+    for kind in KINDS:
+        yield from _tree_cases(kind, 3, DRAWS)
+    for kind in _USUAL:
+        yield from _tree_cases(kind, 4, _QUICK)
+
+
+def large_cases() -> Iterator[Case]:
+    """What trees of four tokens have beyond `all_cases`: the other kinds of models, and draws with replacement."""
+    for kind in KINDS:
+        yield from _tree_cases(kind, 4, [way for way in DRAWS if kind not in _USUAL or way not in _QUICK])
+
+
+def _tree_cases(kind: str, vocab_size: int, ways: Iterable[str]) -> Iterator[Case]:
+    models = make_models(kind, vocab_size)
+    for name, shape in TREES.items():
+        for way in ways:
+            yield tree_case(f"{kind}, {vocab_size} tokens, tree {name}, {way}", models, shape, DRAWS[way])
 
 
 def chain_cases() -> Iterator[Case]:
     """Chains of up to three tokens: drawn, not drawn, and some that end early; then two rounds."""
-    for vocab_size, lengths in ((3, (1, 2, 3)), (4, (1, 2))):
+    for vocab_size in (3, 4):
         for kind in KINDS:
             models = make_models(kind, vocab_size)
             where = f"{kind}, {vocab_size} tokens"
-            for length in lengths:
+            for length in (1, 2, 3):
                 yield tree_case(f"{where}, chain {length}", models, chain_of(length), drawn)
             yield tree_case(f"{where}, chain 2, not drawn", models, chain_of(2), likeliest)
             yield Case(f"{where}, chain 2, ends after unlikely tokens", models.target, _ends_after(models.draft, 2), 3)

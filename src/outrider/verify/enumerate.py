@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from numbers import Rational
-from typing import Any, NamedTuple, TypeVar
+from numbers import Integral, Rational
+from typing import Any, NamedTuple, TypeVar, cast
 
 from numpy.typing import NDArray
 
@@ -163,10 +163,11 @@ def certify(verifier: Verifier | Rule, cases: Iterable[Case] | None = None) -> C
     Args:
         verifier: or its `verify` alone, a function of a tree and a round. It must compute in the numbers that it is
             given and take chance from the round's `flip` and `pick`.
-        cases: `cases.chain_cases()` is for a verifier of chains.
+        cases: `cases.chain_cases()` is for a verifier of chains; `cases.large_cases()` are more, and take longer.
 
     Raises:
-        UsageError: the verifier computed with rounding, with what are no probabilities, or returned no verdict.
+        UsageError: the verifier computed with rounding, with what are no probabilities, or returned what is no verdict
+            on the tree; or there are no cases.
     """
     if cases is None:
         from outrider.verify.cases import all_cases  # noqa: PLC0415 - made of what is defined here
@@ -183,6 +184,8 @@ def certify(verifier: Verifier | Rule, cases: Iterable[Case] | None = None) -> C
         num_cases, num_outcomes = num_cases + 1, num_outcomes + len(emitted)
         if distance > worst:
             worst, worst_case = distance, case.name
+    if not num_cases:
+        raise UsageError("there are no cases to certify it on: give some, and a generator only once")
     return Certificate(worst, num_cases, worst_case, num_outcomes)
 
 
@@ -195,7 +198,7 @@ def emissions(rule: Rule, case: Case) -> dict[Text, Fraction]:
             if len(text) < case.num_tokens:
                 tree, probabilities = case.propose(text, chance)
                 verdict = rule(tree, ExactRound(case.target, text, Proposal(tree, probabilities), chance))
-                text += (*_accepted(tree, verdict), int(verdict.next_token))
+                text += _emitted(tree, verdict, len(case.target(())))
         return text
 
     return outcomes(run)
@@ -236,11 +239,26 @@ class ExactRound:
         return self._chance.pick(probabilities, ("residual", len(self._text), self._tree.ranks_to(node)))
 
 
-def _accepted(tree: TokenTree, verdict: Verdict) -> Text:
-    nodes = (-1, *verdict.path)
-    if not all(tree.parents[node] == parent for parent, node in pairwise(nodes)):
-        raise UsageError(f"accepted {verdict.path}, which is no path of {tree}")
-    return tuple(tree.tokens[node] for node in verdict.path)
+def _emitted(tree: TokenTree, verdict: object, vocab_size: int) -> Text:
+    """The tokens of a verdict, which is anybody's."""
+    if not isinstance(verdict, Verdict):
+        raise UsageError(f"returned {verdict!r}, but must return a Verdict(path, next_token, is_bonus)")
+    path, token = verdict.path, verdict.next_token
+    if not _is_below(vocab_size, token):
+        raise UsageError(f"ended with {token!r}, but must end with a token, a whole number below {vocab_size}")
+    if not _are_below(len(tree), path):
+        raise UsageError(f"accepted {path!r}, but must accept nodes of the tree, whole numbers below {len(tree)}")
+    if not all(tree.parents[node] == parent for parent, node in pairwise((-1, *path))):
+        raise UsageError(f"accepted {path}, which is no path of {tree}")
+    return (*(tree.tokens[node] for node in path), int(token))
+
+
+def _is_below(end: int, number: object) -> bool:
+    return not isinstance(number, bool) and isinstance(number, Integral) and 0 <= int(number) < end
+
+
+def _are_below(end: int, numbers: object) -> bool:
+    return isinstance(numbers, tuple | list) and all(_is_below(end, number) for number in cast("list[object]", numbers))
 
 
 def _continued(text: Text, case: Case) -> Iterable[tuple[Text, Fraction]]:

@@ -1,4 +1,4 @@
-"""Traversal verification: keeps the most of a drawn draft that any rule may keep, by the target's distribution.
+"""Traversal verification: keeps the most of a drawn chain that any rule may keep, by the target's distribution.
 
 A tree's form of block verification (Sun et al. 2024, arXiv 2403.10444), which is its case on a chain; for trees see
 Weng et al. 2025, arXiv 2505.12398. A node is worth a weight: the probability with which something must be emitted at or
