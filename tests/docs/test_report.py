@@ -21,6 +21,7 @@ from benchmarks import (
     overhead,
     plain,
     report,
+    report_rows,
     speculation,
     startup,
     trees,
@@ -153,7 +154,7 @@ def test_every_benchmark_is_reported():
     elsewhere = {report.AUDIT_FILE, *report.CHECK_FILES}
     assert set(report.ROWS) == saving - {name.removesuffix(".json") for name in elsewhere} - {"common"}
     assert set(report.ROWS) == {benchmark.__name__.partition(".")[2] for benchmark in ARGUMENTS}
-    assert set(checkpoints.SHAPES) < set(report.TARGETS)
+    assert set(checkpoints.SHAPES) < set(report_rows.TARGETS)
 
 
 def test_readme_has_the_results_of_the_result_files():
@@ -194,7 +195,7 @@ def test_the_fastest_depth_is_named_as_the_best_of_all_that_were_tried():
         }
         for depth, median in ((2, 1.1), (4, 1.2), (6, 1.3), ("auto", 1.4))
     ]
-    fastest, default = report.speculation_rows({"rows": rows})
+    fastest, default = report_rows.speculation_rows({"rows": rows})
     assert default.setting == "draft model, T = 1, depth auto (default)"
     assert fastest.setting == "draft model, T = 1, depth 6 (fastest of 2, 4, 6)"
     assert fastest.result == "**1.30x** [1.00, 3.00], 2.50 tokens a target forward"

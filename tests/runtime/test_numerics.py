@@ -239,7 +239,7 @@ class TestMemory:
         [
             {"exactness": "certain"}, {"exactness": "seed"}, {"row_difference": -1.0}, {"row_difference": "0"},
             {"row_difference": float("nan")}, {"reference_difference": "none"}, {"reason": None}, {"reason": "none"},
-            {"row_class": {"max_rows": 3}}, {"row_class": {"max_rows": "100"}}, {"row_class": {"trees": "bits"}},
+            {"row_class": {"max_rows": 0}}, {"row_class": {"max_rows": "100"}}, {"row_class": {"trees": "bits"}},
             {"row_class": {"is_prefill_shared": 1}},
         ],
         ids=str,

@@ -12,7 +12,8 @@ from collections.abc import Sequence as Sequences
 from typing import NamedTuple
 
 from outrider.policy.account import Account
-from outrider.policy.cost import ASSUMED_CATCH_UP_SHARE, ASSUMED_DRAFT_SHARE, StepCosts
+from outrider.policy.cost import StepCosts
+from outrider.policy.draft_cost import ASSUMED_CATCH_UP_SHARE, ASSUMED_DRAFT_SHARE
 from outrider.policy.track import Source, Track
 from outrider.sequence import DecodeStep, DraftWork, Sequence
 
