@@ -92,7 +92,14 @@ def main() -> None:
     with machine_to_ourselves():
         plain = together_over_alone(llm, arguments.rounds, arguments.max_tokens)
         rows = [
-            on_over_off(llm, concurrency, temperature, arguments.rounds, arguments.max_tokens)
+            on_over_off(
+                # Of many texts at once there are few groups: as many tokens are timed in more rounds.
+                llm,
+                concurrency,
+                temperature,
+                arguments.rounds * max(1, concurrency // 4),
+                arguments.max_tokens,
+            )
             for temperature in (0.0, 1.0)
             for concurrency in CONCURRENCIES
         ]
