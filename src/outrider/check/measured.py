@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ class Trial:
         first = [cell for cell in self.cells if cell.num_sequences == self.cells[0].num_sequences]
         if not budget.has_room(MIN_PROMPTS * math.fsum(self._expected(cell, texts) for cell in first)):
             for cell in self.cells:
-                extras = {WORST} | ({DEFAULT} if AUTO in cell.uses else set())
+                extras = (WORST, DEFAULT) if AUTO in cell.uses else (WORST,)
                 cell.uses = {setting: use for setting, use in cell.uses.items() if setting not in extras}
         seconds: dict[tuple[float, int], float] = {}
         while (queue := self._next_cells(texts)) and self._is_of_use():
@@ -293,7 +293,7 @@ def _key(each: Forecast) -> tuple[str, Depth, float, int]:
     return each.drafter, each.depth, each.temperature, each.num_sequences
 
 
-def measured_item(rows: Sequence[dict[str, Any]]) -> Item:
+def measured_item(rows: Sequence[Mapping[str, Any]]) -> Item:
     """Predicted against measured."""
     judged = [row for row in rows if row["error"] is not None]
     worst = max((abs(row["error"]) for row in judged), default=0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outrider.check.agreement import estimate
@@ -81,7 +81,7 @@ def best_by_temperature(predictions: Sequence[Forecast]) -> list[Choice]:
     return [choice for choice in found if choice is not None]
 
 
-def off_above(rows: Sequence[dict[str, Any]]) -> int | None:
+def off_above(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """The most sequences up to which all that was timed pays; None if it pays to the end, or never."""
     num_paying = next((place for place, row in enumerate(rows) if not row["pays"]), len(rows))
     return rows[num_paying - 1]["num_sequences"] if 0 < num_paying < len(rows) else None
