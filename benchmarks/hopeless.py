@@ -44,7 +44,7 @@ from outrider.model.weights import SINGLE_NAME
 
 DEPTHS = (1, 2, 4)
 KINDS = ("code", "prose", "chat")
-NUM_ROUNDS, NUM_TOKENS, NUM_TEXTS = 3, 64, 8
+NUM_TOKENS = 64
 
 Maker = Callable[[Path], None]
 
@@ -164,16 +164,16 @@ def check(case: Case, draft: Path, seconds: float, began: dict[str, Any]) -> dic
     }
 
 
-def measure(case: Case, draft: Path) -> dict[str, float]:
+def measure(case: Case, draft: Path, num_rounds: int, num_texts: int) -> dict[str, float]:
     """Speedup of the draft model alone at every depth, on other prompts, of all six workloads."""
     stand = Stand.load(bundled_pair().target, draft, EngineConfig(max_sequences=36))
     pairs = Pairs("bundled", stand, {"it": model_of(stand)})
     pairs.use("it")
     texts = write_texts(stand.llm, case.temperature, NUM_TOKENS).measured_on
-    texts = texts[: max(NUM_TEXTS, case.num_sequences)]
+    texts = texts[: max(num_texts, case.num_sequences)]
     generator = random.Random(0)
     runs: dict[int, list[SteadyRun]] = {depth: [] for depth in (0, *DEPTHS)}
-    for number in range(-1, NUM_ROUNDS):
+    for number in range(-1, num_rounds):
         for depth in generator.sample(list(runs), len(runs)):
             run = run_steadily(
                 stand.llm, texts if number >= 0 else texts[: case.num_sequences], case.num_sequences, depth
@@ -189,6 +189,8 @@ def measure(case: Case, draft: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of each checklist")
+    parser.add_argument("--rounds", type=int, default=3, help="of measuring what is true")
+    parser.add_argument("--texts", type=int, default=8, help="of each round, at least")
     parser.add_argument("--cases", type=int, nargs="*", help="only these, by number; nothing is saved")
     arguments = parser.parse_args()
     began = provenance()
@@ -203,7 +205,7 @@ def main() -> None:
                 case.make(draft)
             row = {
                 "name": case.name, "temperature": case.temperature, "num_sequences": case.num_sequences,
-                "pays": case.pays, **check(case, draft, arguments.budget, began), "measured": measure(case, draft),
+                "pays": case.pays, **check(case, draft, arguments.budget, began), "measured": measure(case, draft, arguments.rounds, arguments.texts),
             }  # fmt: skip
             row["is_truly"] = max(row["measured"].values()) >= WORTH
             rows.append(row)
