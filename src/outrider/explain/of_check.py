@@ -103,7 +103,7 @@ def _say_load(story: Story, document: Mapping[str, Any]) -> None:
         return
     list_ = ", ".join(
         f"{row['speedup']['value']:.2f}x with {row['num_sequences']} "
-        f"({'measured' if row['is_measured'] else 'predicted'})"
+        f"({'measured' if row.get('is_measured') else 'predicted'})"
         for row in rows
     )
     limit = document["verdict"]["off_above"]
