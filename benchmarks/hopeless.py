@@ -205,7 +205,7 @@ def main() -> None:
                 case.make(draft)
             row = {
                 "name": case.name, "temperature": case.temperature, "num_sequences": case.num_sequences,
-                "pays": case.pays, **check(case, draft, arguments.budget, began), 
+                "pays": case.pays, **check(case, draft, arguments.budget, began),
                 "measured": measure(case, draft, arguments.rounds, arguments.texts),
             }  # fmt: skip
             row["is_truly"] = max(row["measured"].values()) >= WORTH
