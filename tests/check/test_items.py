@@ -8,8 +8,9 @@ import pytest
 
 from outrider.check.agreement import agreement_item, agreement_rows, estimate
 from outrider.check.costs import Curve, curve_item, draft_item
+from outrider.check.known import load_rows
 from outrider.check.models import memory_item
-from outrider.check.prediction import concurrency_item, concurrency_rows
+from outrider.check.prediction import concurrency_item
 from outrider.check.prompts import NUM_BUNDLED, bundled_prompts
 from outrider.check.texts import Texts, sanity_item
 from outrider.predict.agreement import KnownText
@@ -75,9 +76,9 @@ def test_agreement_stands_beside_break_even_by_category_and_length():
 
 def test_where_it_stops_to_pay_is_told():
     predictions = [predicted(2.0), predicted(1.3, num_sequences=4), predicted(0.8, num_sequences=8)]
-    item = concurrency_item(concurrency_rows(_choice(predictions), predictions), "small")
+    item = concurrency_item(load_rows(_choice(predictions), 4, predictions, []), "small")
     assert item.status == "warn"
-    assert "2.00x at 1 (depth 4), 1.30x at 4 (depth 4), 0.80x at 8" in item.value
+    assert "2.00x at 1 (depth 4, predicted), 1.30x at 4 (depth 4, predicted), 0.80x at 8" in item.value
     assert "above 4 texts" in item.remedy
 
 

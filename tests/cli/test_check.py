@@ -39,14 +39,15 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
     document = json.loads((out / "check.json").read_text())
     names = {item["name"].partition(":")[0] for item in document["items"]}
     assert names == {
-        "vocabulary", "memory", "exactness", "draft cost", "verify cost", "agreement", "prediction", "concurrency",
-        "measured", "lossless", "workload sanity",
+        "vocabulary", "memory", "exactness", "draft cost", "verify cost", "agreement", "prediction", "drafts",
+        "concurrency", "measured", "lossless", "workload sanity",
     }  # fmt: skip
     assert all(item["status"] in {"pass", "warn", "fail"} and item["value"] for item in document["items"])
     drafters = {row["drafter"] for row in document["predictions"]}
     assert drafters == {"suffix", "draft", "suffix + draft"}
     assert {row["num_sequences"] for row in document["predictions"]} == {1, 2}
-    assert {row["setting"] for row in document["measured"]} == {"default", "choice", "worst"}
+    _judged(document)
+    assert {"default", "choice", "worst"} <= {row["setting"] for row in document["measured"]}
     assert [curve["context"] for curve in document["verify_cost"]] == [64]
     assert any("context of 9999" in each for each in document["not_measured"])
     assert len(document["verdict"]["next_steps"]) == 2
@@ -54,6 +55,7 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
     recipe = read_recipe(out / "recipe.toml")
     assert recipe.policy.speculate == (document["verdict"]["decision"] == "speculate")
     assert recipe.measured.survival
+    assert {draft.kind for draft in recipe.drafts} <= _kinds(document)
     page = (out / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
@@ -61,6 +63,28 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
         assert "zebra" not in text
     (lossless,) = (item for item in document["items"] if item["name"] == "lossless")
     assert lossless["value"].startswith("0 of ")
+
+
+def _judged(document):
+    """Each drafter by itself; what is recommended was measured, and no draft is in it that does not pay."""
+    verdict = document["verdict"]
+    judged = {each["name"]: each for each in verdict["drafts"]}
+    assert set(judged) == {"draft", "suffix"}
+    if verdict["decision"] == "speculate":
+        used = verdict["drafter"].split(" + ")
+        assert verdict["drafter"] in {row["drafter"] for row in document["measured"]}
+        assert judged["draft"]["conclusion"] != "does not pay" or "draft" not in used
+    else:
+        used = []
+    told_off = any(each.startswith("Do not speculate with draft: ") for each in verdict["sentences"])
+    assert told_off == (judged["draft"]["conclusion"] != "pays" and "draft" not in verdict["drafter"].split(" + "))
+    assert "draft" not in used or not told_off
+
+
+def _kinds(document):
+    verdict = document["verdict"]
+    kinds = {"suffix": "suffix", "draft": "model"}
+    return {kinds[name] for name in verdict["drafter"].split(" + ")} if verdict["decision"] == "speculate" else set()
 
 
 def test_prompts_are_in_the_json_where_that_was_asked_for(check, prompts):

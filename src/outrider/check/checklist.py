@@ -10,18 +10,18 @@ measured, lossless      the prediction put to the test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from outrider.check import agreement, costs, measured, models, prediction, texts as writing
+from outrider.check import agreement, costs, judgement, measured, models, prediction, texts as writing
 from outrider.check.budget import Budget
 from outrider.check.item import Item
 from outrider.check.prompts import CheckPrompt
 from outrider.check.stand import SUFFIX, Stand
 from outrider.check.texts import InterruptedCheckError, Texts, Watch
-from outrider.check.verdict import Evidence, Verdict, decide
+from outrider.check.verdict import Evidence, Verdict, decide, next_trial
 from outrider.engine.config import EngineConfig
 from outrider.errors import UsageError
 from outrider.predict.prediction import Forecast
@@ -29,6 +29,8 @@ from outrider.predict.prediction import Forecast
 # Shares of the time at which steps must have been timed, without and with a trial to follow.
 TIMING_SHARE = {True: 0.45, False: 0.9}
 DEFAULT_CONTEXT = 512
+# After this share of the time no trial of another candidate is begun.
+TRIAL_SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,15 @@ class _Findings:
     agreement_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     predictions: list[Forecast] = field(default_factory=list[Forecast])
     memory: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    cells: list[measured.Cell] = field(default_factory=list[measured.Cell])
+    trials: list[list[measured.Cell]] = field(default_factory=list[list[measured.Cell]])
     exactness: str = ""
-    everything: str = ""
     engine: dict[str, Any] = field(default_factory=dict[str, Any])
     is_partial: bool = False
+
+    @property
+    def cells(self) -> list[measured.Cell]:
+        """Of all trials."""
+        return [cell for cells in self.trials for cell in cells]
 
 
 class Checklist:
@@ -139,24 +145,51 @@ class Checklist:
         assert stand is not None
         found.curves = costs.time_curves(stand.llm, plan.contexts, budget, self._watch)
         if plan.verify:
-            self._put_to_the_test(stand, drafts[-1])
+            self._put_to_the_test(stand)
         else:
             budget.skip("anything with real drafts: --no-verify")
 
-    def _put_to_the_test(self, stand: Stand, loaded: str | Path | None) -> None:
-        choice = prediction.choose(self._found.predictions)
-        if choice is None:
-            return
-        if choice.drafter not in stand.candidates:
-            names = choice.drafter.split(" + ")
-            wanted = next(draft for draft in self._plan.drafts if models.name_of(draft) in names)
-            assert wanted != loaded
-            stand = Stand.load(self._plan.target, wanted, self._config)
-        self._found.everything = [*stand.candidates][-1]
-        trial = measured.Trial(stand, choice, self._found.predictions, self._watch)
-        self._found.cells = trial.cells
-        cells = (self._plan.temperatures, self._plan.concurrencies)
-        measured.measure(trial, self._found.texts, cells, self._budget)
+    def _put_to_the_test(self, stand: Stand) -> None:
+        """What the verdict rests on, until what it recommends was measured, or the time is gone."""
+        tried: set[str] = set()
+        while not self._budget.is_spent(TRIAL_SHARE):
+            wanted = next_trial(self._evidence(), tried)
+            if wanted is None:
+                break
+            drafter = wanted.choice.drafter
+            tried.add(drafter)
+            if drafter not in stand.candidates:
+                names = judgement.members(drafter)
+                draft = next(draft for draft in self._plan.drafts if models.name_of(draft) in names)
+                stand = Stand.load(self._plan.target, draft, self._config)
+            self._try(wanted, stand)
+        measured.skip_unmeasured(self._found.cells, self._budget)
+
+    def _try(self, wanted: measured.Wanted, stand: Stand) -> None:
+        """One candidate: what is open until it is no more, what is recommended as long as it is."""
+        plan, found, drafter = self._plan, self._found, wanted.choice.drafter
+
+        def is_of_use() -> bool:
+            verdict = decide(self._evidence())
+            if not wanted.is_open:
+                return verdict.drafter == drafter
+            return any(each.conclusion == "undecided" and each.best.drafter == drafter for each in verdict.drafts)
+
+        trial = measured.Trial(stand, wanted, found.predictions, self._watch, is_of_use)
+        found.trials.append(trial.cells)
+        concurrencies = plan.concurrencies[:1] if wanted.is_open else plan.concurrencies
+        measured.measure(trial, found.texts, (plan.temperatures, concurrencies), self._budget)
+
+    def _evidence(self) -> Evidence:
+        found = self._found
+        return Evidence(
+            predictions=found.predictions,
+            measured=measured.rows_of(found.cells, found.predictions),
+            num_fit=len({text.prompt for text in found.texts.known}),
+            is_own=self._plan.is_own,
+            is_partial=found.is_partial,
+            skipped=self._budget.skipped,
+        )
 
     def _note_engine(self, stand: Stand) -> None:
         self._found.engine = stand.llm.describe()
@@ -174,10 +207,8 @@ class Checklist:
         self._found.predictions += [each for each in new if each.drafter not in known]
         self._found.cost_rows += stand.costs(self._plan.temperatures, self._plan.concurrencies)
 
-    def _items(
-        self, choice: prediction.Choice | None, rows: dict[str, list[dict[str, Any]]], free: int | None
-    ) -> list[Item]:
-        found = self._found
+    def _items(self, verdict: Verdict, rows: Sequence[Mapping[str, Any]], free: int | None) -> list[Item]:
+        found, choice = self._found, verdict.choice
         context = min((curve.context for curve in found.curves), default=DEFAULT_CONTEXT)
         items = [*self._static]
         items += [models.memory_item(each, context, free) for each in found.memory]
@@ -189,42 +220,25 @@ class Checklist:
             costs.curve_item(found.curves),
             agreement.agreement_item(found.agreement_rows, found.predictions),
             prediction.prediction_item(choice, found.predictions),
+            judgement.drafts_item(verdict.drafts),
         ]
         if choice is not None:
-            items.append(prediction.concurrency_item(rows["concurrency"], choice.drafter))
+            items.append(prediction.concurrency_item(verdict.load, choice.drafter))
         if self._plan.verify:
             items += [
-                measured.measured_item(rows["measured"]),
+                measured.measured_item(rows),
                 measured.lossless_item(found.cells, found.exactness),
             ]
         return [*items, writing.sanity_item(found.texts, len(self._plan.prompts))]
 
     def _document(self, free: int | None) -> tuple[dict[str, Any], Verdict]:
         found, plan = self._found, self._plan
-        choice = prediction.choose(found.predictions)
-        rows: dict[str, list[dict[str, Any]]] = {
-            "concurrency": prediction.concurrency_rows(choice, found.predictions) if choice else [],
-            "concurrency_by_temperature": prediction.temperature_rows(choice, found.predictions) if choice else [],
-            "measured": measured.rows_of(found.cells, found.predictions, choice) if choice else [],
-        }
-        verdict = decide(
-            Evidence(
-                choice=choice,
-                everything=found.everything,
-                concurrency=rows["concurrency"],
-                measured=rows["measured"],
-                num_fit=len({text.prompt for text in found.texts.known}),
-                is_own=plan.is_own,
-                is_partial=found.is_partial,
-                skipped=self._budget.skipped,
-                by_temperature=rows["concurrency_by_temperature"],
-                alone=prediction.best_by_temperature(found.predictions),
-            )
-        )
+        evidence = self._evidence()
+        verdict = decide(evidence)
         document = {
             "is_partial": found.is_partial,
             "verdict": verdict.as_dict(),
-            "items": [item.as_dict() for item in self._items(choice, rows, free)],
+            "items": [item.as_dict() for item in self._items(verdict, evidence.measured, free)],
             "not_measured": self._budget.skipped,
             "plan": {
                 "num_prompts": len(plan.prompts),
@@ -242,7 +256,9 @@ class Checklist:
             "verify_cost": [curve._asdict() for curve in found.curves],
             "predictions": [prediction.as_dict(each) for each in found.predictions],
             "unfit": found.texts.unfit,
-            **rows,
+            "concurrency": verdict.load,
+            "concurrency_by_temperature": verdict.load_by_temperature,
+            "measured": evidence.measured,
         }
         return document | ({"texts": self._texts()} if plan.includes_prompts else {}), verdict
 

@@ -24,7 +24,7 @@ def plots_of(document: Mapping[str, Any]) -> dict[str, str]:
         "Survival by depth": (_draw_survival, [row for row in document["agreement"] if row["survival"]]),
         "Cost of a forward by its rows, over that of a plain step": (_draw_curves, document["verify_cost"]),
         f"Predicted speedup by depth, {least} at once": (_draw_depths, alone),
-        "Predicted speedup by texts at once, at the best depth of each": (
+        "Speedup by texts at once, measured where it was, else predicted of the best depth of each": (
             _draw_concurrency,
             document["concurrency_by_temperature"],
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outrider.check.agreement import estimate
@@ -32,20 +32,24 @@ class Choice(NamedTuple):
 
 def choose(predictions: Sequence[Forecast]) -> Choice | None:
     """The fastest that is expected; None if nothing is."""
+    return max(choices_of(predictions), key=lambda choice: choice.speedup.value, default=None)
+
+
+def choices_of(predictions: Sequence[Forecast]) -> list[Choice]:
+    """All that there are to choose from: those of most temperatures, with the fewest sequences."""
     if not predictions:
-        return None
+        return []
     least = min(each.num_sequences for each in predictions)
     settings: dict[tuple[str, int], list[Forecast]] = {}
     for each in predictions:
         if each.num_sequences == least:
             settings.setdefault((each.drafter, each.depth), []).append(each)
     most = max(map(len, settings.values()))
-    choices = [
+    return [
         Choice(drafter, depth, least, geometric_mean([each.speedup for each in part]), tuple(part))
         for (drafter, depth), part in settings.items()
         if len(part) == most
     ]
-    return max(choices, key=lambda choice: choice.speedup.value)
 
 
 def geometric_mean(estimates: Sequence[Estimate]) -> Estimate:
@@ -53,35 +57,19 @@ def geometric_mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(*(math.prod(values) ** (1 / len(estimates)) for values in zip(*estimates, strict=True)))
 
 
-def concurrency_rows(choice: Choice, predictions: Sequence[Forecast]) -> list[dict[str, Any]]:
-    """The chosen drafter with more and more sequences: the best depth there, and what it brings."""
-    rows: list[dict[str, Any]] = []
+def rows_by_load(choice: Choice, predictions: Sequence[Forecast]) -> list[tuple[int, int, Estimate]]:
+    """The chosen drafter with more and more sequences: how many, the best depth there, and what it brings."""
+    rows: list[tuple[int, int, Estimate]] = []
     for num_sequences in sorted({each.num_sequences for each in predictions}):
-        part = [each for each in predictions if (each.num_sequences, each.drafter) == (num_sequences, choice.drafter)]
         by_depth: dict[int, list[Estimate]] = {}
-        for each in part:
-            by_depth.setdefault(each.depth, []).append(each.speedup)
+        for each in predictions:
+            if (each.num_sequences, each.drafter) == (num_sequences, choice.drafter):
+                by_depth.setdefault(each.depth, []).append(each.speedup)
         means = {depth: geometric_mean(found) for depth, found in by_depth.items()}
         if means:
             depth = max(means, key=lambda each: means[each].value)
-            rows.append(
-                {
-                    "num_sequences": num_sequences,
-                    "depth": depth,
-                    "speedup": estimate(means[depth]),
-                    "pays": means[depth].value >= WORTH,
-                }
-            )
+            rows.append((num_sequences, depth, means[depth]))
     return rows
-
-
-def temperature_rows(choice: Choice, predictions: Sequence[Forecast]) -> list[dict[str, Any]]:
-    """The same, each temperature by itself."""
-    return [
-        {"temperature": temperature, **row}
-        for temperature in dict.fromkeys(each.temperature for each in choice.at)
-        for row in concurrency_rows(choice, [each for each in predictions if each.temperature == temperature])
-    ]
 
 
 def best_by_temperature(predictions: Sequence[Forecast]) -> list[Choice]:
@@ -93,7 +81,7 @@ def best_by_temperature(predictions: Sequence[Forecast]) -> list[Choice]:
     return [choice for choice in found if choice is not None]
 
 
-def off_above(rows: Sequence[dict[str, Any]]) -> int | None:
+def off_above(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """The most sequences up to which all that was timed pays; None if it pays to the end, or never."""
     num_paying = next((place for place, row in enumerate(rows) if not row["pays"]), len(rows))
     return rows[num_paying - 1]["num_sequences"] if 0 < num_paying < len(rows) else None
@@ -129,7 +117,11 @@ def concurrency_item(rows: Sequence[dict[str, Any]], drafter: str) -> Item:
         name="concurrency",
         status="warn" if limit is not None or not any(row["pays"] for row in rows) else "pass",
         value=f"{drafter}: "
-        + ", ".join(f"{row['speedup']['value']:.2f}x at {row['num_sequences']} (depth {row['depth']})" for row in rows),
+        + ", ".join(
+            f"{row['speedup']['value']:.2f}x at {row['num_sequences']} "
+            + ("(measured)" if row["is_measured"] else f"(depth {row['depth']}, predicted)")
+            for row in rows
+        ),
         threshold=f"{WORTH}x at every number of texts at once",
         why="texts at once already share what a forward costs, so rows beside them are no longer free",
         remedy=f"leave depth at auto, or turn speculation off above {limit} texts at once" if limit else "",

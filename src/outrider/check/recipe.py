@@ -39,7 +39,7 @@ def recipe_of(
     speculates = verdict.decision == "speculate"
     return Recipe(
         target=TargetModel(name=_name(target, "target"), sha256=fingerprint(resolve_checkpoint(target))),
-        drafts=tuple(_drafts(verdict.drafter, drafts)),
+        drafts=tuple(_drafts(verdict.drafter, drafts)) if speculates else (),
         policy=PolicyChoice(
             speculate=speculates,
             depth=verdict.depth if speculates else "auto",

@@ -144,7 +144,7 @@ class Stand:
 
     @property
     def predictor(self) -> Predictor:
-        return Predictor(self.timings, lambda rows: self.llm.target.computed_rows([rows]))
+        return Predictor(self.timings, lambda rows: self.llm.target.computed_rows([rows]), name=self.model or SUFFIX)
 
     def predictions(self, concurrencies: Sequence[int]) -> list[Forecast]:
         """Of every candidate, temperature, number of sequences and depth that was timed."""

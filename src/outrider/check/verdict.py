@@ -1,67 +1,48 @@
-"""Two sentences, two next steps each with a reason that it might be wrong, and what here is uncertain.
+"""What to do, two next steps each with a reason that it might be wrong, and what here is uncertain.
 
-Knows numbers and words; decides nothing that a person could not decide from the same table.
+Decides nothing that a person could not decide from the same table. The words are in `sentences`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from outrider.check import sentences
 from outrider.check.agreement import estimate
-from outrider.check.measured import CHOICE, DEFAULT
-from outrider.check.prediction import WORTH, Choice, geometric_mean, off_above, words
+from outrider.check.judgement import Judgement, judge, members
+from outrider.check.known import Known, Row, load_rows, measured_of, outweighed
+from outrider.check.measured import Wanted
+from outrider.check.prediction import WORTH, Choice, best_by_temperature, choose, geometric_mean, off_above
+from outrider.check.sentences import AtTemperature, Decision, Step, Weighed
+from outrider.check.stand import SUFFIX
 from outrider.predict.interval import Estimate
+from outrider.predict.prediction import Forecast
 from outrider.request import Depth
 
-Decision = Literal["speculate", "do not speculate", "undecided", "no conclusion"]
 FEW_PROMPTS = 8
-
-
-class Step(NamedTuple):
-    """What to do next, and why that might be wrong."""
-
-    do: str
-    might_be_wrong: str
+_ORDER: Sequence[Decision] = ("speculate", "undecided", "do not speculate")
 
 
 class Evidence(NamedTuple):
     """What a verdict is drawn from.
 
     Attributes:
-        choice: the best that was predicted; None if nothing was.
-        everything: name of all drafters together, which the default setting was measured with.
-        concurrency: best predictions by texts at once, over all temperatures.
-        by_temperature: the same for each temperature.
-        alone: for each temperature what would be chosen if there were no other.
-        measured: rows of the trial; may be empty.
+        predictions: of every drafter, depth, temperature and number of sequences.
+        measured: rows of the trials; may be empty.
         num_fit: prompts whose texts are fit.
         is_own: whether the prompts are the user's.
         is_partial: whether it was interrupted.
         skipped: what was not measured.
     """
 
-    choice: Choice | None
-    everything: str
-    concurrency: Sequence[dict[str, Any]]
-    measured: Sequence[dict[str, Any]]
+    predictions: Sequence[Forecast]
+    measured: Sequence[Row]
     num_fit: int
     is_own: bool
     is_partial: bool
     skipped: Sequence[str]
-    by_temperature: Sequence[dict[str, Any]] = ()
-    alone: Sequence[Choice] = ()
-
-
-class AtTemperature(NamedTuple):
-    """What the recommended setting comes to at one temperature, as `Verdict` has it for all."""
-
-    temperature: float
-    decision: Decision
-    speedup: Estimate
-    is_measured: bool
-    off_above: int | None
 
 
 class Verdict(NamedTuple):
@@ -69,13 +50,17 @@ class Verdict(NamedTuple):
 
     Attributes:
         decision: in a word or two.
+        drafter: what is recommended; where nothing is, the best that was found.
         depth: to draft; "auto" where that was measured no slower than the best fixed depth.
-        speedup: measured if there is a measurement, else predicted.
+        speedup: measured if there is a measurement that says more than the prediction, else predicted.
         is_measured: which of the two.
         off_above: texts at once above which it does not pay, if that was seen.
+        drafts: every drafter judged by itself.
         by_temperature: each temperature by itself.
         only_at: temperatures to speculate at, where it does not pay at the others; empty where there is no such limit.
             Then the speedup is of these.
+        choice: the drafter at its best fixed depth.
+        load, load_by_temperature: what it brings by texts at once.
     """
 
     decision: Decision
@@ -84,11 +69,15 @@ class Verdict(NamedTuple):
     speedup: Estimate | None
     is_measured: bool
     off_above: int | None
-    sentences: tuple[str, str]
+    sentences: tuple[str, ...]
     next_steps: tuple[Step, Step]
     uncertain: tuple[str, ...]
+    drafts: tuple[Judgement, ...] = ()
     by_temperature: tuple[AtTemperature, ...] = ()
     only_at: tuple[float, ...] = ()
+    choice: Choice | None = None
+    load: Sequence[dict[str, Any]] = ()
+    load_by_temperature: Sequence[dict[str, Any]] = ()
 
     @property
     def max_temperature(self) -> float | None:
@@ -99,7 +88,10 @@ class Verdict(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         values = self._asdict()
+        for name in ("choice", "load", "load_by_temperature"):  # stand elsewhere in the document
+            del values[name]
         values["speedup"] = estimate(self.speedup)
+        values["drafts"] = [each.as_dict() for each in self.drafts]
         values["by_temperature"] = [
             each._asdict() | {"speedup": estimate(each.speedup)} for each in self.by_temperature
         ]
@@ -109,63 +101,135 @@ class Verdict(NamedTuple):
 
 def decide(evidence: Evidence) -> Verdict:
     """What the evidence says."""
-    choice = evidence.choice
-    if choice is None or evidence.num_fit < 1:
+    drafts = judge(evidence.predictions, evidence.measured)
+    found = _recommended(evidence, drafts)
+    if found is None or evidence.num_fit < 1:
         return _no_conclusion(evidence)
-    temperatures = [each.temperature for each in choice.at]
-    view = _view(evidence, choice, temperatures)
-    parts = tuple(_at_temperature(evidence, choice, each, takes_auto=view.takes_auto) for each in temperatures)
-    decision, only_at = _decision(view.speedup), tuple[float, ...]()
-    paying = tuple(each.temperature for each in parts if each.decision == "speculate")
-    if paying and (decision != "speculate" or any(each.decision == "do not speculate" for each in parts)):
-        decision, only_at, view = "speculate", paying, _view(evidence, choice, paying)
-    drafter = evidence.everything if view.takes_auto else choice.drafter
-    depth: Depth = "auto" if view.takes_auto else choice.depth
-    how = f"auto depth (the best fixed one is {choice.depth})" if depth == "auto" else f"depth {depth}"
-    sentences = {
-        "speculate": (
-            _speculate(choice, f"{drafter}, {how}", view.speedup, parts, only_at),
-            _load(evidence, only_at, parts),
-        ),
-        "do not speculate": _do_not(evidence, choice, view.speedup),
-    }.get(decision, _undecided(choice, view.speedup))
+    rows = load_rows(found.choice, found.depth, evidence.predictions, evidence.measured)
+    by_temperature = [
+        {"temperature": each.temperature, **row}
+        for each in found.parts
+        for row in load_rows(
+            found.choice,
+            found.depth,
+            [other for other in evidence.predictions if other.temperature == each.temperature],
+            evidence.measured,
+        )
+    ]
+    found = found._replace(parts=tuple(_with_limit(each, by_temperature) for each in found.parts))
+    said = sentences.Said(found, drafts, rows, by_temperature, best_by_temperature(evidence.predictions))
     return Verdict(
-        decision=decision,
-        drafter=drafter,
-        depth=depth,
-        speedup=view.speedup,
-        is_measured=view.is_measured,
-        off_above=_limit(evidence, only_at),
-        sentences=sentences,
-        next_steps=_next_steps(evidence, decision),
-        uncertain=_uncertain(evidence, is_measured=view.is_measured),
-        by_temperature=parts,
-        only_at=only_at,
+        decision=found.decision,
+        drafter=found.choice.drafter,
+        depth=found.depth,
+        speedup=found.known.speedup,
+        is_measured=found.known.is_measured,
+        off_above=_limit(found.only_at, rows, by_temperature),
+        sentences=said.sentences(),
+        next_steps=_next_steps(evidence, found.decision),
+        uncertain=_uncertain(evidence, is_measured=found.known.is_measured),
+        drafts=drafts,
+        by_temperature=found.parts,
+        only_at=found.only_at,
+        choice=found.choice,
+        load=rows,
+        load_by_temperature=by_temperature,
     )
 
 
-class _View(NamedTuple):
-    """What is known of some temperatures together; `takes_auto` where auto depth is recommended."""
+def next_trial(evidence: Evidence, tried: Collection[str]) -> Wanted | None:
+    """What to measure next: drafts that may well pay and are not sure to, what is recommended, other open ones.
 
-    takes_auto: bool
-    speedup: Estimate
-    is_measured: bool
+    Args:
+        evidence: that there is.
+        tried: drafters that had their trial.
+    """
+    verdict = decide(evidence)
+    if verdict.choice is None:
+        return None
+    open_ = [
+        each
+        for each in sorted(verdict.drafts, key=lambda each: -each.gain.value)
+        if each.conclusion == "undecided" and each.name != SUFFIX
+    ]
+    likely = [Wanted(each.best, each.rival, is_open=True) for each in open_ if each.gain.value >= WORTH]
+    others = [Wanted(each.best, each.rival, is_open=True) for each in open_ if each.gain.value < WORTH]
+    order = [*likely, Wanted(verdict.choice), *others]
+    return next((each for each in order if each.choice.drafter not in tried), None)
 
 
-def _view(evidence: Evidence, choice: Choice, temperatures: Collection[float]) -> _View:
-    """Measured if it was measured at all of these temperatures, else predicted."""
-    fixed, auto = (_measured(evidence.measured, choice, setting, temperatures) for setting in (CHOICE, DEFAULT))
+def _recommended(evidence: Evidence, drafts: Sequence[Judgement]) -> Weighed | None:
+    """The best drafter that is known to pay, of those whose draft models pay; else the best that may.
+
+    A draft that does not pay is in neither, unless there is no other drafter at all. One that surely pays over plain
+    decoding is taken, too, where nothing pays that needs no draft, though it may be no better than looking guesses up.
+    """
+    weighed = _all_weighed(evidence)
+    models = {each.name: each for each in drafts if each.name != SUFFIX}
+    left_out = {name for name, each in models.items() if each.conclusion == "does not pay"}
+    open_ = {name for name, each in models.items() if each.conclusion == "undecided"}
+    sure = {name for name in open_ if _decision(models[name].alone) == "speculate"}
+
+    def of(excluded: Collection[str]) -> list[Weighed]:
+        return [each for each in weighed if not {*members(each.choice.drafter)} & {*excluded}]
+
+    for excluded in (left_out | open_, left_out | (open_ - sure)):
+        if paying := [each for each in of(excluded) if each.decision == "speculate"]:
+            return paying[0]
+    # Of a cascade with a draft that is open, nobody can say whose merit it is.
+    single = [each for each in of(left_out) if each.choice.drafter in {SUFFIX, *models}]
+    return min(single or weighed, key=lambda each: _ORDER.index(each.decision), default=None)
+
+
+def _all_weighed(evidence: Evidence) -> list[Weighed]:
+    """Each drafter at its best depth, the fastest that is predicted first."""
+    bests = (
+        choose([each for each in evidence.predictions if each.drafter == drafter])
+        for drafter in dict.fromkeys(each.drafter for each in evidence.predictions)
+    )
+    ranked = sorted((each for each in bests if each is not None), key=lambda each: -each.speedup.value)
+    most = max((len(each.at) for each in ranked), default=0)
+    return [_weigh(evidence, each) for each in ranked if len(each.at) == most]
+
+
+def _weigh(evidence: Evidence, choice: Choice) -> Weighed:
+    """One drafter at its best depth: what it comes to, at all temperatures, or only at some."""
+    temperatures = [each.temperature for each in choice.at]
+    takes_auto, known = _view(evidence, choice, temperatures)
+    parts = tuple(_at_temperature(evidence, choice, each, takes_auto=takes_auto) for each in temperatures)
+    decision, only_at = _decision(known.speedup), tuple[float, ...]()
+    paying = tuple(each.temperature for each in parts if each.decision == "speculate")
+    if paying and (decision != "speculate" or any(each.decision == "do not speculate" for each in parts)):
+        takes_auto, known = _view(evidence, choice, paying)
+        decision, only_at = "speculate", paying
+    return Weighed(choice, decision, "auto" if takes_auto else choice.depth, known, parts, only_at)
+
+
+def _view(evidence: Evidence, choice: Choice, temperatures: Collection[float]) -> tuple[bool, Known]:
+    """Whether auto depth is taken over these temperatures, and the speedup with what is taken."""
+    fixed, auto = (_measured(evidence, choice, depth, temperatures) for depth in (choice.depth, "auto"))
+    predicted = _predicted(choice, temperatures)
     # Auto goes on adapting, so it is taken where it is about as fast.
-    takes_auto = auto is not None and (fixed is None or auto.value > 0.98 * fixed.value)
-    known = auto if takes_auto else fixed
-    return _View(takes_auto, known or _predicted(choice, temperatures), known is not None)
+    if auto is not None and (fixed is None or auto.value > 0.98 * fixed.value):
+        known = outweighed(auto, predicted)
+        if known.is_measured:
+            return True, known
+    return False, outweighed(fixed, predicted)
+
+
+def _measured(evidence: Evidence, choice: Choice, depth: Depth, temperatures: Collection[float]) -> Estimate | None:
+    return measured_of(evidence.measured, choice.drafter, depth, temperatures, choice.num_sequences)
 
 
 def _at_temperature(evidence: Evidence, choice: Choice, temperature: float, *, takes_auto: bool) -> AtTemperature:
-    known = _measured(evidence.measured, choice, DEFAULT if takes_auto else CHOICE, [temperature])
-    speedup = known or _predicted(choice, [temperature])
-    limit = off_above([row for row in evidence.by_temperature if row["temperature"] == temperature])
-    return AtTemperature(temperature, _decision(speedup), speedup, known is not None, limit)
+    depth: Depth = "auto" if takes_auto else choice.depth
+    measured = _measured(evidence, choice, depth, [temperature])
+    speedup, is_measured = outweighed(measured, _predicted(choice, [temperature]))
+    return AtTemperature(temperature, _decision(speedup), speedup, is_measured, None)
+
+
+def _with_limit(part: AtTemperature, rows: Sequence[dict[str, Any]]) -> AtTemperature:
+    return part._replace(off_above=off_above([row for row in rows if row["temperature"] == part.temperature]))
 
 
 def _predicted(choice: Choice, temperatures: Collection[float]) -> Estimate:
@@ -178,106 +242,14 @@ def _decision(speedup: Estimate) -> Decision:
     return "speculate" if speedup.low > 1 and math.isfinite(speedup.high) else "undecided"
 
 
-def _limit(evidence: Evidence, only_at: Collection[float]) -> int | None:
+def _limit(
+    only_at: Collection[float], rows: Sequence[dict[str, Any]], by_temperature: Sequence[dict[str, Any]]
+) -> int | None:
     """Texts at once up to which it pays: over all temperatures, or at each of those that it pays at."""
     if not only_at:
-        return off_above(evidence.concurrency)
-    rows = evidence.by_temperature
-    limits = [off_above([row for row in rows if row["temperature"] == temperature]) for temperature in only_at]
+        return off_above(rows)
+    limits = [off_above([row for row in by_temperature if row["temperature"] == each]) for each in only_at]
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _measured(
-    rows: Sequence[dict[str, Any]], choice: Choice, setting: str, temperatures: Collection[float]
-) -> Estimate | None:
-    """Over these temperatures, with as many texts at once as the choice is for; None if one of them is missing."""
-    found = {
-        row["temperature"]: row["speedup"]
-        for row in rows
-        if (row["setting"], row["num_sequences"]) == (setting, choice.num_sequences)
-        and row["num_prompts"] > 1
-        and row["temperature"] in temperatures
-    }
-    if not found or not set(temperatures) <= found.keys():
-        return None
-    ends = [
-        [each[name] if each[name] is not None else math.inf for each in found.values()] for name in Estimate._fields
-    ]
-    return Estimate(*(math.prod(values) ** (1 / len(found)) for values in ends))
-
-
-def _speculate(
-    choice: Choice, what: str, speedup: Estimate, parts: Sequence[AtTemperature], only_at: Collection[float]
-) -> str:
-    """What to do, with the speedup of each temperature; and at which not to."""
-    said = {each.temperature: f"{words(each.speedup)} at T = {each.temperature:g}" for each in parts}
-    if only_at:
-        where = " and ".join(f"T = {temperature:g}" for temperature in only_at)
-        by_itself = f" ({', '.join(said[temperature] for temperature in only_at)})" if len(only_at) > 1 else ""
-        others = ", ".join(words_of for temperature, words_of in said.items() if temperature not in only_at)
-        gained = f"{words(speedup)} with {_at_once(choice)}{by_itself}"
-        return f"Speculate at {where} only, with {what}: {gained}. Leave it off otherwise: it is {others}."
-    each = f": {', '.join(said.values())}" if len(parts) > 1 else ""
-    return f"Speculate with {what}: {words(speedup)} with {_at_once(choice)}{each}."
-
-
-def _load(evidence: Evidence, only_at: Collection[float], parts: Sequence[AtTemperature]) -> str:
-    """With how many texts at once it still pays, for each temperature where that is known."""
-    choice = evidence.choice
-    assert choice is not None
-    rows = evidence.by_temperature
-    temperatures = [each.temperature for each in parts if not only_at or each.temperature in only_at]
-    by_temperature = {
-        temperature: [row for row in rows if row["temperature"] == temperature] for temperature in temperatures
-    }
-    if len(temperatures) < 2 or not all(by_temperature.values()):
-        return _load_of(next(iter(by_temperature.values())) or evidence.concurrency, choice)
-    limits = {temperature: off_above(each) for temperature, each in by_temperature.items()}
-    if len(set(limits.values())) == 1:
-        return (
-            _load_of(evidence.concurrency, choice) if not only_at else _load_of(by_temperature[temperatures[0]], choice)
-        )
-    return " ".join(f"At T = {each:g}: {_load_of(found, choice).lower()}" for each, found in by_temperature.items())
-
-
-def _load_of(rows: Sequence[dict[str, Any]], choice: Choice) -> str:
-    if (limit := off_above(rows)) is not None:
-        return f"Turn it off above {limit} texts at once."
-    most = rows[-1] if rows else None
-    if most is not None and most["num_sequences"] > choice.num_sequences:
-        return f"It is expected to be {most['speedup']['value']:.2f}x still with {most['num_sequences']} texts at once."
-    return "What it brings with more texts at once was not measured."
-
-
-def _do_not(evidence: Evidence, choice: Choice, speedup: Estimate) -> tuple[str, str]:
-    prices = [each.break_even for each in choice.at if each.break_even is not None]
-    agreement = min(each.agreement for each in choice.at)
-    price = f"break-even is {100 * max(prices):.0f} %" if len(prices) == len(choice.at) else "no agreement would pay"
-    what = f"{choice.drafter} at depth {choice.depth}, brings {words(speedup)} with {_at_once(choice)}"
-    return (
-        f"Do not speculate: the best that was found, {what}.",
-        f"It agrees on {100 * agreement:.0f} % of the tokens, and {price}.{_at_one_temperature(evidence, choice)}",
-    )
-
-
-def _at_one_temperature(evidence: Evidence, choice: Choice) -> str:
-    """What is predicted to pay at a temperature by itself, though it was not chosen, and so not tried."""
-    if len(choice.at) < 2:
-        return ""
-    return "".join(
-        f" At T = {other.at[0].temperature:g} alone, {other.drafter} at depth {other.depth} is predicted to bring "
-        f"{words(other.speedup)}: look at that with --temperature {other.at[0].temperature:g}."
-        for other in evidence.alone
-        if (other.drafter, other.depth) != (choice.drafter, choice.depth) and _decision(other.speedup) == "speculate"
-    )
-
-
-def _undecided(choice: Choice, speedup: Estimate) -> tuple[str, str]:
-    what = f"{choice.drafter} at depth {choice.depth} brings {words(speedup)} with {_at_once(choice)}"
-    return (
-        f"Undecided: {what}, which may as well be nothing.",
-        "More prompts or more time would tell; until then leave depth at auto, which stops where drafts do not pay.",
-    )
 
 
 def _no_conclusion(evidence: Evidence) -> Verdict:
@@ -293,10 +265,6 @@ def _no_conclusion(evidence: Evidence) -> Verdict:
         next_steps=_next_steps(evidence, "no conclusion"),
         uncertain=_uncertain(evidence, is_measured=False),
     )
-
-
-def _at_once(choice: Choice) -> str:
-    return "one text at a time" if choice.num_sequences == 1 else f"{choice.num_sequences} texts at once"
 
 
 def _next_steps(evidence: Evidence, decision: Decision) -> tuple[Step, Step]:

@@ -72,7 +72,10 @@ def _say_prediction(story: Story, document: Mapping[str, Any], row: Row) -> None
         if (each["temperature"], each["num_sequences"]) == (row["temperature"], row["num_sequences"])
     ]
     for each in measured:
-        story.say("speed", f"{name}: {each['setting']} (depth {each['depth']}) was measured at {_speedup(each)}")
+        story.say(
+            "speed",
+            f"{name}: {each['setting']} ({each['drafter']}, depth {each['depth']}) was measured at {_speedup(each)}",
+        )
     if not measured:
         story.say(
             "speed", f"{name}: {_speedup(row)} is predicted for depth {row['depth']}, and was not put to the test"
@@ -98,10 +101,14 @@ def _say_load(story: Story, document: Mapping[str, Any]) -> None:
     if len(rows) < 2:
         story.lacks.append("more than one number of texts at once: --concurrency 1,4,16 measures more")
         return
-    list_ = ", ".join(f"{row['speedup']['value']:.2f}x with {row['num_sequences']}" for row in rows)
+    list_ = ", ".join(
+        f"{row['speedup']['value']:.2f}x with {row['num_sequences']} "
+        f"({'measured' if row.get('is_measured') else 'predicted'})"
+        for row in rows
+    )
     limit = document["verdict"]["off_above"]
     end = "" if limit is None else f"; it does not pay above {limit}"
-    story.say("concurrency", f"by texts at once, over all temperatures, as predicted: {list_}{end}")
+    story.say("concurrency", f"by texts at once, over all temperatures: {list_}{end}")
 
 
 def _advice(document: Mapping[str, Any], chosen: Sequence[Row]) -> str:

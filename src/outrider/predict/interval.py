@@ -38,10 +38,21 @@ def jackknife(units: Sequence[Unit], statistic: Callable[[Sequence[Unit]], float
 
     One unit says nothing of others: its variance is infinite.
     """
-    count = len(units)
+    return spread(left_out(units, statistic))
+
+
+def left_out(units: Sequence[Unit], statistic: Callable[[Sequence[Unit]], float]) -> tuple[float, ...]:
+    """Logarithms of a positive statistic with each unit left out in turn; nothing where there is one only."""
+    if len(units) < 2:
+        return ()
+    return tuple(math.log(statistic([*units[:place], *units[place + 1 :]])) for place in range(len(units)))
+
+
+def spread(logs: Sequence[float]) -> Uncertainty:
+    """What `left_out` says of the whole."""
+    count = len(logs)
     if count < 2:
         return Uncertainty(math.inf, 1)
-    logs = [math.log(statistic([*units[:place], *units[place + 1 :]])) for place in range(count)]
     mean = math.fsum(logs) / count
     return Uncertainty((count - 1) / count * math.fsum((value - mean) ** 2 for value in logs), count - 1)
 

@@ -13,14 +13,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from outrider.predict.costs import Costs, StepSeconds, Timing
-from outrider.predict.interval import Estimate, Uncertainty, combined, jackknife
+from outrider.predict.interval import Estimate, Uncertainty, combined, left_out, spread
 from outrider.predict.trace import Trace, Walk, survival_of, walk
 
 # Standard deviation of the logarithm of what seconds timed now and seconds timed later differ by, over and above what
 # the rounds show: an allowance, not a measurement.
 DRIFT = 0.02
+
+
+class Leavings(NamedTuple):
+    """Logarithms of a speedup with one prompt, and with one round of timing, left out in turn.
+
+    Attributes:
+        timed_with: the rounds' name: what was timed in the same rounds was slowed by the same.
+    """
+
+    prompts: tuple[float, ...] = ()
+    rounds: tuple[float, ...] = ()
+    timed_with: str = ""
+
+
+NOTHING_LEFT_OUT = Leavings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +54,7 @@ class Forecast:
         seconds: of a step, by "draft", "target" and "other".
         plain_seconds: of a plain step.
         num_prompts: that the survival is of.
+        leavings: what the interval was made from, for `compare`.
     """
 
     drafter: str
@@ -52,6 +69,29 @@ class Forecast:
     seconds: dict[str, float]
     plain_seconds: float
     num_prompts: int
+    leavings: Leavings = NOTHING_LEFT_OUT
+
+
+def compare(first: Forecast, second: Forecast, drift: float = DRIFT) -> Estimate:
+    """The first one's speedup over the second's, of the same texts: what both owe to a prompt or a round cancels out.
+
+    Where what was left out is not known of both alike, ends are set against ends, which is as wide as it can be.
+    """
+    value = first.speedup.value / second.speedup.value
+    ours, theirs = first.leavings, second.leavings
+    if not ours.prompts or len(ours.prompts) != len(theirs.prompts) or first.temperature != second.temperature:
+        low = first.speedup.low / second.speedup.high
+        return Estimate(value, low, first.speedup.high / second.speedup.low if second.speedup.low else math.inf)
+    sources = [spread(_differences(ours.prompts, theirs.prompts)), Uncertainty(drift**2, math.inf)]
+    if (ours.timed_with, len(ours.rounds)) == (theirs.timed_with, len(theirs.rounds)):
+        sources.append(spread(_differences(ours.rounds, theirs.rounds)))
+    else:
+        sources += [spread(ours.rounds), spread(theirs.rounds)]
+    return combined(value, sources)
+
+
+def _differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    return [one - other for one, other in zip(first, second, strict=True)]
 
 
 class Predictor:
@@ -61,12 +101,16 @@ class Predictor:
         timings: timed settings.
         computed_rows: how many rows the target computes for so many.
         drift: see `DRIFT`.
+        name: of these timings, see `Leavings`.
     """
 
-    def __init__(self, timings: Sequence[Timing], computed_rows: Callable[[int], int], drift: float = DRIFT) -> None:
+    def __init__(
+        self, timings: Sequence[Timing], computed_rows: Callable[[int], int], drift: float = DRIFT, name: str = ""
+    ) -> None:
         self._timings = timings
         self._computed_rows = computed_rows
         self._drift = drift
+        self._name = name
 
     def costs(self, temperature: float, num_sequences: int, rounds: frozenset[int] | None = None) -> Costs:
         """Of steps at this temperature, perhaps as if there had been these rounds only."""
@@ -92,13 +136,17 @@ class Predictor:
         look_up = math.fsum(trace.look_up_seconds for trace in traces) / len(traces)
         plan = _Plan(walks, look_up)
         speedup = plan.speedup(costs)
-        sources = [
-            plan.prompt_uncertainty(costs, num_later),
-            jackknife(
+        leavings = Leavings(
+            plan.without_prompts(costs),
+            left_out(
                 costs.rounds, lambda rounds: plan.speedup(self.costs(temperature, num_sequences, frozenset(rounds)))
             ),
-            Uncertainty(self._drift**2, math.inf),
-        ]
+            self._name,
+        )
+        prompts = spread(leavings.prompts)
+        if num_later is not None:  # those are of chance, too
+            prompts = prompts._replace(variance=prompts.variance * (1 + len(traces) / num_later))
+        sources = [prompts, spread(leavings.rounds), Uncertainty(self._drift**2, math.inf)]
         seconds = plan.step_seconds(costs)
         survival = survival_of(walks)
         return Forecast(
@@ -114,6 +162,7 @@ class Predictor:
             seconds=seconds,
             plain_seconds=costs.plain.total,
             num_prompts=len(traces),
+            leavings=leavings,
         )
 
 
@@ -147,12 +196,8 @@ class _Plan:
     def speedup(self, costs: Costs) -> float:
         return _ratio(self._seconds(costs))
 
-    def prompt_uncertainty(self, costs: Costs, num_later: int | None) -> Uncertainty:
-        """Of these texts; and where so many others are to be met, of those, too."""
-        found = jackknife(self._seconds(costs), _ratio)
-        return (
-            found if num_later is None else found._replace(variance=found.variance * (1 + len(self._walks) / num_later))
-        )
+    def without_prompts(self, costs: Costs) -> tuple[float, ...]:
+        return left_out(self._seconds(costs), _ratio)
 
     def step_seconds(self, costs: Costs) -> dict[str, float]:
         """Of a mean step, by where they go; what a first one takes longer is spread over all."""
