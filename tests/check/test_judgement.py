@@ -82,7 +82,7 @@ def test_a_draft_that_is_open_is_left_out_and_told_what_would_decide():
     predictions[2] = predicted(1.2, drafter="suffix")
     verdict = decide(evidence(predictions))
     assert verdict.drafter == "suffix"
-    assert verdict.sentences[0].startswith("Do not speculate with small: it is not shown to pay, it brings 1.08x [")
+    assert verdict.sentences[0].startswith("Leave small out for now: it brings 1.08x [")
     assert "more prompts or a larger --budget would decide" in verdict.sentences[0]
 
 

@@ -160,7 +160,7 @@ def _leave_out(judgement: Judgement) -> str:
     name, price = f"Do not speculate with {judgement.name}: ", judgement.break_even
     if judgement.conclusion == "undecided":
         gain = f"it brings {words(judgement.gain)} over {over_words(judgement)}"
-        return f"{name}it is not shown to pay, {gain}; {WOULD_DECIDE}."
+        return f"Leave {judgement.name} out for now: {gain}, which may as well be nothing; {WOULD_DECIDE}."
     if price is None or judgement.agreement < price:
         return f"{name}{price_words(judgement)}."
     if judgement.rival is None:
