@@ -9,7 +9,9 @@ import pytest
 
 from outrider.policy.account import RESERVE, Account
 from outrider.policy.cost import StepCosts
+from outrider.policy.entry import MAX_DEBT, PROVEN, Entry, Reader
 from outrider.policy.marginal import AutoPolicy
+from outrider.policy.track import Source
 from outrider.sequence import DraftWork
 from tests.policy.simulator import Guesser, Simulation, World, auto, decode, flat, make_sequence, sum_of_rows
 
@@ -117,3 +119,28 @@ def test_a_member_of_a_cascade_reads_in_chunks_too():
     [budget] = policy.plan([make_sequence(0, 400, num_prompt=400)])
     assert budget.members[1].limit
     assert budget.members[1].max_catch_up <= 64
+
+
+def test_a_proven_source_reads_on_credit_until_what_it_gained_has_paid():
+    costs, account = StepCosts([(1, 1.0), (2, 1.0)], priors={"model": 0.1}), Account()
+    entry, source = Entry(costs, account), Source("model")
+    source.survival.num_accepted = PROVEN
+    long, short = Reader(0, 5.0, 100), Reader(1, 0.01, 100)
+    assert entry.affordable(source, [long, short], 1.0) == [0, 1]
+    account.enter(0.0, owed=MAX_DEBT + 1)
+    assert entry.affordable(source, [long, short], 1.0) == [1]
+    account.enter(1.5)
+    assert entry.affordable(source, [long, short], 1.0) == [0, 1]
+
+
+def test_tokens_of_the_step_before_are_not_owed():
+    costs = StepCosts([(1, 1.0), (2, 1.0)], priors={"model": 0.1})
+    entry, source = Entry(costs, Account()), Source("model")
+    source.survival.num_accepted = PROVEN
+    costs.observe_target(1, 1.0)
+    costs.observe_draft(DraftWork("model", 1, 1, 0, 0.2))
+    usual, new = DraftWork("model", 4, 1, 8, 0.2), DraftWork("model", 4, 1, 108, 0.2)
+    assert entry.owed([source], [usual], 1.0) == 0
+    assert entry.owed([source], [new], 1.0) == pytest.approx(costs.catch_up("model", 100))
+    source.survival.num_accepted = 0
+    assert entry.owed([source], [new], 1.0) == 0

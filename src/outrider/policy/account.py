@@ -37,15 +37,18 @@ class Account:
         self.num_steps = 0
         self.is_overdrawn = False
 
-    def enter(self, net: float, stake: float = 0.0, *, is_probe: bool = False, invested: float = 0.0) -> None:
+    def enter(
+        self, net: float, stake: float = 0.0, *, is_probe: bool = False, invested: float = 0.0, owed: float = 0.0
+    ) -> None:
         """A step was decoded, and drafting gained so much in it, or lost it; `stake` is what it could have lost.
 
-        What was `invested` in reading texts, for guesses to come, is taken as far as the reserve; the rest is a debt.
+        What was `invested` in reading texts, for guesses to come, is taken as far as the reserve; the rest is a debt,
+        as is all that is `owed`.
         """
         self.num_steps += 1
         most = max(MAX_KEPT, NUM_STAKES * stake, self.balance)
         repaid = min(self.debt, GROWTH + max(net, 0.0))
-        self.debt += max(0.0, invested - self.spare) - repaid
+        self.debt += max(0.0, invested - self.spare) + owed - repaid
         growth = max(GROWTH - repaid, 0.0) if self.balance < ALLOWANCE else 0.0
         self.balance = max(LOWEST, min(most, self.balance + growth + net))
         self.balance = max(min(self.balance, RESERVE), self.balance - invested)

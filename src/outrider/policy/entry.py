@@ -3,7 +3,7 @@
 A draft model must compute a whole prompt before its first guess, and may be slow, and its guesses no good. So it reads
 in chunks: a few tokens show what a token costs; then it goes on if all that is left may be lost. What is lost so is
 paid from the account down to a reserve, with which it may show what its guesses are worth. Until one of them was
-verified it may also borrow a small share of the time of all texts. One that has proven itself reads whatever it likes.
+verified it may also borrow a small share of the time of all texts. One that has proven itself reads on credit.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ NUM_TOLD = 3  # chunks, after which it is known what the rest will take
 # Of a loan, how much the rest may take for reading to go on once that is known; later on all of it.
 CAUTION = 0.8
 LEAST_SPENT = 0.5  # plain steps, on a chunk after the first
+# Plain steps that proven sources may owe for texts they read before they read another; what drafting gains pays it off.
+MAX_DEBT = 4.0
+LITTLE = 0.05  # of a plain step, of a text that is as good as read
+NUM_USUAL = 2  # tokens of each text that a source catches up on in every step
 RETRY = 1.5  # plain steps that the next of them may take: a first call may have been slow because it was the first
 
 
@@ -62,7 +66,8 @@ class Entry:
     def affordable(self, source: Source, texts: Sequences[Reader], plain_seconds: float) -> list[int]:
         """Places of those that may be drafted for: an unproven source does not get to read many long prompts."""
         if is_proven(source):
-            return [text.place for text in texts]
+            is_free = self.account.debt <= MAX_DEBT
+            return [text.place for text in texts if is_free or text.seconds <= LITTLE * plain_seconds]
         left = self.account.spare * plain_seconds
         if not self.costs.num_drafts(source.name):  # one shows what it costs
             texts = sorted(texts, key=lambda text: text.seconds)[:1]
@@ -122,6 +127,18 @@ class Entry:
                     source.num_invested += 0.0 if source.survival.num_verified else spent
                     total += spent
         return total
+
+    def owed(self, sources: Sequences[Source], works: Sequences[DraftWork], plain_seconds: float) -> float:
+        """Plain steps that proven sources took to read texts, beyond the tokens of the step before."""
+        return (
+            sum(
+                self.costs.catch_up(work.source, max(0, work.num_caught_up - NUM_USUAL * work.num_sequences))
+                for work in works
+                for source in sources
+                if source.name == work.source and work.num_caught_up and is_proven(source)
+            )
+            / plain_seconds
+        )
 
     def reading_seconds(self, source: Source, work: DraftWork) -> float:
         """Of a call's, those in which an unproven source caught up; all of them if it did nothing else."""

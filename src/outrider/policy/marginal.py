@@ -348,11 +348,13 @@ class AutoPolicy(Policy):
             seconds = step.seconds / self.costs.speed + lost
             num_tokens = 1 + sum(decided) / len(step.sequences)
             self._trust.enter(len(step.sequences), num_tokens, self._rate / base.rate, seconds / base.seconds)
+        owed = self._entry.owed(self._sources, step.work, base.seconds)
         invested = self._entry.invest(self._sources, step.work, base.seconds)
         lost += self.costs.target(rows, base.num_sequences) - self.costs.target(base.computed, base.num_sequences)
         lost += self.costs.change(rows) + self._branching.costs.of_step(step)
         lost /= base.seconds
-        self.account.enter(sum(decided) / len(step.sequences) - lost, lost, is_probe=is_probe, invested=invested)
+        net = sum(decided) / len(step.sequences) - lost
+        self.account.enter(net, lost, is_probe=is_probe, invested=invested, owed=owed)
 
     def _learn_costs(self, step: DecodeStep) -> None:
         is_plain = not any(map(len, step.trees))
