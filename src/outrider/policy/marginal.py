@@ -31,6 +31,8 @@ from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 REPLAN_STEPS, REPLAN_STEPS_YOUNG = 10, 3
 # Of several texts a plan takes longer to make, and one text's news changes less: steps for each of them.
 REPLAN_STEPS_EACH, MAX_REPLAN_STEPS = 2, 30
+# Steps that a plan holds whatever is new: as many as there are texts, up to these. Planning takes time too.
+MAX_LEAST_AGE = 3
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
@@ -86,6 +88,7 @@ class AutoPolicy(Policy):
         self._planned: list[int] = []
         self._round = NOBODY
         self._countdown = 0.0
+        self._age = 0  # of the plan, in steps
         self._idle = 1
         self._num_since_plain = 0
         self._num_known_plans = 0
@@ -96,8 +99,10 @@ class AutoPolicy(Policy):
     def plan(self, sequences: Sequences[Sequence]) -> list[DraftBudget]:
         planned = [sequence.request.request_id for sequence in sequences]
         self._countdown -= 1
-        if planned != self._planned or self._countdown <= 0:
-            self._planned = planned
+        self._age += 1
+        is_due = self._countdown <= 0 and self._age >= min(len(sequences), MAX_LEAST_AGE)
+        if planned != self._planned or is_due:
+            self._planned, self._age = planned, 0
             self._replan(sequences)
         step = self._round
         budgets = [
