@@ -11,13 +11,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 peers=(transformers openvino-genai)
 disk_mb=6000
 
-# What is asked for, exactly. Their own requirements decide the rest: openvino-genai's converter brings the torch and
-# the transformers that it works with.
+# What is asked for, exactly. Their own requirements decide the rest: openvino-genai's converter brings the transformers
+# that it works with, and would bring a newer torch, with several GB for GPUs.
 requirements_of() {
     case $1 in
         transformers) echo torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 ;;
         openvino-genai)
-            echo openvino==2026.4.1 openvino-genai==2026.4.1.0 openvino-tokenizers==2026.4.1.0 \
+            echo torch==2.13.0 openvino==2026.4.1 openvino-genai==2026.4.1.0 openvino-tokenizers==2026.4.1.0 \
                 optimum-intel==2.2.0 nncf==3.4.0
             ;;
         *) return 1 ;;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from outrider.cli.bench_peers import PeerOptions, PeerPython, Peers, check_peer_options, measure_peers
 from outrider.cli.bench_url import (
     AgainstUrl,
     Common,
@@ -65,6 +66,8 @@ def bench(
     ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
     html: Annotated[Path | None, typer.Option("--html", "--out", metavar="FILE", help="Save a page.")] = None,
+    peers: Peers = None,
+    peer_python: PeerPython = None,
     url: Url = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="With --url. [the only one it lists]")] = None,
     against_url: AgainstUrl = None,
@@ -73,8 +76,9 @@ def bench(
 ) -> None:
     """Measure how much faster speculation is than plain decoding: same engine, same prompts, same texts.
 
-    With --url it measures a server instead, any that speaks OpenAI's API. Lists are separated by commas. Ctrl-C ends
-    it early; what was measured is shown. Exits with 1 if a text came out different that must not.
+    With --peers other engines do the same work beside ours. With --url it measures a server instead, any that speaks
+    OpenAI's API. Lists are separated by commas. Ctrl-C ends it early; what was measured is shown. Exits with 1 if a
+    text came out different that must not.
     """
     if context.invoked_subcommand is not None:
         refuse_idle_options(context)
@@ -82,8 +86,9 @@ def bench(
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
     check_remote_options(context)
+    asked_peers = check_peer_options(PeerOptions(peers, peer_python or [], prompts))
     check_json_target(json)
-    workloads = _read_workloads(workload or [], prompts, may_chat=url is not None)
+    workloads = _read_workloads(workload or [], None if asked_peers else prompts, may_chat=url is not None)
     common = Common(workloads, temperatures, concurrencies, runs, max_tokens, seed)
     if url is not None:
         measure_servers(RemoteOptions(url, model, against_url, chat, timeout), common, json, html)
@@ -98,7 +103,10 @@ def bench(
     run = Run(
         json=json, html=html, num_threads=threads, verify=rule, exactness=exactness, max_children=models.max_children
     )
-    show_bench(models.target, models.drafts, plan, run)
+    if asked_peers is not None:
+        measure_peers(asked_peers, models, plan, run)
+    else:
+        show_bench(models.target, models.drafts, plan, run)
 
 
 @app.command("make-pair")
