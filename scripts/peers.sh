@@ -24,6 +24,14 @@ requirements_of() {
     esac
 }
 
+# Pictures are not written here, and torchvision's build for GPUs, the only one that there may be, breaks transformers
+# beside a torch for the CPU.
+unwanted_by() {
+    case $1 in
+        openvino-genai) echo torchvision ;;
+    esac
+}
+
 skip() {
     echo "outrider: $1 is skipped: $2"
     return 1
@@ -51,7 +59,7 @@ why_pip_failed() {
 }
 
 make_peer() {
-    local name=$1 wanted=$2 folder=build/peers/$1 python free_mb
+    local name=$1 wanted=$2 folder=build/peers/$1 python free_mb unwanted
     if [[ $(cat "$folder/outrider-peer" 2>/dev/null) == "$wanted" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
         echo "outrider: $name is there"
         return
@@ -66,6 +74,11 @@ make_peer() {
     # shellcheck disable=SC2086 # the requirements are words
     PIP_RETRIES=2 "$folder/bin/python" -m pip install --disable-pip-version-check --no-input --quiet $wanted \
         2>"$folder/errors.log" || { skip "$name" "$(why_pip_failed "$folder/errors.log")"; return; }
+    unwanted=$(unwanted_by "$name")
+    if [[ -n $unwanted ]]; then
+        "$folder/bin/python" -m pip uninstall --disable-pip-version-check --yes --quiet "$unwanted" ||
+            { skip "$name" "pip could not remove $unwanted"; return; }
+    fi
     "$folder/bin/python" -m pip freeze --disable-pip-version-check >"$folder/versions.txt"
     echo "$wanted" >"$folder/outrider-peer"
     echo "outrider: $name is there"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from outrider.cli.bench_peers import PeerOptions, PeerPython, Peers, check_peer_options, measure_peers
+from outrider.cli.bench_peers import PEER_PYTHON, PEERS, AskedPeers, PeerOptions, check_peer_options, measure_peers
 from outrider.cli.bench_url import (
     AgainstUrl,
     Common,
@@ -29,7 +29,9 @@ from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, SamplingParams
 
 if TYPE_CHECKING:
+    from outrider.bench.compare import BenchPlan
     from outrider.bench.workloads import Workload
+    from outrider.cli.bench_show import Run
 
 Size = Literal["0.5b", "1.5b"]
 
@@ -66,8 +68,8 @@ def bench(
     ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
     html: Annotated[Path | None, typer.Option("--html", "--out", metavar="FILE", help="Save a page.")] = None,
-    peers: Peers = None,
-    peer_python: PeerPython = None,
+    peers: Annotated[str | None, PEERS] = None,
+    peer_python: Annotated[list[str] | None, PEER_PYTHON] = None,
     url: Url = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="With --url. [the only one it lists]")] = None,
     against_url: AgainstUrl = None,
@@ -97,16 +99,13 @@ def bench(
     rule = agreed_rule(verify, models.rule)
 
     from outrider.bench.compare import BenchPlan
-    from outrider.cli.bench_show import Run, show_bench
+    from outrider.cli.bench_show import Run
 
     plan = BenchPlan(**common._asdict(), depth=models.depth)
     run = Run(
         json=json, html=html, num_threads=threads, verify=rule, exactness=exactness, max_children=models.max_children
     )
-    if asked_peers is not None:
-        measure_peers(asked_peers, models, plan, run)
-    else:
-        show_bench(models.target, models.drafts, plan, run)
+    _measure(asked_peers, models, plan, run)
 
 
 @app.command("make-pair")
@@ -126,6 +125,15 @@ def make_pair_command(
 
     plan = PairPlan(shape=SIZES[size], agreement=agreement, seed=seed, num_threads=threads)
     show_make_pair(bundled_pair(), out, plan)
+
+
+def _measure(asked_peers: AskedPeers | None, models: Models, plan: BenchPlan, run: Run) -> None:
+    from outrider.cli.bench_show import show_bench
+
+    if asked_peers is None:
+        show_bench(models.target, models.drafts, plan, run)
+    else:
+        measure_peers(asked_peers, models, plan, run)
 
 
 def _choose(options: DraftOptions) -> Models:

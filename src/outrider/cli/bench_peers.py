@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -15,14 +15,10 @@ if TYPE_CHECKING:
     from outrider.bench.compare import BenchPlan
     from outrider.cli.bench_show import Run
 
-Peers = Annotated[
-    str | None,
-    typer.Option(metavar="all|NAME,NAME", help="Also measure these: transformers, openvino-genai (make peers)."),
-]
-PeerPython = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=FILE", help="With --peers: a peer's Python; repeatable. [build/peers/NAME/bin/python]"),
-]
+PEERS = typer.Option(metavar="all|NAME,NAME", help="Also measure these: transformers, openvino-genai (make peers).")
+PEER_PYTHON = typer.Option(
+    metavar="NAME=FILE", help="With --peers: a peer's Python; repeatable. [build/peers/NAME/bin/python]"
+)
 
 
 class PeerOptions(NamedTuple):

@@ -148,18 +148,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
         title="Outrider beside its peers",
         title_justify="left",
-        caption="tokens/s: at the best setting and plain, prompts included; ratio: a peer's seconds per\ntoken over "
-        "ours, median [95 %]; same: texts that are the engine's own plain ones",
+        caption="two lines: at the best setting, plain; tokens/s: prompts included; our ratio: a peer's\n"
+        "seconds per token over ours, median [95 %]; same: texts that are the engine's own plain ones",
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("workload", overflow="fold", min_width=8)
-    for heading in ("T", "at\nonce", "engine", "best\nsetting", "tokens/s\nbest, plain", "our ratio", "both\nplain"):
-        table.add_column(heading, justify="left" if heading in {"engine", "best\nsetting"} else "right", no_wrap=True)
-    table.add_column("same", justify="right", no_wrap=True)
+    for heading in ("T", "at\nonce"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("engine,\nbest setting", no_wrap=True)
+    for heading in ("tokens/s", "our ratio", "same"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for index, row in enumerate(rows):
-        name = [printable(row["workload"]), f"{row['temperature']:g}", str(row["concurrency"]), row["engine"]]
+        name = [printable(row["workload"]), f"{row['temperature']:g}", str(row["concurrency"])]
         is_last = index + 1 == len(rows) or _place(rows[index + 1]) != _place(row)
         style = "bold" if row["workload"] == ALL else ""
         table.add_row(*map(Text, [*name, *_cells(row)]), style=style, end_section=is_last)
@@ -172,13 +174,12 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     if not row["num_texts"]:
-        return ["", "nothing"]
+        return [row["engine"], "nothing"]
     same = row["num_same_texts"]
     return [
-        row["setting"],
-        f"{row['tokens_per_second']:.1f} {row['plain_tokens_per_second']:.1f}",
-        ratio_words(row["ratio"]) if row["ratio"] else "",
-        ratio_words(row["plain_ratio"]) if row["plain_ratio"] else "",
+        f"{row['engine']}\n{row['setting']}",
+        f"{row['tokens_per_second']:.1f}\n{row['plain_tokens_per_second']:.1f}",
+        "\n".join(ratio_words(row[name]) for name in ("ratio", "plain_ratio") if row[name]),
         "" if same is None else f"{same}/{row['num_texts']}",
     ]
 

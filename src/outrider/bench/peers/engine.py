@@ -63,7 +63,9 @@ class Engine(Protocol):
     name: str
     settings: tuple[str, ...]
     facts: Mapping[str, Any]
-    is_alive: bool
+
+    @property
+    def is_alive(self) -> bool: ...
 
     def write(self, texts: Sequence[Asked], temperature: float, setting: str) -> Written:
         """Texts at once, each of exactly its length.

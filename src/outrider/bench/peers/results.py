@@ -114,7 +114,7 @@ def _fault(comparison: PeerComparison, name: str, setting: Setting, runs: Sequen
 def _row(chosen: Chosen, temperature: float) -> dict[str, Any]:
     runs = [run for group in chosen.groups for run in group]
     name, best = chosen.name, chosen.best
-    row = {
+    row: dict[str, Any] = {
         "num_texts": sum(len(run.texts) for run in runs),
         "num_prompts": len({(text.workload, text.prompt.name) for run in runs for text in run.texts}),
         "tokens_per_second": _rate(runs, name, best),

@@ -26,6 +26,7 @@ CONFIDENCE = 0.4
 CACHE_GB = 1
 PREFILL_TOKENS = 2048
 CHUNK = 1 << 20
+CONVERSION = 2  # another number when what is converted changes: what was kept is made again
 PRECISIONS = {"bfloat16": "bf16", "float32": "f32"}
 
 
@@ -111,15 +112,15 @@ def _config(text: dict[str, Any], temperature: float, setting: str) -> Any:
     if kind == "lookup":
         config.max_ngram_size = LOOKUP_NGRAM
     if depth.startswith("until "):
-        config.assistant_confidence_threshold = float(depth.removeprefix("until "))
+        config.update_generation_config(assistant_confidence_threshold=float(depth.removeprefix("until ")))
     elif depth:
-        config.num_assistant_tokens = int(depth)
+        config.update_generation_config(num_assistant_tokens=int(depth))
     return config
 
 
 def _converted(checkpoint: str, folder: str) -> Path:
     """Where the checkpoint's graph is; made the first time, whole or not at all."""
-    digest = hashlib.sha256(f"optimum-intel {metadata.version('optimum-intel')}".encode())
+    digest = hashlib.sha256(f"{CONVERSION} {metadata.version('optimum-intel')}".encode())
     for path in sorted(Path(checkpoint).iterdir()):
         if path.suffix in {".json", ".safetensors"}:
             digest.update(path.name.encode())
@@ -132,9 +133,8 @@ def _converted(checkpoint: str, folder: str) -> Path:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         # In a process of its own, which gives back all that it takes.
-        run = subprocess.run(
-            [sys.executable, __file__, "convert", checkpoint, str(scratch)], stdin=subprocess.DEVNULL, check=False
-        )
+        command = [sys.executable, __file__, "convert", checkpoint, str(scratch)]
+        run = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)  # noqa: S603 - our own
         if run.returncode != 0:
             raise RuntimeError(f"{Path(checkpoint).name} cannot be converted: exit code {run.returncode}")
         shutil.rmtree(place, ignore_errors=True)
@@ -147,7 +147,9 @@ def _convert(checkpoint: str, out: str) -> None:
     from optimum.exporters.openvino import main_export  # noqa: PLC0415 - only here
     from optimum.intel import OVConfig  # noqa: PLC0415
 
-    main_export(checkpoint, out, task="text-generation-with-past", ov_config=OVConfig(dtype="auto"))
+    # Only speculation with a draft model needs a tokenizer: both must have the same one.
+    config = OVConfig(dtype="auto")
+    main_export(checkpoint, out, task="text-generation-with-past", ov_config=config, convert_tokenizer=True)
 
 
 def _weight_type(folder: Path) -> str:

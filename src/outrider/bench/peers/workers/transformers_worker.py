@@ -81,8 +81,10 @@ class Transformers:
         if kind == "lookup":
             return {"prompt_lookup_num_tokens": int(depth)}
         is_heuristic = depth == "heuristic"
-        self.draft.generation_config.num_assistant_tokens = self.heuristic_depth if is_heuristic else int(depth)
-        self.draft.generation_config.num_assistant_tokens_schedule = "heuristic" if is_heuristic else "constant"
+        self.draft.generation_config.update(
+            num_assistant_tokens=self.heuristic_depth if is_heuristic else int(depth),
+            num_assistant_tokens_schedule="heuristic" if is_heuristic else "constant",
+        )
         return {"assistant_model": self.draft}
 
     def _write(
