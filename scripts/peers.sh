@@ -11,16 +11,24 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 peers=(transformers openvino-genai)
 disk_mb=6000
 
-# What is asked for, exactly. Their own requirements decide the rest: openvino-genai's converter brings the torch and
-# the transformers that it works with.
+# What is asked for, exactly. Their own requirements decide the rest: openvino-genai's converter brings the transformers
+# that it works with, and would bring a newer torch, with several GB for GPUs.
 requirements_of() {
     case $1 in
         transformers) echo torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 ;;
         openvino-genai)
-            echo openvino==2026.4.1 openvino-genai==2026.4.1.0 openvino-tokenizers==2026.4.1.0 \
+            echo torch==2.13.0 openvino==2026.4.1 openvino-genai==2026.4.1.0 openvino-tokenizers==2026.4.1.0 \
                 optimum-intel==2.2.0 nncf==3.4.0
             ;;
         *) return 1 ;;
+    esac
+}
+
+# Pictures are not written here, and torchvision's build for GPUs, the only one that there may be, breaks transformers
+# beside a torch for the CPU.
+unwanted_by() {
+    case $1 in
+        openvino-genai) echo torchvision ;;
     esac
 }
 
@@ -51,7 +59,7 @@ why_pip_failed() {
 }
 
 make_peer() {
-    local name=$1 wanted=$2 folder=build/peers/$1 python free_mb
+    local name=$1 wanted=$2 folder=build/peers/$1 python free_mb unwanted
     if [[ $(cat "$folder/outrider-peer" 2>/dev/null) == "$wanted" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
         echo "outrider: $name is there"
         return
@@ -66,6 +74,11 @@ make_peer() {
     # shellcheck disable=SC2086 # the requirements are words
     PIP_RETRIES=2 "$folder/bin/python" -m pip install --disable-pip-version-check --no-input --quiet $wanted \
         2>"$folder/errors.log" || { skip "$name" "$(why_pip_failed "$folder/errors.log")"; return; }
+    unwanted=$(unwanted_by "$name")
+    if [[ -n $unwanted ]]; then
+        "$folder/bin/python" -m pip uninstall --disable-pip-version-check --yes --quiet "$unwanted" ||
+            { skip "$name" "pip could not remove $unwanted"; return; }
+    fi
     "$folder/bin/python" -m pip freeze --disable-pip-version-check >"$folder/versions.txt"
     echo "$wanted" >"$folder/outrider-peer"
     echo "outrider: $name is there"

@@ -21,6 +21,7 @@ case "$*" in
         echo "$*" >>pip-calls
         if [[ -n ${PIP_FAILS_FOR:-} && $* == *"$PIP_FAILS_FOR"* ]]; then echo "ERROR: $PIP_SAYS" >&2; exit 1; fi
         ;;
+    "-m pip uninstall "*) echo "$*" >>pip-removals ;;
     "-m pip freeze "*) echo "torch==2.13.0" ;;
     *) exit 99 ;;
 esac
@@ -64,6 +65,13 @@ def test_each_gets_an_environment_of_its_own_once(peers, tmp_path):
     assert num_installs(tmp_path) == 2
     assert peers().stdout.splitlines() == THERE
     assert num_installs(tmp_path) == 2
+
+
+def test_what_breaks_one_is_removed_from_it(peers, tmp_path):
+    peers("transformers")
+    assert not (tmp_path / "pip-removals").exists()
+    peers("openvino-genai")
+    assert (tmp_path / "pip-removals").read_text().split()[-1] == "torchvision"
 
 
 def test_everything_that_is_asked_for_is_pinned(peers, tmp_path):

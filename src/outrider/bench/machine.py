@@ -1,4 +1,4 @@
-"""One timed run at a time on this machine. Knows nothing of what is timed."""
+"""One timed run at a time on this machine, and what memory it has. Knows nothing of what is timed."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def machine_to_ourselves(say_waiting: Callable[[], None] | None = None) -> Gener
                 say_waiting()
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def free_bytes() -> int | None:
+    """Memory that is available now; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0]) if found else None

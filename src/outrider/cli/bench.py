@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from outrider.cli.bench_peers import PEER_PYTHON, PEERS, AskedPeers, PeerOptions, check_peer_options, measure_peers
 from outrider.cli.bench_url import (
     AgainstUrl,
     Common,
@@ -28,7 +29,9 @@ from outrider.errors import ParameterError
 from outrider.request import MAX_SEED, SamplingParams
 
 if TYPE_CHECKING:
+    from outrider.bench.compare import BenchPlan
     from outrider.bench.workloads import Workload
+    from outrider.cli.bench_show import Run
 
 Size = Literal["0.5b", "1.5b"]
 
@@ -65,6 +68,8 @@ def bench(
     ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Save what was measured; -: to stdout.")] = None,
     html: Annotated[Path | None, typer.Option("--html", "--out", metavar="FILE", help="Save a page.")] = None,
+    peers: Annotated[str | None, PEERS] = None,
+    peer_python: Annotated[list[str] | None, PEER_PYTHON] = None,
     url: Url = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="With --url. [the only one it lists]")] = None,
     against_url: AgainstUrl = None,
@@ -73,8 +78,9 @@ def bench(
 ) -> None:
     """Measure how much faster speculation is than plain decoding: same engine, same prompts, same texts.
 
-    With --url it measures a server instead, any that speaks OpenAI's API. Lists are separated by commas. Ctrl-C ends
-    it early; what was measured is shown. Exits with 1 if a text came out different that must not.
+    With --peers other engines do the same work beside ours. With --url it measures a server instead, any that speaks
+    OpenAI's API. Lists are separated by commas. Ctrl-C ends it early; what was measured is shown. Exits with 1 if a
+    text came out different that must not.
     """
     if context.invoked_subcommand is not None:
         refuse_idle_options(context)
@@ -82,8 +88,9 @@ def bench(
     temperatures = numbers("--temperature", temperature, float, lambda number: SamplingParams(temperature=number))
     concurrencies = numbers("--concurrency", concurrency, int, check_concurrency)
     check_remote_options(context)
+    asked_peers = check_peer_options(PeerOptions(peers, peer_python or [], prompts))
     check_json_target(json)
-    workloads = _read_workloads(workload or [], prompts, may_chat=url is not None)
+    workloads = _read_workloads(workload or [], None if asked_peers else prompts, may_chat=url is not None)
     common = Common(workloads, temperatures, concurrencies, runs, max_tokens, seed)
     if url is not None:
         measure_servers(RemoteOptions(url, model, against_url, chat, timeout), common, json, html)
@@ -92,13 +99,13 @@ def bench(
     rule = agreed_rule(verify, models.rule)
 
     from outrider.bench.compare import BenchPlan
-    from outrider.cli.bench_show import Run, show_bench
+    from outrider.cli.bench_show import Run
 
     plan = BenchPlan(**common._asdict(), depth=models.depth)
     run = Run(
         json=json, html=html, num_threads=threads, verify=rule, exactness=exactness, max_children=models.max_children
     )
-    show_bench(models.target, models.drafts, plan, run)
+    _measure(asked_peers, models, plan, run)
 
 
 @app.command("make-pair")
@@ -118,6 +125,15 @@ def make_pair_command(
 
     plan = PairPlan(shape=SIZES[size], agreement=agreement, seed=seed, num_threads=threads)
     show_make_pair(bundled_pair(), out, plan)
+
+
+def _measure(asked_peers: AskedPeers | None, models: Models, plan: BenchPlan, run: Run) -> None:
+    from outrider.cli.bench_show import show_bench
+
+    if asked_peers is None:
+        show_bench(models.target, models.drafts, plan, run)
+    else:
+        measure_peers(asked_peers, models, plan, run)
 
 
 def _choose(options: DraftOptions) -> Models:

@@ -62,16 +62,8 @@ def show_bench(target: str | Path, drafts: Sequence[str | Path], plan: BenchPlan
         check_writable(run.html)
     began = provenance()
     with progress.status("loading the models") as status, noted_interrupt() as interrupted:
-        config = EngineConfig(
-            max_sequences=max(MIN_SEQUENCES, *plan.concurrencies),
-            max_prefix_tokens=0,  # or a prompt that was seen before would look free
-            options=RuntimeOptions(num_threads=run.num_threads),
-            verify=run.verify,
-            exactness=run.exactness,
-            max_children=run.max_children,
-        )
-        llm = LLM(target, draft=[*drafts], config=config)
-        models = {"target": _identity(target), "drafts": list(map(_identity, drafts))}
+        llm = load_ours(target, drafts, plan, run)
+        models = identities(target, drafts)
         with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
             comparison = compare(llm, plan, Interruption(interrupted.is_set, status.update))
     document = {
@@ -87,6 +79,28 @@ def show_bench(target: str | Path, drafts: Sequence[str | Path], plan: BenchPlan
         raise typer.Exit(FAILED)
     if comparison.is_partial:
         raise typer.Exit(INTERRUPTED)
+
+
+def load_ours(target: str | Path, drafts: Sequence[str | Path], plan: BenchPlan, run: Run) -> LLM:
+    """Our engine, as it is measured.
+
+    Raises:
+        UsageError: a model cannot be used.
+    """
+    config = EngineConfig(
+        max_sequences=max(MIN_SEQUENCES, *plan.concurrencies),
+        max_prefix_tokens=0,  # or a prompt that was seen before would look free
+        options=RuntimeOptions(num_threads=run.num_threads),
+        verify=run.verify,
+        exactness=run.exactness,
+        max_children=run.max_children,
+    )
+    return LLM(target, draft=[*drafts], config=config)
+
+
+def identities(target: str | Path, drafts: Sequence[str | Path]) -> dict[str, Any]:
+    """Which checkpoints were measured."""
+    return {"target": _identity(target), "drafts": list(map(_identity, drafts))}
 
 
 def _identity(model: str | Path) -> dict[str, Any]:

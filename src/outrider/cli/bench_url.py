@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KEY, AGAINST_KEY = "OUTRIDER_API_KEY", "OUTRIDER_AGAINST_API_KEY"
 MAX_TIMEOUT = 86_400.0
 # What is about our own engine, and what only about servers.
-OWN = ("target", "draft", "recipe", "depth", "verify", "threads", "exactness")
+OWN = ("target", "draft", "recipe", "depth", "verify", "threads", "exactness", "peers", "peer_python")
 REMOTE = ("model", "against_url", "chat", "timeout")
 
 Url = Annotated[

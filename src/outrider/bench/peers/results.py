@@ -1,0 +1,228 @@
+"""What a comparison with peers comes to: a row for each workload, temperature, number of texts at once and engine.
+
+A ratio is the peer's seconds per token over ours, prompts included: above 1, we are faster. It is of texts that were
+written one right after the other by both; intervals are bootstrapped over prompts, or, where several are written at
+once, over groups of them, which are mixed from all workloads. Knows no engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from outrider.bench.compare import BenchPlan
+from outrider.bench.measure import geometric_mean_interval, median_interval, ratios
+from outrider.bench.peers.compare import TUNING_TOKENS, PeerComparison, PeerRun, PeerText, Setting
+from outrider.bench.peers.engine import OURS, PLAIN, Written
+from outrider.bench.workloads import ALL
+
+
+class Chosen(NamedTuple):
+    """The runs of a row, by the engine that it is of.
+
+    Attributes:
+        groups: of runs, each a workload's, or all that there are.
+        name: of the engine.
+        best: its setting, and ours.
+        our_best: ours.
+    """
+
+    groups: Sequence[Sequence[PeerRun]]
+    name: str
+    best: str
+    our_best: str
+
+
+def peers_document(
+    plan: BenchPlan, comparison: PeerComparison, facts: Mapping[str, Mapping[str, Any]], skipped: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that was found, as JSON has it.
+
+    Args:
+        plan: what was asked for.
+        comparison: what came of it.
+        facts: of each peer that was loaded, by its name.
+        skipped: peers that were not, and why.
+    """
+    rows = [row for setting in _settings(plan) for row in _rows(plan, comparison, setting, tuple(facts))]
+    for row in rows:
+        row["version"] = facts[row["engine"]]["version"] if row["engine"] in facts else None
+    return {
+        "is_partial": comparison.is_partial,
+        "plan": _plan(plan),
+        "peers": [{"name": name, **each} for name, each in facts.items()],
+        "skipped": [{"name": name, "why": why} for name, why in skipped.items()],
+        "lost": [{"name": name, "why": why} for name, why in comparison.lost.items()],
+        "rows": rows,
+        "tried": [each._asdict() for each in comparison.tried],
+        "invalid": [_named(text) | {"why": text.fault} for text in comparison.texts if text.fault],
+        "loops": [_named(text) | text.loop._asdict() for text in comparison.texts if text.loop],
+        "measurements": [_measurement(run) for run in comparison.runs],
+    }
+
+
+def num_differing(comparison: PeerComparison) -> int:
+    """Texts of ours that came out otherwise with drafts than without, and must not."""
+    return sum(
+        ours != plain
+        for run in comparison.runs
+        for written in run.written[OURS].values()
+        if written.is_promised
+        for ours, plain in zip(written.token_ids, run.written[OURS][PLAIN].token_ids, strict=True)
+    )
+
+
+def _settings(plan: BenchPlan) -> list[Setting]:
+    return [(temperature, concurrency) for temperature in plan.temperatures for concurrency in plan.concurrencies]
+
+
+def _rows(
+    plan: BenchPlan, comparison: PeerComparison, setting: Setting, peers: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    temperature, concurrency = setting
+    runs = [run for run in comparison.runs if run.setting == setting]
+    names = [workload.name for workload in plan.workloads]
+    # Groups of several texts are of all workloads together.
+    parts = {name: [run for run in runs if run.texts[0].workload == name] for name in names} if concurrency == 1 else {}
+    kinds: dict[str, list[list[PeerRun]]] = {name: [part] for name, part in parts.items()}
+    if len(names) > 1:
+        kinds[ALL] = list(parts.values()) or [runs]
+    elif not parts:
+        kinds[names[0]] = [runs]
+    for workload, groups in kinds.items():
+        for name in (OURS, *peers):
+            best = comparison.best.get(name, {}).get(setting)
+            row = {"workload": workload, "temperature": temperature, "concurrency": concurrency, "engine": name}
+            fault = _fault(comparison, name, setting, runs)
+            row |= {"setting": best, "fault": fault, "num_texts": 0}
+            own = [[run for run in group if name in run.written] for group in groups]
+            own = [group for group in own if group]
+            if best is not None and own:
+                row |= _row(Chosen(own, name, best, comparison.best[OURS][setting]), temperature)
+            yield row
+
+
+def _fault(comparison: PeerComparison, name: str, setting: Setting, runs: Sequence[PeerRun]) -> str | None:
+    """Why an engine has no figure here, or not all of its texts."""
+    if found := [run.faults[name] for run in runs if name in run.faults]:
+        return found[0]
+    plain = [each for each in comparison.tried if (each.name, each.setting) == (name, PLAIN)]
+    faults = [each.fault for each in plain if (each.temperature, each.concurrency) == setting and each.fault]
+    return faults[0] if faults else comparison.lost.get(name)
+
+
+def _row(chosen: Chosen, temperature: float) -> dict[str, Any]:
+    runs = [run for group in chosen.groups for run in group]
+    name, best = chosen.name, chosen.best
+    row: dict[str, Any] = {
+        "num_texts": sum(len(run.texts) for run in runs),
+        "num_prompts": len({(text.workload, text.prompt.name) for run in runs for text in run.texts}),
+        "tokens_per_second": _rate(runs, name, best),
+        "plain_tokens_per_second": _rate(runs, name, PLAIN),
+        "ratio": None,
+        "plain_ratio": None,
+        "further_ratio": None,
+        "num_same_texts": None,
+    }
+    # A peer's noise is its own affair: at temperature 1 its texts may differ. Ours may not.
+    if best != PLAIN and (temperature == 0 or name == OURS):
+        row["num_same_texts"] = sum(
+            ours == plain
+            for run in runs
+            for ours, plain in zip(run.written[name][best].token_ids, run.written[name][PLAIN].token_ids, strict=True)
+        )
+    if name != OURS:
+        row["ratio"] = _ratio(chosen, (best, chosen.our_best), _per_token)
+        row["plain_ratio"] = _ratio(chosen, (PLAIN, PLAIN), _per_token)
+        settings = {name: best, OURS: chosen.our_best}
+        if all(
+            run.written[each][setting].first_seconds is not None for run in runs for each, setting in settings.items()
+        ):
+            row["further_ratio"] = _ratio(chosen, (best, chosen.our_best), _per_further_token)
+    return row
+
+
+def _rate(runs: Sequence[PeerRun], name: str, setting: str) -> float:
+    """Tokens of all texts together in a second."""
+    written = [run.written[name][setting] for run in runs]
+    return sum(map(_num_tokens, written)) / sum(each.seconds for each in written)
+
+
+def _ratio(chosen: Chosen, settings: tuple[str, str], measure: Callable[[Written], float]) -> dict[str, float]:
+    """A peer's time in the first setting over ours in the second."""
+    by_group: list[list[float]] = []
+    for group in chosen.groups:
+        theirs: dict[str, list[float]] = {}
+        ours: dict[str, list[float]] = {}
+        for run in group:
+            key = "\0".join(f"{text.workload}\0{text.prompt.name}" for text in run.texts)
+            theirs.setdefault(key, []).append(measure(run.written[chosen.name][settings[0]]))
+            ours.setdefault(key, []).append(measure(run.written[OURS][settings[1]]))
+        by_group.append(ratios(theirs, ours))
+    interval = median_interval(by_group[0]) if len(by_group) == 1 else geometric_mean_interval(by_group)
+    return interval._asdict()
+
+
+def _num_tokens(written: Written) -> int:
+    return sum(map(len, written.token_ids))
+
+
+def _per_token(written: Written) -> float:
+    return written.seconds / _num_tokens(written)
+
+
+def _per_further_token(written: Written) -> float:
+    """From the first token to the last, by the tokens after the first."""
+    assert written.first_seconds is not None
+    return (written.seconds - written.first_seconds) / max(_num_tokens(written) - 1, 1)
+
+
+def _plan(plan: BenchPlan) -> dict[str, Any]:
+    workloads = [
+        {
+            "name": workload.name,
+            "num_prompts": len(workload.prompts),
+            "num_predictions": sum(prompt.prediction is not None for prompt in workload.prompts),
+            "sha256": workload.sha256,
+        }
+        for workload in plan.workloads
+    ]
+    return {
+        "workloads": workloads, "temperatures": plan.temperatures, "concurrencies": plan.concurrencies,
+        "depth": plan.depth, "num_runs": plan.num_runs, "max_tokens": plan.max_tokens, "seed": plan.seed,
+        "tuning_tokens": min(TUNING_TOKENS, plan.max_tokens),
+    }  # fmt: skip
+
+
+def _measurement(run: PeerRun) -> dict[str, Any]:
+    """The raw numbers, from which all others can be computed again."""
+    plain = {name: by[PLAIN].token_ids for name, by in run.written.items()}
+    return {
+        "temperature": run.setting[0],
+        "concurrency": run.setting[1],
+        "texts": [
+            {"workload": text.workload, "prompt": text.prompt.name, "num_tokens": text.asked.max_tokens}
+            for text in run.texts
+        ],
+        "written": {
+            name: {
+                setting: {
+                    "seconds": written.seconds,
+                    "first_seconds": written.first_seconds,
+                    "num_as_plain": sum(map(_is_same, written.token_ids, plain[name])),
+                    "num_as_ours": sum(map(_is_same, written.token_ids, plain[OURS])),
+                }
+                for setting, written in by.items()
+            }
+            for name, by in run.written.items()
+        },
+        "faults": dict(run.faults),
+    }
+
+
+def _is_same(text: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return text == other
+
+
+def _named(text: PeerText) -> dict[str, Any]:
+    return {"workload": text.workload, "prompt": text.prompt.name, "temperature": text.temperature}
