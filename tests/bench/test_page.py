@@ -23,7 +23,7 @@ TEMPLATES = [path for path in PACKAGE.rglob("*.html") if path.name != "page.html
 
 
 def test_the_style_is_in_one_place():
-    assert {path.parent.name for path in TEMPLATES} == {"bench", "remote", "check"}
+    assert {path.parent.name for path in TEMPLATES} == {"bench", "remote", "peers", "check"}
     for path in TEMPLATES:
         source = path.read_text(encoding="utf-8")
         assert source.startswith('{% extends "page.html" %}')

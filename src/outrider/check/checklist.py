@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from outrider.bench.machine import free_bytes
 from outrider.check import agreement, costs, judgement, measured, models, prediction, texts as writing
 from outrider.check.budget import Budget
 from outrider.check.item import Item
@@ -104,7 +105,7 @@ class Checklist:
             UsageError: a model or a prompt cannot be used; nothing was measured.
         """
         self._look_at_files()
-        free = models.free_bytes()
+        free = free_bytes()
         try:
             self._measure()
         except InterruptedCheckError:

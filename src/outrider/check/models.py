@@ -111,16 +111,6 @@ def memory_item(memory: dict[str, Any], context: int, free: int | None) -> Item:
     )
 
 
-def free_bytes() -> int | None:
-    """Memory that is available on this machine; None where nobody says."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * int(found[0]) if found else None
-
-
 def exactness_item(runtime: Runtime) -> Item:
     """The level that the runtime's self-test found."""
     is_bitwise = runtime.exactness == "bitwise"
