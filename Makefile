@@ -1,5 +1,7 @@
 # Every target sets up what it needs in .venv, and finds it there the next time.
 .NOTPARALLEL:
+# Two files of tests at a time: most of them use a single core.
+workers = --numprocesses 2 --dist loadfile
 .PHONY: help demo test test-all check check-format check-lint check-types check-imports bench peers core dev clean
 
 help:
@@ -15,10 +17,10 @@ demo: core
 	@.venv/bin/outrider demo
 
 test: dev
-	@.venv/bin/python -m pytest -m 'not (slow or statistical or gpu or browser or ray)'
+	@.venv/bin/python -m pytest $(workers) -m 'not (slow or statistical or gpu or browser or ray)'
 
 test-all: test
-	@.venv/bin/python -m pytest -m '(slow or statistical or browser or ray) and not gpu'
+	@.venv/bin/python -m pytest $(workers) -m '(slow or statistical or browser or ray) and not gpu'
 
 check: check-format check-lint check-types check-imports
 

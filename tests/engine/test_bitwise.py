@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import platform
@@ -12,7 +11,7 @@ import sys
 import pytest
 
 from outrider import LLM, EngineConfig, RuntimeOptions, SamplingParams
-from tests.runtime.checkpoints import make_checkpoint
+from tests.runtime.checkpoints import RUNTIMES_AND_DTYPES, make_checkpoint
 
 NUM_TOKENS = 80
 # Two begin alike by whole chunks, two by part of one, and some are too short for that.
@@ -43,7 +42,7 @@ def what_is_promised(generations) -> list:
     return [(generation.token_ids, generation.log_probs) for generation in generations]
 
 
-@pytest.fixture(scope="module", params=list(itertools.product(("openvino", "torch"), ("float32", "bfloat16"))), ids=str)
+@pytest.fixture(scope="module", params=RUNTIMES_AND_DTYPES, ids=str)
 def setting(request, tmp_path_factory):
     """How to load in one runtime and precision, and what plain decoding writes one by one, nothing shared."""
     runtime, dtype = request.param
@@ -136,5 +135,6 @@ def test_lesser_instruction_sets_are_probed_by_themselves_and_keep_what_they_the
         assert found[-1]["same"] or found[-1]["exactness"] == "seed"
     assert found[1]["dtype"] == "float32"  # these have no products of bfloat16 numbers
     assert len(list((tmp_path / "numerics").iterdir())) == 4  # target and draft, twice
-    # bitwise still, but in forwards of fewer rows; or no longer
-    assert found[1]["exactness"] == "seed" or found[1]["row_class"]["max_rows"] < found[0]["row_class"]["max_rows"]
+    # Where the processor has more: bitwise still, but in forwards of fewer rows; or no longer.
+    if found[0]["dtype"] == "bfloat16":
+        assert found[1]["exactness"] == "seed" or found[1]["row_class"]["max_rows"] < found[0]["row_class"]["max_rows"]

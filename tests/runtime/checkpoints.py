@@ -8,10 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import openvino as ov
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from outrider.runtime.openvino.runtime import computes_bfloat16
+
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+HAS_BFLOAT16 = computes_bfloat16(ov.Core())
+# OpenVINO computes in what the processor does; torch computes in bfloat16 everywhere.
+needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor has no products of bfloat16 numbers")
+OPENVINO_DTYPES = ("float32", pytest.param("bfloat16", marks=needs_bfloat16))
+RUNTIMES_AND_DTYPES = (
+    ("openvino", "float32"),
+    pytest.param(("openvino", "bfloat16"), marks=needs_bfloat16),
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+)
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 211,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,7 @@ from outrider.runtime.numerics import SelfTest, check_numerics, run_self_test
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.remembered import cache_folder
 from outrider.runtime.torch.runtime import TorchRuntime
-from tests.runtime.checkpoints import make_checkpoint
+from tests.runtime.checkpoints import OPENVINO_DTYPES, make_checkpoint
 
 VOCAB_SIZE = 50
 MOST_ROWS = 16 * 33  # in one of the forwards that are compared: nothing is promised of more
@@ -291,7 +290,8 @@ class TestTorch:
 
 
 class TestOpenVino:
-    @pytest.mark.parametrize(("dtype", "bitwise"), list(itertools.product(("float32", "bfloat16"), (True, False))))
+    @pytest.mark.parametrize("dtype", OPENVINO_DTYPES)
+    @pytest.mark.parametrize("bitwise", [True, False])
     def test_padded_rows_are_bitwise_and_unpadded_ones_are_not(self, tmp_path, dtype, bitwise):
         folder = make_checkpoint(tmp_path, "qwen3", dtype=dtype)
         runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(bitwise=bitwise, num_threads=1))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.torch.runtime import TorchRuntime
-from tests.runtime.checkpoints import SHAPE, make_checkpoint
+from tests.runtime.checkpoints import RUNTIMES_AND_DTYPES, SHAPE, make_checkpoint
 
 TEXT = np.random.default_rng(3).integers(SHAPE["vocab_size"], size=600).tolist()
 TABLES = [list(range(first, first + 20)) for first in (40, 0, 20)]
@@ -23,7 +21,7 @@ def folder(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("model"), "qwen3", dtype="bfloat16")
 
 
-@pytest.fixture(scope="module", params=list(itertools.product(RUNTIMES, ("float32", "bfloat16"))), ids=str)
+@pytest.fixture(scope="module", params=RUNTIMES_AND_DTYPES, ids=str)
 def runtime(folder, request):
     name, dtype = request.param
     runtime = RUNTIMES[name].from_folder(folder, RuntimeOptions(dtype=dtype, num_threads=1))

@@ -234,12 +234,17 @@ class _Input:
         array[:] = values
 
 
+def computes_bfloat16(core: ov.Core) -> bool:
+    """Whether this processor has products of bfloat16 numbers, and no limit forbids them."""
+    is_capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return is_capable and not any(limit in ISAS_WITHOUT_BFLOAT16 for limit in isa_limits().values())
+
+
 def _resolve_dtype(core: ov.Core, config: ModelConfig, asked: str | None) -> str:
     """The dtype asked for, or the checkpoint's own as far as this processor computes in it."""
     if asked not in (None, *_CACHE_TYPES):
         raise ParameterError(f"dtype is {asked!r}, but must be one of {', '.join(_CACHE_TYPES)}")
-    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    has_bfloat16 &= not any(limit in ISAS_WITHOUT_BFLOAT16 for limit in isa_limits().values())
+    has_bfloat16 = computes_bfloat16(core)
     if asked == "bfloat16" and not has_bfloat16:
         raise ParameterError("dtype is 'bfloat16', which this processor does not compute in: use 'float32'")
     return asked or (config.dtype if has_bfloat16 else "float32")
