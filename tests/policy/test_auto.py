@@ -207,6 +207,18 @@ def test_a_cascade_does_not_pay_for_a_member_that_is_bad():
     assert both >= 0.97 * alone
 
 
+def test_a_cheaper_sources_better_guesses_say_nothing_of_how_often_a_dearer_one_has_any():
+    suffix = Guesser("suffix", lambda *_: 0.9, step=2e-4, is_scored=True, is_stepless=True)
+    model = Guesser("model", lambda *_: 0.9, step=0.02, is_scored=True)
+    world = World([suffix, model], noise=0.05)
+    policy = auto(world)
+    decode_stream(world, policy, at_once=4, num_tokens=512)
+    first, second = policy._sources
+    assert first.num_asked > 200
+    assert first.offered == pytest.approx(1.0)
+    assert second.offered == pytest.approx(1.0)  # where it is left to draft, it does
+
+
 def test_a_text_of_another_character_gets_its_chance():
     """Seven texts teach that the drafter is bad; the eighth, which comes later, finds it good."""
     world = make_world(lambda index, position: 0.95 if index == 7 else 0.02, 0.05, "flat")

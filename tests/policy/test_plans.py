@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from outrider.policy.cost import StepCosts
 from outrider.policy.marginal import AutoPolicy
-from outrider.policy.search import Base, break_even
+from outrider.policy.search import Base, Plan, break_even
 from outrider.request import MAX_DEPTH
 from outrider.sequence import DecodeStep, DraftWork
 from outrider.tree import ROOT, DraftBudget, TokenTree, Verdict
@@ -136,6 +136,13 @@ def test_break_even_is_the_least_agreement_at_which_some_depth_beats_plain(targe
     else:
         assert beats_plain(min(1.0, least + 0.01), costs, num_sequences)
         assert not beats_plain(max(0.0, least - 0.01), costs, num_sequences)
+
+
+def test_a_plan_on_top_of_another_must_be_better_than_both_together():
+    base = Base([1] * 4, 2.0, 4, {})
+    settled = base.after(Plan(3, [3] * 4, rate=3.0, seconds=4.0))
+    assert (base.rate, settled.rate, settled.num_tokens) == (2.0, 3.0, 12.0)
+    assert base.after(Plan(0, [0] * 4, rate=2.0)) == base
 
 
 def test_decisions_say_when_drafting_began_and_stopped_and_why():

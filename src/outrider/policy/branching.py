@@ -199,9 +199,9 @@ def with_siblings(
             seconds = sum(side.seconds for side in sides[:num_beside])
             if cap > 1 and search.loss(cap, first_rows + num_beside) + seconds > limits[1]:
                 continue
-            rate = search.rate_with(depths, comb, seconds)
+            rate, step_seconds = search.expected_with(depths, comb, seconds)
             if rate > best_rate:
-                best, best_rate = Plan(cap, depths, rate, comb=comb), rate
+                best, best_rate = Plan(cap, depths, rate, step_seconds, comb=comb), rate
     if best is not None:
         search.price(best)
     return best

@@ -46,6 +46,8 @@ REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 # Share of a plain step, up to which a draft is as good as free.
 FREE = 0.02
+# However often a cheaper source drafts, a dearer one is taken to be left so much.
+MAX_OFFERED = 0.95
 # A change of rows serves the steps after it too: what of it the first must pay for.
 CHANGE_SHARE = 0.5
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
@@ -198,7 +200,7 @@ class AutoPolicy(Policy):
         )
         num_steps = min(max(REPLAN_STEPS, REPLAN_STEPS_EACH * len(sequences)), MAX_REPLAN_STEPS)
         self._countdown = num_steps * REPLAN_STEPS_YOUNG // REPLAN_STEPS if is_young else num_steps
-        found = [self._search(index, source, step) for index, source in enumerate(self._sources)]
+        found = self._search_all(step)
         is_idle = not is_young and not any(plan.cap for plan, _ in found)
         self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1
         self._countdown *= self._idle
@@ -252,9 +254,25 @@ class AutoPolicy(Policy):
         """Places for which a source may have guesses."""
         return [place for place in step.places if step.texts[place].tracks[index].is_served]
 
-    def _search(self, index: int, source: Source, step: Round) -> tuple[Plan, list[Candidate]]:
-        """The best plan of one source alone."""
-        plan = Plan(0, [], step.base.rate)
+    def _search_all(self, step: Round) -> list[tuple[Plan, list[Candidate]]]:
+        """The best plan of each source, the cheapest first: a dearer one drafts where these leave it to, on top."""
+        found: list[tuple[Plan, list[Candidate]]] = []
+        base = step.base
+        left = [1.0] * len(step.sequences)  # of each text's steps, the share that no cheaper source drafts for
+        for index, source in enumerate(self._sources):
+            plan, candidates = self._search(index, source, step, base, left)
+            found.append((plan, candidates))
+            base = base.after(plan)
+            if plan.cap:
+                for candidate, depth in zip(candidates, plan.depths, strict=True):
+                    left[candidate.place] *= 1 - min(source.offered, MAX_OFFERED) * (depth > 0)
+        return found
+
+    def _search(
+        self, index: int, source: Source, step: Round, base: Base, left: list[float]
+    ) -> tuple[Plan, list[Candidate]]:
+        """The best plan of one source, those of cheaper ones being settled in `base`."""
+        plan = Plan(0, [], base.rate)
         candidates: list[Candidate] = []
         places = [] if self.account.is_overdrawn else self._affordable(index, source, step)
         max_cap = self._first_cap(source, step) + RAMP * source.survival.num_accepted
@@ -263,7 +281,8 @@ class AutoPolicy(Policy):
         if places:
             candidates = [self._candidate(index, source, place, step, resolution) for place in places]
             trust = self._trust.of(len(step.sequences))
-            search = Search(self.costs, source.name, step.base, candidates, source.offered, trust)
+            offered = source.offered * sum(left[place] for place in places) / len(places)
+            search = Search(self.costs, source.name, base, candidates, offered, trust)
             plan = search.best(source.cap, max_cap, max_loss)
             plan = self._branching.improve(plan, source, search, step.sequences, (max_cap, max_loss))
             if plan.cap:  # the next plan is made with these prices
@@ -352,7 +371,8 @@ class AutoPolicy(Policy):
         if decided and not is_probe:
             seconds = step.seconds / self.costs.speed + lost
             num_tokens = 1 + sum(decided) / len(step.sequences)
-            self._trust.enter(len(step.sequences), num_tokens, self._rate / base.rate, seconds / base.seconds)
+            gain = self._rate / base.rate - 1
+            self._trust.enter(len(step.sequences), num_tokens, gain, seconds / base.seconds)
         owed = self._entry.owed(self._sources, step.work, base.seconds)
         invested = self._entry.invest(self._sources, step.work, base.seconds)
         lost += self.costs.target(rows, base.num_sequences) - self.costs.target(base.computed, base.num_sequences)
@@ -386,7 +406,7 @@ class AutoPolicy(Policy):
                 source = self._sources[index]
                 if index != drafted and chunks.take(source, track, at_token):
                     self._countdown = 0
-                else:
+                elif not 0 <= drafted < index:  # a cheaper source's draft does not tell what this one would have made
                     source.note_offer(index == drafted)
                 if track.is_probing:
                     self._prober.end(

@@ -7,6 +7,7 @@ depth. What a second is worth in tokens at the rate of the best plan is the pric
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ NUM_WORSE = 3  # plans in a row, after which deeper ones are not looked at
 NUM_SHALLOWER = 3  # than the plan in force, that are looked at
 # A plan must be this much better than the one in force, so that noise does not make decisions flap.
 DEPTH_ADVANTAGE = 1.01
-START_ADVANTAGE = 1.02
+# What a source that does not draft must be expected to gain, to start.
+START_ADVANTAGE = 0.02
 # Steps after which a plan is taken to be replaced, by which the cost of changing to it is divided.
 USUAL_NUM_STEPS = 16
 # A source that seldom has a guess costs as seldom: it is judged as if it had one at least so often.
@@ -52,24 +54,37 @@ class Base(NamedTuple):
 
     Attributes:
         num_rows: of each sequence.
-        seconds: that the step takes, drafts of a fixed depth included.
-        computed: rows that the target computes.
+        seconds: that the step takes, drafts of a fixed depth and of sources that are settled included.
+        computed: rows that the target computes without any draft that is planned.
         known: seconds of the target by depths and their places, as far as asked for lately.
+        num_drafted: tokens that the drafts of settled sources are expected to earn.
     """
 
     num_rows: list[int]
     seconds: float
     computed: int
     known: dict[tuple[int, ...], float]
+    num_drafted: float = 0.0
 
     @property
     def num_sequences(self) -> int:
         return len(self.num_rows)
 
     @property
+    def num_tokens(self) -> float:
+        """That the step is expected to add."""
+        return len(self.num_rows) + self.num_drafted
+
+    @property
     def rate(self) -> float:
         """Tokens per second."""
-        return len(self.num_rows) / self.seconds
+        return self.num_tokens / self.seconds
+
+    def after(self, plan: Plan) -> Base:
+        """With a source's plan settled: what another source has to be better than."""
+        if not plan.cap:
+            return self
+        return self._replace(seconds=plan.seconds, num_drafted=plan.rate * plan.seconds - len(self.num_rows))
 
 
 class Beside(NamedTuple):
@@ -112,6 +127,7 @@ class Plan:
         cap: the limit on depth that was best; 0 is no draft.
         depths: of each candidate.
         rate: tokens per second that are expected.
+        seconds: of a step, as expected.
         node_seconds: of a row.
         saved_seconds: of a row that is saved by stopping early.
         step_seconds: of a draft step that is taken for one sequence more.
@@ -122,6 +138,7 @@ class Plan:
     cap: int
     depths: list[int]
     rate: float
+    seconds: float = 0.0
     node_seconds: float = 0.0
     saved_seconds: float = 0.0
     step_seconds: float = 0.0
@@ -146,8 +163,8 @@ class Search:
     """Compares plans of one source for one batch.
 
     Args:
-        offered: share of the sequences and steps in which the source's drafts are taken, others being better.
-        trust: how much of what a plan promises it is taken to keep.
+        offered: share of the sequences and steps in which the source's drafts are taken, others having none better.
+        trust: how much of what a plan promises to gain it is taken to keep; 0 is nothing.
     """
 
     def __init__(
@@ -185,18 +202,20 @@ class Search:
                 loss = self._target(depths) - self.base.seconds + self.fixed + self.step * cap
                 if cap > 1 and loss > max_loss:
                     continue
-                rate = self._rate(depths, max(self._offered, LEAST_OFFERED))
+                rate, _ = self._expected(depths, max(self._offered, LEAST_OFFERED))
                 worth = rate * (DEPTH_ADVANTAGE if cap == last_cap else 1.0)
                 if worth > best_rate:
                     best, best_rate, num_worse = Plan(cap, depths, rate), worth, 0
         if best.cap:
-            best.rate = self._rate(best.depths, self._offered)
+            best.rate, best.seconds = self._expected(best.depths, self._offered)
             self.price(best)
         return best
 
     def least_rate(self, *, is_drafting: bool) -> float:
-        """Tokens per second that a plan must promise to be better than plain decoding."""
-        return self.base.rate * (1.0 if is_drafting else START_ADVANTAGE) / self._trust
+        """Tokens per second that a plan must promise to be better than the step without it."""
+        if not self._trust:
+            return math.inf
+        return self.base.rate * (1.0 if is_drafting else 1.0 + START_ADVANTAGE / self._trust)
 
     def depths_at(self, cap: int) -> list[int]:
         """As deep as a cap, as far as each candidate allows."""
@@ -210,8 +229,8 @@ class Search:
         """Seconds that are lost if nothing is accepted."""
         return self._target_of(num_rows) - self._plain + self.fixed + self.step * cap
 
-    def rate_with(self, depths: list[int], comb: Comb, seconds: float) -> float:
-        """Tokens per second that are expected of chains with siblings, which take so many seconds more.
+    def expected_with(self, depths: list[int], comb: Comb, seconds: float) -> tuple[float, float]:
+        """Tokens per second, and seconds of a step, of chains with siblings, which take so many seconds more.
 
         Drafts that stop early are not reckoned with: others' siblings take their rows.
         """
@@ -224,7 +243,8 @@ class Search:
             if depth:
                 tokens += candidate.curve.tokens[depth]
                 seconds += candidate.entry_seconds
-        return (len(self.base.num_rows) + offered * tokens) / (self.base.seconds + offered * seconds)
+        seconds = self.base.seconds + offered * seconds
+        return (self.base.num_tokens + offered * tokens) / seconds, seconds
 
     def _target_of(self, num_rows: int) -> float:
         return self.costs.target(self.costs.computed_rows([num_rows]), self.base.num_sequences)
@@ -243,8 +263,8 @@ class Search:
         some = [depth if justified else 0 for depth, justified in zip(even, own, strict=True)]
         return [own, even] if some in (own, even) else [own, even, some]
 
-    def _rate(self, depths: list[int], offered: float) -> float:
-        """Tokens per second that are expected."""
+    def _expected(self, depths: list[int], offered: float) -> tuple[float, float]:
+        """Tokens per second, and seconds of a step."""
         tokens, expected_rows, entry, num_rows, num_drafting = 0.0, 0.0, 0.0, 0, 0
         for candidate, depth in zip(self.candidates, depths, strict=True):
             if depth:
@@ -258,7 +278,7 @@ class Search:
         seconds = any_offered * target + (1 - any_offered) * self._idle_target(depths, target, any_offered)
         seconds += offered * (self.costs.change(self._computed(depths)) / USUAL_NUM_STEPS + entry)
         seconds += any_offered * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
-        return (len(self.base.num_rows) + offered * tokens) / seconds
+        return (self.base.num_tokens + offered * tokens) / seconds, seconds
 
     def _idle_target(self, depths: list[int], drafted: float, any_offered: float) -> float:
         """Of a step in which nobody has a guess: the runtime stays at the rows of steps that have, or changes twice."""

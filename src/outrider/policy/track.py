@@ -20,7 +20,7 @@ class Source:
     """One source, over all texts.
 
     Attributes:
-        offered: share of the drafts asked for that were made and taken, of late.
+        offered: share of the drafts asked for that were made and taken, of late, where no cheaper source's was.
         cap: depth of the plan in force; 0 is none.
         is_comb: whether the plan in force has guesses beside the first ones.
         prices: of the last plan that drafted.
