@@ -29,7 +29,8 @@ from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
 
 SUFFIX = "suffix"
-MIN_ROUNDS, MAX_ROUNDS = 3, 6
+# Two rounds are the least that an interval can be made from; a third is timed if the whole time has room for it.
+LEAST_ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 2, 3, 6
 
 
 class Rehearsal(Drafter):
@@ -127,9 +128,10 @@ class Stand:
                 ]
                 seconds = 0.0
                 for number in range(MAX_ROUNDS):
-                    is_needed = number < MIN_ROUNDS and num_sequences == concurrencies[0]
-                    num_more = 1 if number else MIN_ROUNDS
-                    if not is_needed and not budget.has_room(seconds * num_more, share):
+                    is_first = num_sequences == concurrencies[0]
+                    is_needed = is_first and number < LEAST_ROUNDS
+                    most = 1.0 if is_first and number < MIN_ROUNDS else share
+                    if not is_needed and not budget.has_room(seconds, most):
                         break
                     watch.report(f"timing steps, {num_sequences} at once: round {number + 1}")
                     began = time.monotonic()

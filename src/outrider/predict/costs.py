@@ -101,19 +101,18 @@ class Costs:
         )
         self.is_known = bool(self._plain_target)
 
-    def step(self, num_drafted: float, num_rows: float, share_modelled: float = 1.0) -> StepSeconds:
-        """Of a step that drafts so many guesses for each sequence and computes so many rows in all.
+    def step(self, num_drafted: int, num_rows: int, num_draft_steps: int | None = None) -> StepSeconds:
+        """Of a step of all sequences.
 
         Args:
-            num_drafted: mean over the sequences.
-            num_rows: roots and guesses.
-            share_modelled: how likely the draft model is asked at all.
+            num_drafted: guesses of the sequence that has most.
+            num_rows: roots and guesses of all.
+            num_draft_steps: of a draft model; None: as many as guesses.
         """
-        idle = self._draft[0][1]
-        drafting = max(_at(self._draft, num_drafted) - idle, 0.0) if num_drafted else 0.0
+        drafting = _at(self._draft, num_drafted if num_draft_steps is None else num_draft_steps)
         return StepSeconds(
-            idle + share_modelled * drafting,
-            _at(self._target, self._computed_rows(round(num_rows))) if num_drafted else self._plain_target[0][1],
+            max(drafting, self._draft[0][1]),
+            _at(self._target, self._computed_rows(num_rows)) if num_drafted else self._plain_target[0][1],
             _at(self._other, num_drafted),
         )
 
