@@ -99,7 +99,7 @@ class Predictor:
     """Predictions from one set of timings.
 
     Args:
-        timings: timed settings.
+        timings: timed settings, of which there are to be no more.
         computed_rows: how many rows the target computes for so many.
         drift: see `DRIFT`.
         name: of these timings, see `Leavings`.
@@ -112,11 +112,16 @@ class Predictor:
         self._computed_rows = computed_rows
         self._drift = drift
         self._name = name
+        self._costs: dict[tuple[bool, int, frozenset[int] | None], Costs] = {}
 
     def costs(self, temperature: float, num_sequences: int, rounds: frozenset[int] | None = None) -> Costs:
         """Of steps at this temperature, perhaps as if there had been these rounds only."""
-        timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
-        return Costs(timings, self._computed_rows, is_greedy=temperature == 0, num_sequences=num_sequences)
+        is_greedy = temperature == 0
+        key = is_greedy, num_sequences, rounds
+        if key not in self._costs:
+            timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
+            self._costs[key] = Costs(timings, self._computed_rows, is_greedy=is_greedy, num_sequences=num_sequences)
+        return self._costs[key]
 
     def predict(
         self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int, *, num_later: int | None = None
