@@ -20,6 +20,7 @@ import argparse
 import json
 import pickle
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -272,17 +273,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one, or these")
     parser.add_argument("--pairs", type=Path, default=Path("build/pairs"), help="where the full-price pairs are made")
+    parser.add_argument("--trial", action="store_true", help="does it run? With few texts, and nothing is kept")
     parser.add_argument("--judge", action="store_true", help="measure nothing: predict again from what was measured")
     arguments = parser.parse_args()
     began = provenance()
     for name in () if arguments.judge else arguments.part or PARTS:
+        part = trial_of(PARTS[name]) if arguments.trial else PARTS[name]
         with machine_to_ourselves():
-            found = run_part(PARTS[name], arguments.pairs)
+            began_part = time.monotonic()
+            found = run_part(part, arguments.pairs)
+        print(f"{name}: {time.monotonic() - began_part:.0f} s", flush=True)
+        if arguments.trial:
+            rows_of(found)
+            continue
         MEASURED.mkdir(parents=True, exist_ok=True)
         (MEASURED / f"{name}.pickle").write_bytes(pickle.dumps(found))
         for row in rows_of(found):
             say(row)
-    conclude(began)
+    if not arguments.trial:
+        conclude(began)
+
+
+def trial_of(part: Part) -> Part:
+    """The same with short texts, little time and one round."""
+    blocks = tuple(block._replace(num_rounds=1, repeated=()) for block in part.blocks)
+    return part._replace(num_tokens=MIN_TOKENS, seconds=1.0, blocks=blocks)
 
 
 def conclude(began: dict[str, Any]) -> None:
