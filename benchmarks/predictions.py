@@ -86,7 +86,7 @@ class Part(NamedTuple):
 
 def _bundled(temperature: float, num_sequences: int) -> Block:
     depths = (1, 2, 4, 8)
-    num_rounds = 2 if num_sequences == 1 else 3
+    num_rounds = 1 if num_sequences == 1 else 2
     return Block(temperature, num_sequences, depths, num_rounds, (("bundled", 2), ("bundled", 4)))
 
 
@@ -96,7 +96,7 @@ def _full_price(temperature: float, num_sequences: int, *depths: int) -> Block:
 
 
 PARTS = {
-    "bundled": Part("bundled", 64, 40.0, tuple(_bundled(temperature, number) for temperature, number in LOADS)),
+    "bundled": Part("bundled", 96, 40.0, tuple(_bundled(temperature, number) for temperature, number in LOADS)),
     "0.5b-greedy": Part(SHARED_TARGET, 32, 30.0, (_full_price(0.0, 1, 1, 2, 4, 8),)),
     "0.5b-sampled": Part(SHARED_TARGET, 32, 30.0, (_full_price(1.0, 1, 2, 4),)),
     "0.5b-4": Part(SHARED_TARGET, 32, 40.0, (_full_price(1.0, 4, 1, 4),)),
