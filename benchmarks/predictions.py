@@ -5,8 +5,9 @@
 
 Every other prompt of the six workloads is for predicting: the target writes, the draft is asked what it would have
 guessed there, and steps are timed as `check` times them. The other prompts are for measuring: all settings of a target,
-a temperature and a number of texts at once decode them in turns, in random order, plain decoding among them; as many
-texts as are asked for are decoded in every step that counts. What is marked so is measured twice.
+a temperature and a number of texts at once decode them in turns, in random order, plain decoding twice as often as each
+of the others, since all are held against it; as many texts as are asked for are decoded in every step that counts. What
+is marked so is measured twice. Steps of so many texts at once are timed right before these are measured.
 
 The full-price pairs have one target and five drafts of one shape, which differ in what they guess and not in what they
 cost: one engine serves them, each draft in its turn, and steps are timed with one of them. Each part saves what it has
@@ -19,6 +20,7 @@ import argparse
 import json
 import pickle
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +43,9 @@ from outrider.predict.trace import Trace
 PLAIN = ("plain", 0)
 MEASURED = FOLDER.parent / "build/predictions"
 MAX_ROWS = 128
-TEMPERATURES, CONCURRENCIES = (0.0, 0.7, 1.0), (1, 4, 8)
+LOADS = ((0.0, 1), (0.7, 1), (1.0, 1), (0.0, 4), (1.0, 4), (0.0, 8), (1.0, 8))
+# Times that plain decoding takes its turn while each other setting takes one.
+NUM_PLAIN = 2
 # A full-price target takes a second to read 250 tokens: of its prompts one whole piece is kept, which is read once for
 # all settings, and the token after it. And where it writes one text at a time, fewer texts are measured.
 MAX_PROMPT_TOKENS, NUM_ALONE = 129, 12
@@ -82,25 +86,21 @@ class Part(NamedTuple):
 
 def _bundled(temperature: float, num_sequences: int) -> Block:
     depths = (1, 2, 4, 8)
-    num_rounds = 1 if num_sequences == 1 else 3
+    num_rounds = 1 if num_sequences == 1 else 2
     return Block(temperature, num_sequences, depths, num_rounds, (("bundled", 2), ("bundled", 4)))
 
 
 def _full_price(temperature: float, num_sequences: int, *depths: int) -> Block:
-    return Block(temperature, num_sequences, depths, 1, tuple((f"{SHARED_TARGET}-{each}", 4) for each in (0.6, 0.95)))
+    repeated = tuple((f"{SHARED_TARGET}-{each}", 4) for each in (0.6, 0.95)) if temperature == 0 else ()
+    return Block(temperature, num_sequences, depths, 1, repeated)
 
 
 PARTS = {
-    "bundled": Part(
-        "bundled",
-        64,
-        20.0,
-        tuple(_bundled(temperature, number) for number in CONCURRENCIES for temperature in TEMPERATURES),
-    ),
-    "0.5b-greedy": Part(SHARED_TARGET, 40, 20.0, (_full_price(0.0, 1, 1, 2, 4, 8),)),
-    "0.5b-sampled": Part(SHARED_TARGET, 40, 20.0, (_full_price(1.0, 1, 2, 4),)),
-    "0.5b-4": Part(SHARED_TARGET, 32, 30.0, (_full_price(0.0, 4, 2, 4), _full_price(1.0, 4, 1, 4))),
-    "0.5b-8": Part(SHARED_TARGET, 32, 45.0, (_full_price(0.0, 8, 1, 4), _full_price(1.0, 8, 1, 4))),
+    "bundled": Part("bundled", 96, 40.0, tuple(_bundled(temperature, number) for temperature, number in LOADS)),
+    "0.5b-greedy": Part(SHARED_TARGET, 32, 30.0, (_full_price(0.0, 1, 1, 2, 4, 8),)),
+    "0.5b-sampled": Part(SHARED_TARGET, 32, 30.0, (_full_price(1.0, 1, 2, 4),)),
+    "0.5b-4": Part(SHARED_TARGET, 32, 40.0, (_full_price(1.0, 4, 1, 4),)),
+    "0.5b-8": Part(SHARED_TARGET, 32, 40.0, (_full_price(0.0, 8, 1, 4),)),
 }
 
 
@@ -164,17 +164,17 @@ def traces_of(pairs: Pairs, pair: str, texts: Sequence[KnownText]) -> list[Trace
     ]
 
 
-def time_steps(pairs: Pairs, part: Part, shares: dict[float, Shares]) -> None:
+def time_steps(pairs: Pairs, part: Part, shares: dict[float, Shares], num_sequences: int) -> None:
     """As `check` does, with one draft of the shape that all have."""
-    texts = Texts([text for each in shares.values() for text in each.predicted_from])
-    for num_sequences in sorted({block.num_sequences for block in part.blocks}):
-        num_before, company = len(pairs.stand.timings), Company()
+    temperatures = {block.temperature for block in part.blocks if block.num_sequences == num_sequences}
+    texts = Texts([text for each in sorted(temperatures) for text in shares[each].predicted_from])
+    num_before, company = len(pairs.stand.timings), Company()
+    pairs.stand.time_steps(texts, [num_sequences], Budget(part.seconds), 1.0, Watch())
+    if company.share > MAX_FOREIGN_SHARE:
+        print(f"others had {company.share:.0%} of the machine: timing once more", flush=True)
+        del pairs.stand.timings[num_before:]
         pairs.stand.time_steps(texts, [num_sequences], Budget(part.seconds), 1.0, Watch())
-        if company.share > MAX_FOREIGN_SHARE:
-            print(f"others had {company.share:.0%} of the machine: timing once more", flush=True)
-            del pairs.stand.timings[num_before:]
-            pairs.stand.time_steps(texts, [num_sequences], Budget(part.seconds), 1.0, Watch())
-        print(f"steps timed, {num_sequences} at once; others had {company.share:.1%} of the machine", flush=True)
+    print(f"steps timed, {num_sequences} at once; others had {company.share:.1%} of the machine", flush=True)
 
 
 def measure(pairs: Pairs, block: Block, texts: Sequence[KnownText]) -> dict[Setting, list[list[SteadyRun]]]:
@@ -184,14 +184,15 @@ def measure(pairs: Pairs, block: Block, texts: Sequence[KnownText]) -> dict[Sett
     """
     generator = random.Random(0)
     queues = [[text] for text in texts] if block.num_sequences == 1 else [list(texts)]
-    settings = [PLAIN, *((pair, depth) for pair in pairs.drafts for depth in block.depths)]
-    found: dict[Setting, list[list[SteadyRun]]] = {setting: [] for setting in settings}
+    settings = [(pair, depth) for pair in pairs.drafts for depth in block.depths]
+    found: dict[Setting, list[list[SteadyRun]]] = {setting: [] for setting in (PLAIN, *settings)}
     warm_up(pairs, block, queues[0])
-    for chosen in [settings] * block.num_rounds + [[PLAIN, *block.repeated]] * bool(block.repeated):
-        for setting in chosen:
+    for chosen in [settings] * block.num_rounds + [[*block.repeated]] * bool(block.repeated):
+        for setting in (PLAIN, *chosen):
             found[setting].append([])
+        turns = [PLAIN] * NUM_PLAIN + [*chosen]
         for queue in queues:
-            for pair, depth in generator.sample(chosen, len(chosen)):
+            for pair, depth in generator.sample(turns, len(turns)):
                 pairs.use(pair)
                 run = run_undisturbed(pairs.stand.llm, queue, block.num_sequences, depth)
                 found[pair, depth][-1].append(run)
@@ -216,7 +217,6 @@ def run_part(part: Part, folder: Path) -> Measured:
         for temperature in sorted({block.temperature for block in part.blocks})
     }
     print("texts written", flush=True)
-    time_steps(pairs, part, shares)
     target = pairs.stand.llm.target
     found = Measured(
         began,
@@ -225,7 +225,11 @@ def run_part(part: Part, folder: Path) -> Measured:
         [target.computed_rows([num_rows]) for num_rows in range(1, MAX_ROWS + 1)],
         [],
     )
-    for block in part.blocks:
+    num_timed = 0
+    for block in sorted(part.blocks, key=lambda block: block.num_sequences):
+        if block.num_sequences != num_timed:
+            num_timed = block.num_sequences
+            time_steps(pairs, part, shares, num_timed)
         predicted_from, measured_on = shares[block.temperature]
         if part.target == SHARED_TARGET and block.num_sequences == 1:
             measured_on = measured_on[:NUM_ALONE]
@@ -269,17 +273,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one, or these")
     parser.add_argument("--pairs", type=Path, default=Path("build/pairs"), help="where the full-price pairs are made")
+    parser.add_argument("--trial", action="store_true", help="does it run? With few texts, and nothing is kept")
     parser.add_argument("--judge", action="store_true", help="measure nothing: predict again from what was measured")
     arguments = parser.parse_args()
     began = provenance()
     for name in () if arguments.judge else arguments.part or PARTS:
+        part = trial_of(PARTS[name]) if arguments.trial else PARTS[name]
         with machine_to_ourselves():
-            found = run_part(PARTS[name], arguments.pairs)
+            began_part = time.monotonic()
+            found = run_part(part, arguments.pairs)
+        print(f"{name}: {time.monotonic() - began_part:.0f} s", flush=True)
+        if arguments.trial:
+            rows_of(found)
+            continue
         MEASURED.mkdir(parents=True, exist_ok=True)
         (MEASURED / f"{name}.pickle").write_bytes(pickle.dumps(found))
         for row in rows_of(found):
             say(row)
-    conclude(began)
+    if not arguments.trial:
+        conclude(began)
+
+
+def trial_of(part: Part) -> Part:
+    """The same with short texts, little time and one round."""
+    blocks = tuple(block._replace(num_rounds=1, repeated=()) for block in part.blocks)
+    return part._replace(num_tokens=MIN_TOKENS, seconds=1.0, blocks=blocks)
 
 
 def conclude(began: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -100,7 +101,7 @@ def test_what_was_measured_until_ctrl_c_is_reported(check, monkeypatch, prompts,
 
     @contextmanager
     def noted():
-        yield SimpleNamespace(is_set=lambda: next(asked) >= 300)
+        yield SimpleNamespace(is_set=lambda: next(asked) >= 180)
 
     monkeypatch.setattr(check_show, "noted_interrupt", noted)
     outcome = check("--prompts", prompts, *QUICK, "--out", tmp_path / "out")
@@ -108,6 +109,20 @@ def test_what_was_measured_until_ctrl_c_is_reported(check, monkeypatch, prompts,
     assert "Interrupted" in outcome.stdout
     assert json.loads((tmp_path / "out/check.json").read_text())["is_partial"]
     assert "Interrupted" in (tmp_path / "out/report.html").read_text()
+
+
+def test_ctrl_c_ends_who_still_waits_for_another_run(check, monkeypatch, prompts, tmp_path):
+    @contextmanager
+    def waiting(say_waiting):
+        say_waiting()
+        signal.raise_signal(signal.SIGINT)
+        yield
+
+    monkeypatch.setattr(check_show, "machine_to_ourselves", waiting)
+    outcome = check("--prompts", prompts, *QUICK, "--out", tmp_path / "out")
+    assert outcome.exit_code == 130
+    assert "waiting for another timed run to end" in outcome.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_texts_that_say_nothing_are_no_ground_for_a_conclusion(check, tmp_path):

@@ -122,6 +122,27 @@ def test_a_slow_round_that_lacks_a_setting_slows_no_other():
     assert found / plain == pytest.approx(whole / sum(World().seconds(1, 0)), rel=0.01)
 
 
+def as_five(rows):
+    return max(rows, 5)
+
+
+def test_forwards_of_as_many_rows_take_the_same_where_rounds_do_not_show_otherwise():
+    # One setting's timing is disturbed, and that is not to look as if plain decoding were slow.
+    timings = World(target_row=0.0).quiet().timings(4, seeded(0))
+    factors = {0: 1.1, 1: 0.93, 2: 1.12, 3: 0.95}
+    noisy = [each if each.depth else replace(each, target=each.target * factors[each.round]) for each in timings]
+    costs = Costs(noisy, as_five, is_greedy=True, num_sequences=1)
+    assert costs.step(4, 5).target == costs.plain.target
+    assert costs.step(8, 9).target == pytest.approx(1.0, rel=0.05)
+
+
+def test_where_rounds_show_that_a_drafter_slows_the_target_down_it_is_believed():
+    timings = World(target_row=0.0, noise=0.001, drift=0.0).timings(6, seeded(0))
+    slow = [replace(each, target=each.target * 1.1) if each.depth else each for each in timings]
+    costs = Costs(slow, as_five, is_greedy=True, num_sequences=1)
+    assert costs.step(4, 5).target / costs.plain.target == pytest.approx(1.1, rel=0.01)
+
+
 def test_one_prompt_or_one_round_says_nothing_of_others():
     world = World()
     alone = Predictor(world.timings(4, seeded(0)), rows_as_they_are).predict("m", world.traces(1, seeded(1)), 4, 1)

@@ -23,7 +23,7 @@ def test_a_walk_goes_on_behind_the_first_wrong_guess():
 
 def test_no_more_is_drafted_than_the_text_has_left():
     found = walk(trace_of([True, True, True]), depth=8)
-    assert dict(found.kinds) == {(2, True): 1}
+    assert found.steps == [(2, True)]
 
 
 def test_depth_zero_is_plain_decoding():
@@ -53,5 +53,5 @@ def test_a_drafter_with_few_guesses_drafts_no_more():
                Root(8, 2, is_modelled=True), Root(8, 1, is_modelled=True), Root(0, 0, is_modelled=False)),
     )  # fmt: skip
     found = walk(trace, depth=4)
-    assert dict(found.kinds) == {(0, False): 1, (2, False): 1, (2, True): 1}
-    assert found.share_modelled == pytest.approx(1 / 3)
+    assert found.steps == [(0, False), (2, False), (2, True)]
+    assert found.asks_model

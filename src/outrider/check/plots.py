@@ -20,13 +20,15 @@ def plots_of(document: Mapping[str, Any]) -> dict[str, str]:
     least = min((row["num_sequences"] for row in document["predictions"]), default=1)
     alone = [row for row in document["predictions"] if row["num_sequences"] == least]
     judged = [row for row in document["measured"] if row["predicted"]]
+    by_load = document["concurrency_by_temperature"]
+    several = by_load if len({row["num_sequences"] for row in by_load}) > 1 else []
     wanted: dict[str, tuple[Callable[[Axes, Rows], None], Rows]] = {
         "Survival by depth": (_draw_survival, [row for row in document["agreement"] if row["survival"]]),
         "Cost of a forward by its rows, over that of a plain step": (_draw_curves, document["verify_cost"]),
         f"Predicted speedup by depth, {least} at once": (_draw_depths, alone),
         "Speedup by texts at once, measured where it was, else predicted of the best depth of each": (
             _draw_concurrency,
-            document["concurrency_by_temperature"],
+            several,
         ),
         "Predicted and measured": (_draw_judged, judged),
         "Predicted speedup over the bytes that drafting takes": (_draw_memory, _frontier(document, alone)),

@@ -29,7 +29,8 @@ from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
 
 SUFFIX = "suffix"
-MIN_ROUNDS, MAX_ROUNDS = 3, 6
+# Two rounds are the least that an interval can be made from; a few more are timed if the whole time has room for them.
+LEAST_ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 2, 4, 32
 
 
 class Rehearsal(Drafter):
@@ -117,19 +118,26 @@ class Stand:
     def time_steps(
         self, texts: Texts, concurrencies: Sequence[int], budget: Budget, share: float, watch: Watch
     ) -> None:
-        """Time steps with one sequence first, then with more, until this share of the whole time is gone."""
+        """Time steps with one sequence first, then with more, until this share of the whole time is gone.
+
+        All numbers of sequences have an equal part of what is left when their turn comes.
+        """
         by_kind: dict[bool, float] = {text.params.temperature == 0: text.params.temperature for text in texts.known}
         self.use(self.candidates[self.model] if self.model else (Rehearsal(),))
+        seconds = 0.0  # of the last round; the first one of more texts at once takes no less
         try:
-            for num_sequences in concurrencies:
+            for place, num_sequences in enumerate(concurrencies):
                 settings = [
                     Setting(temperature, num_sequences, depth) for temperature in by_kind.values() for depth in DEPTHS
                 ]
-                seconds = 0.0
+                part = max(share * budget.seconds - budget.used, 0.0) / (len(concurrencies) - place)
+                end = budget.used + part
                 for number in range(MAX_ROUNDS):
-                    is_needed = number < MIN_ROUNDS and num_sequences == concurrencies[0]
-                    num_more = 1 if number else MIN_ROUNDS
-                    if not is_needed and not budget.has_room(seconds * num_more, share):
+                    if place == 0 and number < MIN_ROUNDS:
+                        has_room = number < LEAST_ROUNDS or budget.has_room(seconds)
+                    else:
+                        has_room = budget.used + seconds <= end
+                    if not has_room:
                         break
                     watch.report(f"timing steps, {num_sequences} at once: round {number + 1}")
                     began = time.monotonic()

@@ -52,7 +52,7 @@ def show_check(plan: CheckPlan, seconds: float, outputs: Outputs) -> None:
     if outputs.folder is not None:
         _check_folder(outputs.folder)
     began = provenance()
-    with progress.status("reading") as status, noted_interrupt() as interrupted:
+    with progress.status("reading") as status:
 
         def report(words: str) -> None:
             status.update(words)
@@ -62,7 +62,11 @@ def show_check(plan: CheckPlan, seconds: float, outputs: Outputs) -> None:
                 said.append(phase)
 
         said: list[str] = []
-        with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
+        # Who still waits has measured nothing, so there Ctrl-C just ends.
+        with (
+            machine_to_ourselves(lambda: report("waiting for another timed run to end")),
+            noted_interrupt() as interrupted,
+        ):
             checklist = Checklist(plan, Budget(seconds), Watch(interrupted.is_set, report))
             found, verdict = checklist.run()
     models = {"target": _identity(plan.target), "drafts": list(map(_identity, plan.drafts))}

@@ -7,7 +7,6 @@ most of all. Whether a guess is right does not matter here, and is not looked at
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,11 +19,11 @@ from outrider.sequence import Sequence as TextSequence
 from outrider.stats import Stage
 
 DEPTHS = (0, 1, 2, 4, 8)
+# Few, and then it is the next setting's turn: what disturbs a machine for a second or two is to be met by all settings
+# alike, so there are many short rounds and no long ones.
 NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
-# Of a small model more steps are timed, until they have taken so long: else a moment's disturbance is a model's price.
-MIN_SECONDS, MOST_TIMED_STEPS = 0.15, 32
 DECODING: tuple[Stage, ...] = ("draft", "target", "sample", "policy", "other")
-NUM_SETTLING = 2  # times the first setting, untimed
+NUM_SETTLING_STEPS = 8  # before a round's first steps are timed
 # Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
 PLACE_STEP, FIRST_PLACE = 0.618, 0.5
 
@@ -44,7 +43,7 @@ class InterruptedTimingError(Exception):
 def time_round(
     llm: LLM, texts: Sequence[KnownText], settings: Sequence[Setting], number: int, is_wanted: Callable[[], bool]
 ) -> list[Timing]:
-    """Time every setting once, those of few rows first.
+    """Time every setting once, those of few rows first, and those of fewest, which all others are held against, twice.
 
     A runtime may go on computing as many rows as before for a while when it needs fewer, which is right in the midst of
     a text and would here be charged to a setting that does not need them. So rows only grow within a round, and the
@@ -60,22 +59,35 @@ def time_round(
     Raises:
         InterruptedTimingError: it was wanted; the engine is idle again.
     """
-    ordered = sorted(settings, key=lambda setting: setting.num_sequences * (setting.depth + 1))
-    for _ in range(NUM_SETTLING):
-        _time_setting(llm, texts, ordered[0], number, is_wanted)
-    found = [_time_setting(llm, texts, setting, number, is_wanted) for setting in ordered]
-    return [timing for timing in found if timing is not None]
+    ordered = sorted(settings, key=_num_rows)
+    fewest = [setting for setting in ordered if _num_rows(setting) == _num_rows(ordered[0])]
+    found: list[Timing] = []
+    for setting in (*fewest, *ordered):
+        num_before = NUM_WARM_STEPS if found else NUM_SETTLING_STEPS
+        timing = _time_setting(llm, texts, setting, number, is_wanted, num_before)
+        if timing is not None:
+            found.append(timing)
+    return found
+
+
+def _num_rows(setting: Setting) -> int:
+    return setting.num_sequences * (setting.depth + 1)
 
 
 def _time_setting(
-    llm: LLM, texts: Sequence[KnownText], setting: Setting, number: int, is_wanted: Callable[[], bool]
+    llm: LLM,
+    texts: Sequence[KnownText],
+    setting: Setting,
+    number: int,
+    is_wanted: Callable[[], bool],
+    num_before: int,
 ) -> Timing | None:
-    """None where the context has no room for a single step."""
+    """After so many untimed steps; None where the context has no room for a single one more."""
     first = number * setting.num_sequences
     chosen = [texts[(first + index) % len(texts)] for index in range(setting.num_sequences)]
     beginnings = [_beginning(text, number) for text in chosen]
     room = min(llm.target.config.max_context - len(token_ids) for token_ids in beginnings)
-    num_steps = NUM_WARM_STEPS + MOST_TIMED_STEPS + 2 * setting.num_sequences
+    num_steps = num_before + NUM_TIMED_STEPS + 2 * setting.num_sequences
     length = min(num_steps * (setting.depth + 1) + MAX_DEPTH, room)
     sequences = llm.start(
         beginnings,
@@ -86,16 +98,16 @@ def _time_setting(
         while any(sequence.num_output_tokens == 0 for sequence in sequences):
             _step(llm, is_wanted)
             raise_errors(sequences)
-        for _ in range(NUM_WARM_STEPS - 1):
-            _step(llm, is_wanted)
-        before, num_before = dict(sequences[0].stats.seconds), sequences[0].stats.num_steps
-        began = time.perf_counter()
-        for number_of_step in range(MOST_TIMED_STEPS):
-            is_enough = number_of_step >= NUM_TIMED_STEPS and time.perf_counter() - began >= MIN_SECONDS
-            if is_enough or not _all_run(sequences, setting.depth):
+        for _ in range(num_before - 1):
+            if not _all_run(sequences, setting.depth):
                 break
             _step(llm, is_wanted)
-        seconds, num_timed = sequences[0].stats.seconds, sequences[0].stats.num_steps - num_before
+        before, num_untimed = dict(sequences[0].stats.seconds), sequences[0].stats.num_steps
+        for _ in range(NUM_TIMED_STEPS):
+            if not _all_run(sequences, setting.depth):
+                break
+            _step(llm, is_wanted)
+        seconds, num_timed = sequences[0].stats.seconds, sequences[0].stats.num_steps - num_untimed
     finally:
         for sequence in sequences:
             llm.engine.cancel(sequence.request.request_id)
@@ -108,11 +120,11 @@ def _time_setting(
         is_greedy=setting.temperature == 0,
         num_sequences=setting.num_sequences,
         depth=setting.depth,
-        num_rows=setting.num_sequences * (setting.depth + 1),
+        num_rows=_num_rows(setting),
         draft=mean["draft"],
         target=mean["target"],
         other=mean["sample"] + mean["policy"] + mean["other"],
-        first=_first_extra(before, num_before, mean, share_of_prompts),
+        first=_first_extra(before, num_untimed, mean, share_of_prompts),
     )
 
 

@@ -7,10 +7,11 @@ Knows seconds and counts; what times them is in `calibrate`.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import NamedTuple
 
 
@@ -85,12 +86,7 @@ class Costs:
         ]
         chosen = _levelled(chosen)
         self.rounds = sorted({timing.round for timing in chosen})
-        # A forward beside a drafter is not one that has the machine to itself, even over as many rows.
-        self._plain_target = _points([(0, timing.target) for timing in chosen if not timing.depth])
-        drafted = [(computed_rows(timing.num_rows), timing.target) for timing in chosen if timing.depth]
-        fewest = computed_rows(num_sequences)
-        plain = [(fewest, seconds) for _, seconds in self._plain_target if all(rows > fewest for rows, _ in drafted)]
-        self._target = _points([*plain, *drafted])
+        self._plain_target, self._target = self._targets(chosen)
         self._draft = _points([(timing.depth, timing.draft) for timing in chosen])
         self._other = _points([(timing.depth, timing.other) for timing in chosen])
         self.first_plain, self.first = (
@@ -101,19 +97,34 @@ class Costs:
         )
         self.is_known = bool(self._plain_target)
 
-    def step(self, num_drafted: float, num_rows: float, share_modelled: float = 1.0) -> StepSeconds:
-        """Of a step that drafts so many guesses for each sequence and computes so many rows in all.
+    def _targets(self, chosen: Sequence[Timing]) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+        """Seconds of plain forwards, and of those beside a drafter by the rows that are computed.
+
+        A drafter may slow the target's forward down, even one of as many rows. But where the rounds do not show that,
+        forwards of as many rows are taken for the same: what disturbs the timing of either is then in both, and leaves
+        their ratio alone.
+        """
+        fewest = self._computed_rows(self.num_sequences)
+        plain = [(fewest, timing.target) for timing in chosen if not timing.depth]
+        drafted = [(self._computed_rows(timing.num_rows), timing.target) for timing in chosen if timing.depth]
+        alike = [timing for timing in chosen if timing.depth and self._computed_rows(timing.num_rows) == fewest]
+        if alike and not _differ([timing for timing in chosen if not timing.depth], alike):
+            together = _points([*plain, *drafted])
+            return together[:1], together
+        return _points(plain), _points(drafted if alike else [*plain, *drafted])
+
+    def step(self, num_drafted: int, num_rows: int, num_draft_steps: int | None = None) -> StepSeconds:
+        """Of a step of all sequences.
 
         Args:
-            num_drafted: mean over the sequences.
-            num_rows: roots and guesses.
-            share_modelled: how likely the draft model is asked at all.
+            num_drafted: guesses of the sequence that has most.
+            num_rows: roots and guesses of all.
+            num_draft_steps: of a draft model; None: as many as guesses.
         """
-        idle = self._draft[0][1]
-        drafting = max(_at(self._draft, num_drafted) - idle, 0.0) if num_drafted else 0.0
+        drafting = _at(self._draft, num_drafted if num_draft_steps is None else num_draft_steps)
         return StepSeconds(
-            idle + share_modelled * drafting,
-            _at(self._target, self._computed_rows(round(num_rows))) if num_drafted else self._plain_target[0][1],
+            max(drafting, self._draft[0][1]),
+            _at(self._target, self._computed_rows(num_rows)) if num_drafted else self._plain_target[0][1],
             _at(self._other, num_drafted),
         )
 
@@ -132,6 +143,21 @@ class Costs:
 
     def describe(self) -> dict[str, list[tuple[float, float]]]:
         return {"target_by_rows": self._target, "draft_by_depth": self._draft, "other_by_depth": self._other}
+
+
+def _differ(first: Sequence[Timing], second: Sequence[Timing]) -> bool:
+    """Whether rounds show that forwards of two kinds take different times: by twice the standard error and more.
+
+    Where fewer than three rounds have both, nobody can know, and they are taken for different.
+    """
+    logs: list[float] = []
+    for number in {timing.round for timing in first}:
+        ours, theirs = ([timing.target for timing in each if timing.round == number] for each in (first, second))
+        if ours and theirs:
+            logs.append(math.log(fmean(ours) / fmean(theirs)))
+    if len(logs) < 3:
+        return True
+    return abs(fmean(logs)) > 2 * stdev(logs) / math.sqrt(len(logs))
 
 
 def _levelled(timings: Sequence[Timing]) -> list[Timing]:

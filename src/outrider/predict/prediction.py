@@ -1,7 +1,7 @@
 """Survival and costs to a speedup, with an interval; and the agreement below which nothing would be gained.
 
     tokens a step    1 + the sum of survivals, as walking the known texts counts them
-    seconds a step   draft(guesses, sequences) + target(rows, sequences) + what is neither
+    seconds a step   draft(the longest draft) + target(rows of all sequences) + what is neither
                      and once a text what its first step takes longer, with drafts and without
     speedup          tokens a step * seconds of a plain step / seconds of a step
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from outrider.predict.costs import Costs, StepSeconds, Timing
 from outrider.predict.interval import Estimate, Uncertainty, combined, left_out, spread
+from outrider.predict.together import BatchStep, batch_steps
 from outrider.predict.trace import Trace, Walk, survival_of, walk
 
 # Standard deviation of the logarithm of what seconds timed now and seconds timed later differ by, over and above what
@@ -98,7 +99,7 @@ class Predictor:
     """Predictions from one set of timings.
 
     Args:
-        timings: timed settings.
+        timings: timed settings, of which there are to be no more.
         computed_rows: how many rows the target computes for so many.
         drift: see `DRIFT`.
         name: of these timings, see `Leavings`.
@@ -111,11 +112,16 @@ class Predictor:
         self._computed_rows = computed_rows
         self._drift = drift
         self._name = name
+        self._costs: dict[tuple[bool, int, frozenset[int] | None], Costs] = {}
 
     def costs(self, temperature: float, num_sequences: int, rounds: frozenset[int] | None = None) -> Costs:
         """Of steps at this temperature, perhaps as if there had been these rounds only."""
-        timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
-        return Costs(timings, self._computed_rows, is_greedy=temperature == 0, num_sequences=num_sequences)
+        is_greedy = temperature == 0
+        key = is_greedy, num_sequences, rounds
+        if key not in self._costs:
+            timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
+            self._costs[key] = Costs(timings, self._computed_rows, is_greedy=is_greedy, num_sequences=num_sequences)
+        return self._costs[key]
 
     def predict(
         self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int, *, num_later: int | None = None
@@ -134,7 +140,7 @@ class Predictor:
             return None
         walks = [walk(trace, depth) for trace in traces]
         look_up = math.fsum(trace.look_up_seconds for trace in traces) / len(traces)
-        plan = _Plan(walks, look_up)
+        plan = _Plan(walks, num_sequences, look_up)
         speedup = plan.speedup(costs)
         leavings = Leavings(
             plan.without_prompts(costs),
@@ -184,14 +190,13 @@ def break_even(depth: int, step_ratio: float) -> float | None:
 
 
 class _Plan:
-    """Steps that are known, to be priced."""
+    """Texts and the steps that they take part in, to be priced."""
 
-    def __init__(self, walks: Sequence[Walk], look_up: float) -> None:
-        self._walks = walks
+    def __init__(self, walks: Sequence[Walk], num_sequences: int, look_up: float) -> None:
+        self._num_emitted = [each.num_emitted for each in walks]
+        self._steps = batch_steps(walks, num_sequences)
         self._look_up = look_up
-        num_steps = sum(each.num_steps for each in walks)
-        self._mean_drafted = math.fsum(each.mean_drafted * each.num_steps for each in walks) / num_steps
-        self._share_modelled = math.fsum(each.share_modelled * each.num_steps for each in walks) / num_steps
+        self._asks_model = any(each.asks_model for each in walks)
 
     def speedup(self, costs: Costs) -> float:
         return _ratio(self._seconds(costs))
@@ -201,37 +206,37 @@ class _Plan:
 
     def step_seconds(self, costs: Costs) -> dict[str, float]:
         """Of a mean step, by where they go; what a first one takes longer is spread over all."""
-        num_steps = sum(each.num_steps for each in self._walks)
-        share = len(self._walks) / num_steps
+        num_steps = sum(each.total() for each in self._steps)
+        share = len(self._steps) / num_steps
         read = max(self._first(costs) - costs.first_plain, 0.0)
         totals = {"draft": read * share, "target": (self._first(costs) - read) * share, "other": 0.0}
-        for each in self._walks:
-            for (drafted, is_modelled), count in each.kinds.items():
-                step = self._step(costs, drafted, is_modelled=is_modelled)
-                totals["draft"] += count * (step.draft + self._look_up) / num_steps
-                totals["target"] += count * step.target / num_steps
-                totals["other"] += count * step.other / num_steps
+        prices = self._prices(costs)
+        for each in self._steps:
+            for step, count in each.items():
+                for stage, seconds in prices[step]._asdict().items():
+                    totals[stage] += count * seconds / num_steps
         return totals
 
     def _seconds(self, costs: Costs) -> list[tuple[float, float]]:
-        """Plain and speculative seconds of each text."""
-        pairs: list[tuple[float, float]] = []
-        for each in self._walks:
-            seconds = self._first(costs)
-            for (drafted, is_modelled), count in each.kinds.items():
-                seconds += count * (self._step(costs, drafted, is_modelled=is_modelled).total + self._look_up)
-            pairs.append((each.num_emitted * costs.plain.total + costs.first_plain, seconds))
-        return pairs
+        """Plain and speculative seconds of each text: of all steps that it takes part in, the whole."""
+        prices, plain, first = self._prices(costs), costs.plain.total, self._first(costs)
+        return [
+            (
+                num_emitted * plain + costs.first_plain,
+                first + math.fsum(count * prices[step].total for step, count in steps.items()),
+            )
+            for num_emitted, steps in zip(self._num_emitted, self._steps, strict=True)
+        ]
 
-    def _step(self, costs: Costs, drafted: int, *, is_modelled: bool) -> StepSeconds:
-        """The other sequences of the step are taken to draft as much as all do on average."""
-        others = costs.num_sequences - 1
-        mean = (drafted + others * self._mean_drafted) / costs.num_sequences
-        asked = 1.0 if is_modelled and drafted else 1.0 - (1.0 - self._share_modelled) ** others
-        return costs.step(mean, costs.num_sequences * (1 + mean), asked)
+    def _prices(self, costs: Costs) -> dict[BatchStep, StepSeconds]:
+        found: dict[BatchStep, StepSeconds] = {}
+        for step in {step for each in self._steps for step in each}:
+            price = costs.step(step.num_drafted, step.num_rows, step.num_draft_steps)
+            found[step] = price._replace(draft=price.draft + self._look_up)
+        return found
 
     def _first(self, costs: Costs) -> float:
-        return costs.first if self._share_modelled > 0 else costs.first_plain
+        return costs.first if self._asks_model else costs.first_plain
 
 
 def _ratio(seconds: Sequence[tuple[float, float]]) -> float:

@@ -6,7 +6,6 @@ depth can be counted without making any. Knows numbers only.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -57,6 +56,13 @@ class Trace:
         return sum(root.num_accepted > 0 for root in self.roots)
 
 
+class Step(NamedTuple):
+    """What one step of one text drafted, and whether a draft model made it."""
+
+    num_drafted: int
+    is_modelled: bool
+
+
 @dataclass(slots=True)
 class Walk:
     """The decoding steps of one text at one depth.
@@ -64,16 +70,16 @@ class Walk:
     Attributes:
         num_emitted: tokens of the text.
         accepted_at: steps that accepted a guess at depth d + 1.
-        kinds: how many steps drafted so many guesses, with a draft model or without.
+        steps: one after the other.
     """
 
     num_emitted: int = 0
     accepted_at: list[int] = field(default_factory=list[int])
-    kinds: Counter[tuple[int, bool]] = field(default_factory=Counter[tuple[int, bool]])
+    steps: list[Step] = field(default_factory=list[Step])
 
     @property
     def num_steps(self) -> int:
-        return self.kinds.total()
+        return len(self.steps)
 
     @property
     def survival(self) -> list[float]:
@@ -81,14 +87,9 @@ class Walk:
         return [count / self.num_steps for count in self.accepted_at]
 
     @property
-    def mean_drafted(self) -> float:
-        return sum(count * drafted for (drafted, _), count in self.kinds.items()) / max(self.num_steps, 1)
-
-    @property
-    def share_modelled(self) -> float:
-        """Of the steps, those that asked a draft model."""
-        asked = sum(count for (drafted, is_modelled), count in self.kinds.items() if is_modelled and drafted)
-        return asked / max(self.num_steps, 1)
+    def asks_model(self) -> bool:
+        """Whether a draft model is asked at all."""
+        return any(step.is_modelled and step.num_drafted for step in self.steps)
 
 
 def walk(trace: Trace, depth: int) -> Walk:
@@ -106,7 +107,7 @@ def walk(trace: Trace, depth: int) -> Walk:
         accepted = min(drafted, root.num_accepted)
         for index in range(accepted):
             found.accepted_at[index] += 1
-        found.kinds[drafted, root.is_modelled] += 1
+        found.steps.append(Step(drafted, root.is_modelled))
         place += accepted + 1
     return found
 
