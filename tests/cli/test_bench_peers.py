@@ -187,4 +187,4 @@ def test_transformers_does_the_same_work(outrider, tmp_path, monkeypatch):
     assert not any(each["fault"] for each in outcome.json["tried"])
     assert len({each["setting"] for each in outcome.json["tried"]}) == 8
     (peer,) = outcome.json["peers"]
-    assert peer["dtype"] == "bfloat16"
+    assert peer["dtype"] == outcome.json["engine"]["target"]["dtype"]

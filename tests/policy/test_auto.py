@@ -108,6 +108,7 @@ def test_it_comes_close_to_the_best_fixed_depth_in_hindsight(num_sequences, num_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("is_scored", [False, True])
 @pytest.mark.parametrize("num_sequences", [1, 4, 16])
 def test_it_comes_close_to_the_best_fixed_depth_everywhere(num_sequences, is_scored):
