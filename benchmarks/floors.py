@@ -38,9 +38,8 @@ from outrider.bench.provenance import provenance
 from outrider.cache.table import num_blocks_for
 from outrider.engine.memory import DTYPE_BYTES, NUM_PACKED_COPIES
 from outrider.model.config import ModelConfig, read_config
-from outrider.model.weights import RawTensor, Weights, expected_shapes
+from outrider.model.weights import RawTensor, Weights, expected_shapes, num_matrix_values
 from outrider.runtime.base import RuntimeOptions, SequenceRows
-from outrider.runtime.openvino.graph import build_graph
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 
 WIDTHS, CONTEXTS, CROWDS = (1, 4, 8, 16), (512, 4096), (1, 8)
@@ -108,10 +107,7 @@ class Work(NamedTuple):
 
 def work_of(config: ModelConfig, dtype: str, step: Step) -> Work:
     """Every matrix for every row; the embedding counts where it is the head too. Attention for each key seen."""
-    matrices = {name: math.prod(shape) for name, shape in expected_shapes(config).items() if len(shape) == 2}
-    if not config.tie_word_embeddings:
-        del matrices["model.embed_tokens.weight"]
-    num_values, num_rows = sum(matrices.values()), step.num_sequences * step.num_rows
+    num_values, num_rows = num_matrix_values(config), step.num_sequences * step.num_rows
     per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * DTYPE_BYTES[dtype]
     seen = step.num_past + (step.num_rows + 1) / 2
     attention = 4 * config.num_layers * config.num_heads * config.head_dim * seen
@@ -148,7 +144,7 @@ def load(model: Model) -> OpenVinoRuntime:
     if model.folder:
         return OpenVinoRuntime.from_folder(model.folder, options)
     config = config_of(model)
-    return OpenVinoRuntime(config, build_graph(config, random_weights(config)), options)
+    return OpenVinoRuntime(config, random_weights(config), options)
 
 
 def config_of(model: Model) -> ModelConfig:

@@ -72,17 +72,14 @@ def test_the_floor_is_the_longer_of_reading_and_multiplying():
 def test_a_model_of_random_weights_is_timed(monkeypatch):
     monkeypatch.setattr(floors, "CONTEXTS", (40, 70))
     monkeypatch.setattr(floors, "MAX_SECONDS", 0.0)
-    small = replace_shape(floors.DRAFT, hidden_size=64, intermediate_size=96, num_layers=1, num_heads=2, num_kv_heads=1)
+    small = replace(floors.DRAFT, hidden_size=64, intermediate_size=96, num_layers=1, num_heads=2, num_kv_heads=1)
     model = floors.Model("small", is_target=False, shape=small, vocab_size=128)
     threads = floors.load(model).options.num_threads
-    machine = {
-        kind: [row | {"num_threads": threads} | ({"dtype": dtype} if kind == "multiplying" else {}) for row in rows]
-        for dtype in ("float32",)
-        for kind, rows in MACHINE.items()
-    }
-    monkeypatch.setattr(floors, "load", lambda each: _load_float32(each))
+    machine = {kind: [row | {"num_threads": threads} for row in rows] for kind, rows in MACHINE.items()}
+    monkeypatch.setattr(floors, "load", _load_float32)
     found = floors.measure_model(model, machine)
-    assert [(row["num_past"], row["num_sequences"]) for row in found["rows"][::4]] == [(40, 1), (40, 8), (70, 1), (70, 8)]
+    cases = [(row["num_past"], row["num_sequences"]) for row in found["rows"][::4]]
+    assert cases == [(40, 1), (40, 8), (70, 1), (70, 8)]
     assert all(row["over_floor"] > 0 for row in found["rows"])
     monkeypatch.setattr(floors, "free_bytes", lambda: 1)
     found = floors.measure_model(model, machine)
@@ -90,14 +87,10 @@ def test_a_model_of_random_weights_is_timed(monkeypatch):
     assert len([*report_floors.left_out([found])]) == 4
 
 
-def replace_shape(shape, **changes):
-    return replace(shape, **changes)
-
-
 def _load_float32(model):
     config = floors.config_of(model)
-    graph = floors.build_graph(config, floors.random_weights(config))
-    return floors.OpenVinoRuntime(config, graph, RuntimeOptions(dtype="float32", bitwise=False))
+    options = RuntimeOptions(dtype="float32", bitwise=False)
+    return floors.OpenVinoRuntime(config, floors.random_weights(config), options)
 
 
 def test_rates_are_measured():

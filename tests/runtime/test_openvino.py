@@ -14,7 +14,7 @@ from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ModelError, ParameterError
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino.layout import Ladder, fill, lay_out
-from outrider.runtime.openvino.runtime import NUM_FILLING_BLOCKS, OpenVinoRuntime
+from outrider.runtime.openvino.runtime import MAX_ROWS_ALONE, NUM_FILLING_BLOCKS, OpenVinoRuntime
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
 LLAMA3_ROPE = {
@@ -139,12 +139,12 @@ class TestParityWithTransformers:
 
 class TestWantedRows:
     def test_only_wanted_rows_come_back_sequence_after_sequence(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         batch = [rows(0, 9, [1], output_rows=[2, 8]), rows(0, 4, [2], output_rows=[]), rows(0, 3, [4], output_rows=[0])]
         np.testing.assert_array_equal(any_dtype.forward(batch).logits, whole[[2, 8, 0]])
 
     def test_a_call_may_want_none_and_still_fills_the_cache(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         assert any_dtype.forward([rows(0, 40, output_rows=[])]).logits.shape == (0, 211)
         np.testing.assert_array_equal(any_dtype.forward([rows(40, 50)]).logits, whole[40:50])
 
@@ -154,11 +154,11 @@ class TestBits:
 
     @pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 9, 16, 17, 20, 33])
     def test_they_do_not_depend_on_how_many_rows_go_together(self, any_dtype, length):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         np.testing.assert_array_equal(in_chunks(any_dtype, length), whole)
 
     def test_they_do_not_depend_on_the_sequences_beside_them(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         generator = np.random.default_rng(1)
         num_sequences = 5
         tables = np.arange(3 * num_sequences).reshape(num_sequences, 3).tolist()
@@ -183,7 +183,7 @@ class TestBits:
         np.testing.assert_array_equal(in_chunks(one, 6), in_chunks(two, 6))
 
     def test_rolling_back_leaves_no_trace(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         wrong = [(token + 1) % 211 for token in TOKEN_IDS[28:48]]
         for length in (1, 2, 9):
             any_dtype.forward([rows(0, 28)])
@@ -193,7 +193,7 @@ class TestBits:
 
     def test_resizing_keeps_the_cache(self, llama_folder):
         runtime = load(llama_folder)
-        whole = in_chunks(runtime, NUM_TOKENS)
+        whole = in_chunks(runtime, MAX_ROWS_ALONE)
         runtime.forward([rows(0, 40)])
         for num_blocks in (64, 6):
             runtime.resize(num_blocks)
@@ -225,7 +225,7 @@ class TestTrees:
         found = any_dtype.forward(batch).logits
         np.testing.assert_allclose(found[5:6], wanted, atol=atol, rtol=0)
         np.testing.assert_array_equal(
-            np.delete(found, 5, axis=0), in_chunks(any_dtype, NUM_TOKENS)[[*range(5), 30, 31, 32]]
+            np.delete(found, 5, axis=0), in_chunks(any_dtype, MAX_ROWS_ALONE)[[*range(5), 30, 31, 32]]
         )
 
     def test_a_tree_with_one_branch_is_a_chain_to_the_bit(self, any_dtype):
