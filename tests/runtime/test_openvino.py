@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ModelError, ParameterError
+from outrider.model.config import read_config
+from outrider.model.weights import num_matrix_values
 from outrider.runtime.base import RuntimeOptions, SequenceRows
+from outrider.runtime.openvino import runtime as runtime_module
 from outrider.runtime.openvino.layout import Ladder, fill, lay_out
-from outrider.runtime.openvino.runtime import MAX_ROWS_ALONE, NUM_FILLING_BLOCKS, OpenVinoRuntime
+from outrider.runtime.openvino.runtime import MAX_ROWS_ALONE, NUM_FILLING_BLOCKS, OpenVinoRuntime, is_widened
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
 LLAMA3_ROPE = {
@@ -137,6 +141,28 @@ class TestParityWithTransformers:
         np.testing.assert_allclose(in_chunks(runtime, 9), reference(llama_folder), atol=1e-4, rtol=0)
 
 
+class TestWidening:
+    @pytest.mark.parametrize("name", ["llama with biases, one head each", "qwen2", "qwen3 tied, with biases"])
+    def test_widened_and_joined_matrices_give_the_same_logits(self, name, tmp_path, monkeypatch):
+        family, overrides = VARIANTS[name]
+        folder = make_checkpoint(tmp_path, family, dtype="bfloat16", **overrides)
+        monkeypatch.setattr(runtime_module, "is_widened", lambda config, **_: True)
+        runtime = load(folder, dtype="float32")
+        np.testing.assert_allclose(in_chunks(runtime, 9), reference(folder), atol=1e-4, rtol=0)
+        # all but the norms, and a table that is only looked up
+        config = read_config(folder)
+        assert runtime.memory().weights > 4 * num_matrix_values(config)
+
+    def test_only_what_nearly_fits_the_cache_and_only_without_bfloat16(self, llama_folder, monkeypatch):
+        config = read_config(llama_folder)
+        num_bytes = 4 * num_matrix_values(config)
+        for cache_bytes, expected in ((num_bytes // 2 + 1, True), (num_bytes // 2 - 1, False), (0, False)):
+            monkeypatch.setattr(runtime_module, "last_cache_bytes", lambda size=cache_bytes: size)
+            assert is_widened(config, has_bfloat16=False) == expected
+            assert not is_widened(config, has_bfloat16=True)
+            assert not is_widened(replace(config, dtype="float32"), has_bfloat16=False)
+
+
 class TestWantedRows:
     def test_only_wanted_rows_come_back_sequence_after_sequence(self, any_dtype):
         whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
@@ -150,7 +176,7 @@ class TestWantedRows:
 
 
 class TestBits:
-    """A row's bits depend on nothing but its own text."""
+    """A row's bits depend on nothing but its own text, as far as a decoding step goes."""
 
     @pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 9, 16, 17, 20, 33])
     def test_they_do_not_depend_on_how_many_rows_go_together(self, any_dtype, length):
@@ -271,6 +297,34 @@ class TestLayout:
         assert (layout.qq_bias, layout.output_rows) == ([], [0, 1, 4])
         assert branching.opened == [(9, 20), (9, 21)]
         assert branching.closed == [((20, 8), (9, 8)), ((20, 9), (9, 9)), ((21, 9), (9, 10))]
+
+    def test_rows_alone_are_sequences_that_share_their_blocks(self):
+        chain = rows(31, 33, [3, 4])
+        layout, _ = lay_out([rows(0, 1, [7]), chain], 1, max_alone=2)
+        assert (layout.attention_rows, layout.own_rows) == ([0, 1, 2], [0, 1, 2])
+        assert (layout.position_ids, layout.past_lens) == ([0, 31, 32], [0, 31, 32])
+        assert (layout.subsequence_begins, layout.max_context_len) == ([0, 1, 2, 3], [33])
+        assert (layout.block_indices, layout.block_indices_begins) == ([7, 3, 3, 4], [0, 1, 2, 4])
+        assert lay_out([chain], 1, max_alone=1) == lay_out([chain], 1)
+        with pytest.raises(AssertionError):
+            lay_out([rows(31, 33, [3])], 1, max_alone=2)
+
+    def test_branches_too_go_row_by_row_and_so_does_what_fills_up(self):
+        tree = SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])
+        layout, branching = lay_out([tree], 1, iter((20, 21)), max_alone=2)
+        whole, same = lay_out([tree], 1, iter((20, 21)))
+        assert branching == same
+        assert (layout.attention_rows, layout.own_rows) == (whole.attention_rows, whole.own_rows)
+        assert (layout.past_lens, layout.position_ids) == ([40, 41, 40, 41], whole.position_ids)
+        assert layout.block_indices == [3, 20, 3, 20, 3, 21, 3, 21]
+        fill(layout, 4, 6, 11, is_alone=True)
+        assert (layout.past_lens[4:], layout.subsequence_begins[4:]) == ([0, 1], [4, 5, 6])
+        assert (layout.attention_rows[4:], layout.own_rows[3:]) == ([3, 0], [4])
+
+    @pytest.mark.skipif(HAS_BFLOAT16, reason="there, several rows cost no more than one")
+    def test_where_every_row_counts_a_single_one_is_computed(self, llama_folder):
+        runtime = load(llama_folder, num_threads=2)
+        assert runtime.forward([rows(0, 1)]).num_computed_rows == runtime.computed_rows([1]) == runtime.min_rows == 1
 
     def test_without_bitwise_a_single_row_goes_alone(self, llama_folder):
         runtime = load(llama_folder, bitwise=False)
