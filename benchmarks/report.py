@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import report_floors
 from benchmarks.common import FOLDER, RESULTS
 from benchmarks.report_rows import ROWS, Document
 
@@ -21,6 +22,8 @@ AUDIT = FOLDER.parent / "docs/audit.md"
 AUDIT_FILE = "audit_faults.json"
 CHECK = FOLDER.parent / "docs/check.md"
 CHECK_FILES = ("predictions.json", "hopeless.json")
+PERFORMANCE = FOLDER.parent / "docs/performance.md"
+FLOORS_FILE = "floors.json"
 BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
@@ -49,6 +52,8 @@ def main() -> None:
     print(f"{AUDIT.name}: results written")
     CHECK.write_text(put(render_predictions(RESULTS), CHECK.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{CHECK.name}: results written")
+    PERFORMANCE.write_text(put(render_floors(RESULTS), PERFORMANCE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{PERFORMANCE.name}: results written")
 
 
 def read_results(folder: Path) -> dict[str, Document]:
@@ -128,6 +133,16 @@ def render_predictions(folder: Path) -> str:
     return "\n".join([*lines, "", *PREDICTIONS_HEAD, *(predicted(*item) for item in summary.items())])
 
 
+def render_floors(folder: Path) -> str:
+    """What steps take and could take; each part names the revision that it was measured at."""
+    path = folder / FLOORS_FILE
+    if not path.exists():
+        return report_floors.NOTHING_YET
+    document = json.loads(path.read_text())
+    lines = configuration(document["parts"], "{}")[:-1]
+    return "\n".join([*lines, "", *report_floors.render(document)])
+
+
 def told(document: Document) -> str:
     """What the whole checklist said of pairs that were made not to pay, and of some that do."""
     hopeless, paying = ([row for row in document["rows"] if row["pays"] == pays] for pays in (False, True))
@@ -164,14 +179,14 @@ def predicted(name: str, part: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def configuration(results: Mapping[str, Document]) -> list[str]:
-    """On what the files were measured: one value where all agree, else each with its files."""
+def configuration(results: Mapping[str, Document], name_as: str = "{}.json") -> list[str]:
+    """On what the files were measured: one value where all agree, else each with its files, named in this way."""
     lines = []
     for label, describe in FACTS.items():
         files: dict[str, list[str]] = {}
         for name, document in results.items():
             for value in describe(document):
-                files.setdefault(value, []).append(f"`{name}.json`")
+                files.setdefault(value, []).append(f"`{name_as.format(name)}`")
         values = list(files) if len(files) < 2 else [f"{value} ({', '.join(names)})" for value, names in files.items()]
         lines += [f"- {label}: {'; '.join(values)}."] if values else []
     return [*lines, METHOD]

@@ -18,6 +18,7 @@ from outrider.engine.memory import MIN_CACHE_TOKENS, ModelSize, parse_memory, pl
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import read_config
 from outrider.model.weights import Weights
+from outrider.runtime.openvino.runtime import computed_form
 
 # What a process holds at most, over what its ledger says.
 LOWEST, HIGHEST = 0.6, 1.05
@@ -30,13 +31,14 @@ llm = LLM(sys.argv[1], sys.argv[2], config=config)
 prompts = [[index] * 100 for index in range(16)]
 llm.generate(prompts, SamplingParams(max_tokens=60, ignore_eos=True), depth=4)
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps([llm.target.options.dtype, int(status["VmHWM"].split()[0]) * 1024]))
+print(int(status["VmHWM"].split()[0]) * 1024)
 """
 
 
-def size_of(folder: Path, dtype: str | None = None) -> ModelSize:
+def size_of(folder: Path) -> ModelSize:
+    """As a processor computes it that has products of bfloat16 numbers, whatever this one has."""
     config, weights = read_config(folder), Weights.from_folder(folder)
-    return ModelSize(config, sum(weights[name].array.nbytes for name in weights.names), dtype or config.dtype)
+    return ModelSize(config, sum(weights[name].array.nbytes for name in weights.names), config.dtype)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,8 @@ def test_single_precision_packs_twice_and_torch_not_at_all(target):
         bytes_of(plan_memory(target._replace(dtype=d), [], EngineConfig())[0]) for d in ("bfloat16", "float32")
     )
     assert float32["target packed weights"] == 2 * bfloat16["target packed weights"]
+    widened = bytes_of(plan_memory(target._replace(dtype="float32", is_widened=True), [], EngineConfig())[0])
+    assert widened["target packed weights"] == widened["target widened weights"] == float32["target packed weights"]
     torch = bytes_of(plan_memory(target._replace(dtype="float32"), [], EngineConfig(runtime="torch"))[0])
     assert torch["target weights"] == 2 * target.weight_bytes
     assert "target packed weights" not in torch
@@ -137,9 +141,10 @@ def test_a_process_holds_what_its_ledger_says():
     """From start to end with the bundled pair and a cache that is filled: not more, and not much less."""
     pair = bundled_pair()
     command = [sys.executable, "-c", PROGRAM, str(pair.target), str(pair.draft)]
-    dtype, held = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    sizes = [size_of(folder, dtype) for folder in (pair.target, pair.draft)]
-    ledger, _ = plan_memory(sizes[0], sizes[1:], EngineConfig(max_cache_tokens=2048))
+    held = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    ledger = ledger_of(pair.target, pair.draft, EngineConfig(max_cache_tokens=2048))
+    _, is_widened = computed_form(read_config(pair.target), None)
+    assert ("target widened weights" in bytes_of(ledger)) == is_widened
     assert LOWEST * ledger.num_bytes < held <= HIGHEST * ledger.num_bytes
 
 
@@ -171,8 +176,9 @@ def test_drafters_without_a_model_are_declared_by_name_and_held_to_it(target):
     ledger = ledger_of(bundled_pair().target, ["suffix"], config)
     assert bytes_of(ledger)["suffix drafter"] == kept["suffix drafter"]
     assert "suffix drafter" in [name for name, *_ in ledger.table()]
-    limit = plan_memory(target, [], config, (learning,))[0].num_bytes
-    _, lower = plan_memory(target, [], EngineConfig(memory_limit=limit - 10**6), (learning,))
+    limit = ledger_of(bundled_pair().target, [learning], config).num_bytes
+    here = target._replace(**dict(zip(("dtype", "is_widened"), computed_form(target.config, None), strict=True)))
+    _, lower = plan_memory(here, [], EngineConfig(memory_limit=limit - 10**6), (learning,))
     assert lower.max_cache_tokens < 3200
     llm = LLM(bundled_pair().target, draft=learning, config=dataclasses.replace(lower, self_test=False))
     assert learning._max_tokens == llm.config.max_cache_tokens <= lower.max_cache_tokens

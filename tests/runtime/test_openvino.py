@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ModelError, ParameterError
+from outrider.model.config import read_config
+from outrider.model.weights import num_matrix_values
 from outrider.runtime.base import RuntimeOptions, SequenceRows
-from outrider.runtime.openvino.layout import Ladder, fill, lay_out
-from outrider.runtime.openvino.runtime import NUM_FILLING_BLOCKS, OpenVinoRuntime
+from outrider.runtime.openvino import runtime as runtime_module
+from outrider.runtime.openvino.layout import lay_out
+from outrider.runtime.openvino.runtime import MAX_ROWS_ALONE, NUM_FILLING_BLOCKS, OpenVinoRuntime, is_widened
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
 LLAMA3_ROPE = {
@@ -137,28 +141,50 @@ class TestParityWithTransformers:
         np.testing.assert_allclose(in_chunks(runtime, 9), reference(llama_folder), atol=1e-4, rtol=0)
 
 
+class TestWidening:
+    @pytest.mark.parametrize("name", ["llama with biases, one head each", "qwen2", "qwen3 tied, with biases"])
+    def test_widened_and_joined_matrices_give_the_same_logits(self, name, tmp_path, monkeypatch):
+        family, overrides = VARIANTS[name]
+        folder = make_checkpoint(tmp_path, family, dtype="bfloat16", **overrides)
+        monkeypatch.setattr(runtime_module, "is_widened", lambda config, **_: True)
+        runtime = load(folder, dtype="float32")
+        np.testing.assert_allclose(in_chunks(runtime, 9), reference(folder), atol=1e-4, rtol=0)
+        # all but the norms, and a table that is only looked up
+        config = read_config(folder)
+        assert runtime.memory().weights > 4 * num_matrix_values(config)
+
+    def test_only_what_nearly_fits_the_cache_and_only_without_bfloat16(self, llama_folder, monkeypatch):
+        config = read_config(llama_folder)
+        num_bytes = 4 * num_matrix_values(config)
+        for cache_bytes, expected in ((num_bytes // 2 + 1, True), (num_bytes // 2 - 1, False), (0, False)):
+            monkeypatch.setattr(runtime_module, "last_cache_bytes", lambda size=cache_bytes: size)
+            assert is_widened(config, has_bfloat16=False) == expected
+            assert not is_widened(config, has_bfloat16=True)
+            assert not is_widened(replace(config, dtype="float32"), has_bfloat16=False)
+
+
 class TestWantedRows:
     def test_only_wanted_rows_come_back_sequence_after_sequence(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         batch = [rows(0, 9, [1], output_rows=[2, 8]), rows(0, 4, [2], output_rows=[]), rows(0, 3, [4], output_rows=[0])]
         np.testing.assert_array_equal(any_dtype.forward(batch).logits, whole[[2, 8, 0]])
 
     def test_a_call_may_want_none_and_still_fills_the_cache(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         assert any_dtype.forward([rows(0, 40, output_rows=[])]).logits.shape == (0, 211)
         np.testing.assert_array_equal(any_dtype.forward([rows(40, 50)]).logits, whole[40:50])
 
 
 class TestBits:
-    """A row's bits depend on nothing but its own text."""
+    """A row's bits depend on nothing but its own text, as far as a decoding step goes."""
 
     @pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 9, 16, 17, 20, 33])
     def test_they_do_not_depend_on_how_many_rows_go_together(self, any_dtype, length):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         np.testing.assert_array_equal(in_chunks(any_dtype, length), whole)
 
     def test_they_do_not_depend_on_the_sequences_beside_them(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         generator = np.random.default_rng(1)
         num_sequences = 5
         tables = np.arange(3 * num_sequences).reshape(num_sequences, 3).tolist()
@@ -183,7 +209,7 @@ class TestBits:
         np.testing.assert_array_equal(in_chunks(one, 6), in_chunks(two, 6))
 
     def test_rolling_back_leaves_no_trace(self, any_dtype):
-        whole = in_chunks(any_dtype, NUM_TOKENS)
+        whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
         wrong = [(token + 1) % 211 for token in TOKEN_IDS[28:48]]
         for length in (1, 2, 9):
             any_dtype.forward([rows(0, 28)])
@@ -193,7 +219,7 @@ class TestBits:
 
     def test_resizing_keeps_the_cache(self, llama_folder):
         runtime = load(llama_folder)
-        whole = in_chunks(runtime, NUM_TOKENS)
+        whole = in_chunks(runtime, MAX_ROWS_ALONE)
         runtime.forward([rows(0, 40)])
         for num_blocks in (64, 6):
             runtime.resize(num_blocks)
@@ -225,7 +251,7 @@ class TestTrees:
         found = any_dtype.forward(batch).logits
         np.testing.assert_allclose(found[5:6], wanted, atol=atol, rtol=0)
         np.testing.assert_array_equal(
-            np.delete(found, 5, axis=0), in_chunks(any_dtype, NUM_TOKENS)[[*range(5), 30, 31, 32]]
+            np.delete(found, 5, axis=0), in_chunks(any_dtype, MAX_ROWS_ALONE)[[*range(5), 30, 31, 32]]
         )
 
     def test_a_tree_with_one_branch_is_a_chain_to_the_bit(self, any_dtype):
@@ -243,43 +269,18 @@ class TestTrees:
         found = any_dtype.forward([SequenceRows([7], len(text) - 1, [1, 2], [0])]).logits
         np.testing.assert_allclose(found, wanted, atol=atol, rtol=0)
 
-    def test_padding_a_tree_of_one_row_leaves_it_a_chain(self):
-        layout, _ = lay_out([SequenceRows([4], 9, [0], [0], [-1])], 2)
-        assert (layout.input_ids, layout.attention_rows, layout.own_rows) == ([4], [0, 0], [0])
-        assert (layout.position_ids, layout.qq_bias) == ([9, 10], [])
-
 
 class TestLayout:
-    def test_a_tree_is_padded_under_its_root_and_sees_its_ancestors_only(self):
-        layout, _ = lay_out([rows(0, 2, [7]), SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])], 4)
-        assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
-        assert layout.attention_rows == [0, 1, 0, 0, 2, 3, 4, 2]
-        assert layout.own_rows == [0, 1, 4, 5, 6]
-        assert layout.position_ids == [0, 1, 2, 3, 40, 41, 41, 41]
-        assert layout.qq_bias == [1, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1]
-        assert layout.qq_bias_begins == [0, 0, 16]
-
-    def test_branches_are_chains_to_attention_with_blocks_of_their_own(self):
-        tree = SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])
-        layout, branching = lay_out([rows(0, 2, [7]), tree], 2, iter((20, 21)))
-        assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
-        assert layout.attention_rows == [0, 1, 2, 3, 2, 4]
-        assert layout.own_rows == [0, 1, 2, 3, 5]
-        assert layout.position_ids == [0, 1, 40, 41, 40, 41]
-        assert (layout.past_lens, layout.subsequence_begins) == ([0, 40, 40], [0, 2, 4, 6])
-        assert (layout.block_indices, layout.block_indices_begins) == ([7, 3, 20, 3, 21], [0, 1, 3, 5])
-        assert (layout.qq_bias, layout.output_rows) == ([], [0, 1, 4])
-        assert branching.opened == [(9, 20), (9, 21)]
-        assert branching.closed == [((20, 8), (9, 8)), ((20, 9), (9, 9)), ((21, 9), (9, 10))]
+    @pytest.mark.skipif(HAS_BFLOAT16, reason="there, several rows cost no more than one")
+    def test_where_every_row_counts_a_single_one_is_computed(self, llama_folder):
+        runtime = load(llama_folder, num_threads=2)
+        assert runtime.forward([rows(0, 1)]).num_computed_rows == runtime.computed_rows([1]) == runtime.min_rows == 1
 
     def test_without_bitwise_a_single_row_goes_alone(self, llama_folder):
         runtime = load(llama_folder, bitwise=False)
         assert runtime.min_rows == 1
         assert lay_out([rows(0, 1)], 1)[0].input_ids == TOKEN_IDS[:1]
         np.testing.assert_allclose(in_chunks(runtime, 1), in_chunks(runtime, 9), atol=0.1)
-
-    def test_blocks_beyond_the_rows_are_not_told(self):
-        assert lay_out([rows(0, 32, [3, 4]), rows(31, 32, [5, 6])], 2)[0].block_indices == [3, 5, 6]
 
     def test_wrong_rows_are_caught_before_they_read_other_memory(self, any_dtype):
         for wrong in (
@@ -341,36 +342,6 @@ class TestRefusal:
 
 
 class TestFilling:
-    def test_few_rows_are_filled_up_to_one_of_a_few_numbers(self):
-        ladder = Ladder(5)
-        assert [ladder.rung(count) for count in (1, 5, 6, 13, 14, 66)] == [5, 5, 9, 13, 17, 69]
-
-    def test_rungs_lie_apart_where_changes_are_dear(self):
-        ladder = Ladder(5)
-        ladder.patience = 40.0
-        assert [ladder.rung(count) for count in (1, 6, 10, 18, 34, 50, 66)] == [5, 9, 17, 33, 49, 65, 81]
-
-    def test_a_number_stays_until_that_has_cost_as_much_as_a_change(self):
-        ladder = Ladder(5)
-        assert [ladder.climb(count) for count in (9, 1, 1, 1, 1)] == [9, 9, 9, 5, 5]
-        assert [ladder.climb(count) for count in (9, 1, 9, 1, 1, 1)] == [9, 9, 9, 9, 9, 5]
-        ladder.patience = 1.0
-        assert [ladder.climb(count) for count in (9, 1)] == [9, 5]
-
-    def test_more_is_never_filled_up_than_a_block_holds(self):
-        ladder = Ladder(5)
-        ladder.patience = 1000.0
-        assert [ladder.climb(count) for count in (65, 1)] == [65, 5]
-
-    def test_filling_is_a_sequence_of_its_own_that_no_row_sees(self):
-        layout, _ = lay_out([rows(0, 2, [7])], 2)
-        fill(layout, 5, 6, 11)
-        assert layout.input_ids == [*TOKEN_IDS[:2], 0, 0, 0]
-        assert (layout.attention_rows, layout.own_rows) == ([0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4])
-        assert (layout.subsequence_begins, layout.past_lens) == ([0, 2, 6], [0, 0])
-        assert (layout.block_indices, layout.block_indices_begins) == ([7, 11], [0, 1, 2])
-        assert layout.output_rows == [0, 1]
-
     def test_what_the_cache_holds_survives_filling_and_growing(self, tmp_path):
         folder = make_checkpoint(tmp_path, "qwen3")
         runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(num_threads=1))

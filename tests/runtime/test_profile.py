@@ -11,7 +11,7 @@ import pytest
 from outrider.cache.table import BLOCK_SIZE
 from outrider.runtime import profile as profile_module
 from outrider.runtime.base import ModelOutput, Runtime, RuntimeOptions
-from outrider.runtime.profile import Profile, measure_profile, recalled_profile, warm_up
+from outrider.runtime.profile import TARGET_WIDTHS, Profile, measure_profile, recalled_profile, warm_up
 
 
 class TimedRuntime(Runtime):
@@ -60,11 +60,20 @@ def runtime(monkeypatch, tmp_path):
 
 def test_rows_sequences_and_changes_are_told_apart(runtime):
     profile = measure_profile(runtime)
-    assert dict(profile.points) == pytest.approx({rows: 1.25 + 0.1 * rows for rows in (5, 9, 13, 17, 25, 33, 49, 65)})
+    assert dict(profile.points) == pytest.approx({rows: 1.25 + 0.1 * rows for rows in TARGET_WIDTHS})
     assert dict(profile.together) == pytest.approx({rows: 3.0 + 0.1 * rows for rows in (16, 32, 64, 8)})
     assert profile.change_seconds == pytest.approx(0.5)
     assert profile.change_rows == pytest.approx(5.0)
     assert runtime.num_blocks == 0
+
+
+def test_what_is_filled_up_to_one_number_is_timed_once_and_full(runtime, monkeypatch):
+    monkeypatch.setattr(runtime, "computed_rows", lambda num_rows: max(sum(num_rows), 5))
+    widths = []
+    forward = runtime.forward
+    monkeypatch.setattr(runtime, "forward", lambda batch: widths.append(len(batch[0].token_ids)) or forward(batch))
+    assert [rows for rows, _ in measure_profile(runtime, (1, 2, 5, 9)).points] == [5, 9]
+    assert set(widths[-12:]) <= {5, 9}
 
 
 def test_a_slow_machine_is_timed_at_fewer_widths(runtime, monkeypatch):
@@ -93,7 +102,7 @@ def test_it_is_measured_once(runtime):
 )
 def test_a_damaged_memory_is_measured_anew(runtime, damage, monkeypatch):
     monkeypatch.setattr(profile_module, "recall", lambda name: damage)
-    assert len(recalled_profile(runtime, "a checkpoint").points) == 8
+    assert len(recalled_profile(runtime, "a checkpoint").points) == len(TARGET_WIDTHS)
 
 
 def test_a_change_is_never_worth_more_rows_than_a_few():

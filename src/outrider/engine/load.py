@@ -119,7 +119,12 @@ def _plan(target: Any, drafts: list[Any], config: EngineConfig) -> tuple[Ledger 
 def _size_of(source: str | Path, config: EngineConfig) -> ModelSize:
     folder = resolve_checkpoint(source)
     model_config = read_config(folder)
-    return ModelSize(model_config, Weights.from_folder(folder).num_bytes, config.options.dtype or model_config.dtype)
+    num_bytes, asked = Weights.from_folder(folder).num_bytes, config.options.dtype
+    if config.runtime == "torch":
+        return ModelSize(model_config, num_bytes, asked or model_config.dtype)
+    from outrider.runtime.openvino.runtime import computed_form  # noqa: PLC0415 - as below
+
+    return ModelSize(model_config, num_bytes, *computed_form(model_config, asked))
 
 
 def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:

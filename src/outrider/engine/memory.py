@@ -4,8 +4,9 @@ What a checkpoint says settles weights, cache and logits to the byte. The rest i
 
     program        the interpreter and its libraries
     graph          what OpenVINO keeps of a compiled model besides its weights
+    widened        the matrices in float32, where the processor has no products of bfloat16 numbers
     packed         OpenVINO's own copies of the matrices, in the order in which its kernels read them. The first forward
-                   makes one; in float32, a forward of another number of rows makes a second
+                   makes one; in float32, a forward of another number of rows makes a second, unless they are widened
     activations    values between layers, for the most rows that a forward may have
     drafter        automata and indexes of texts, at most so many bytes a token
 """
@@ -26,7 +27,7 @@ from outrider.engine.config import EngineConfig
 from outrider.engine.scheduler import MAX_DECODE_ROWS, MAX_TILE
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import ModelConfig
-from outrider.model.weights import expected_shapes
+from outrider.model.weights import expected_shapes, num_matrix_values
 from outrider.runtime.openvino.layout import MAX_BRANCH_BLOCKS
 
 MIB = 2**20
@@ -53,11 +54,13 @@ class ModelSize(NamedTuple):
         config: what the checkpoint says.
         weight_bytes: of its tensors, as stored.
         dtype: computed in, resolved.
+        is_widened: whether the matrices are copied to float32 to be multiplied with.
     """
 
     config: ModelConfig
     weight_bytes: int
     dtype: str
+    is_widened: bool = False
 
 
 class Entry(NamedTuple):
@@ -215,24 +218,26 @@ class _Model(NamedTuple):
         return [*self._weights(), self._cache(), self._buffers(num_rows, num_outputs)]
 
     def _weights(self) -> list[Entry]:
-        config, stored, dtype = self.size
+        config, stored, dtype, is_widened = self.size
         num_values = sum(map(math.prod, expected_shapes(config).values()))
         if self.runtime == "torch":
             num_bytes = num_values * DTYPE_BYTES[dtype]
             return [Entry(f"{self.role} weights", num_bytes, f"{num_values} numbers in {dtype}")]
-        num_copies = NUM_PACKED_COPIES[dtype]
-        bytes_each = min(stored / num_values, DTYPE_BYTES[dtype])
-        packed = int(num_copies * bytes_each * _num_matrix_values(config))
+        num_copies = 1 if is_widened else NUM_PACKED_COPIES[dtype]
+        bytes_each = DTYPE_BYTES[dtype] if is_widened else min(stored / num_values, DTYPE_BYTES[dtype])
+        packed = int(num_copies * bytes_each * num_matrix_values(config))
         times = "once" if num_copies == 1 else "twice, for few and for many rows"
         graph = GRAPH_BYTES + GRAPH_BYTES_PER_LAYER * config.num_layers
+        widened = Entry(f"{self.role} widened weights", packed, "the matrices in float32")
         return [
             Entry(f"{self.role} weights", stored, "the checkpoint's own file, mapped"),
+            *[widened] * is_widened,
             Entry(f"{self.role} packed weights", packed, f"the matrices as the kernels read them, {times}"),
             Entry(f"{self.role} graph", graph, f"{config.num_layers} layers compiled"),
         ]
 
     def _cache(self) -> Entry:
-        config, _, dtype = self.size
+        config, dtype = self.size.config, self.size.dtype
         per_layer = 2 * config.num_kv_heads * config.head_dim * DTYPE_BYTES[dtype]
         per_token = per_layer * config.num_layers
         # while it grows, one layer's array stands beside its successor
@@ -244,7 +249,7 @@ class _Model(NamedTuple):
         return self._cache()._replace(name=f"{self.role} branches", note="blocks lent to branches of trees")
 
     def _buffers(self, num_rows: int, num_outputs: int) -> Entry:
-        config, _, dtype = self.size
+        config, dtype = self.size.config, self.size.dtype
         query, key_value = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         width = config.hidden_size + config.intermediate_size + query + 2 * key_value
         activations = NUM_ACTIVATIONS * width * num_rows * DTYPE_BYTES[dtype]
@@ -253,15 +258,6 @@ class _Model(NamedTuple):
         rope = ROPE_BYTES_PER_VALUE * num_positions * config.head_dim if self.runtime == "openvino" else 0
         note = f"logits of {num_outputs} rows {readable(logits)}, activations of {num_rows} {readable(activations)}"
         return Entry(f"{self.role} buffers", activations + logits + rope, note)
-
-
-def _num_matrix_values(config: ModelConfig) -> int:
-    """Of all that rows are multiplied with; an embedding is, if it is the head too."""
-    return sum(
-        math.prod(shape)
-        for name, shape in expected_shapes(config).items()
-        if len(shape) == 2 and (config.tie_word_embeddings or name != "model.embed_tokens.weight")
-    )
 
 
 def _too_little(least: Ledger, limit: int) -> UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import KeysView, Sequence
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -14,7 +15,7 @@ from outrider.model.config import ModelConfig
 from outrider.model.fields import Fields
 from outrider.model.shard import RawTensor, read_header, read_shard
 
-__all__ = ["RawTensor", "Weights", "expected_shapes", "fingerprint"]
+__all__ = ["RawTensor", "Weights", "expected_shapes", "fingerprint", "num_matrix_values"]
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -93,6 +94,15 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         for name, shape in _layer_shapes(config).items():
             shapes[f"model.layers.{layer}.{name}"] = shape
     return shapes
+
+
+def num_matrix_values(config: ModelConfig) -> int:
+    """Of all that rows are multiplied with; an embedding is, if it is the head too."""
+    return sum(
+        math.prod(shape)
+        for name, shape in expected_shapes(config).items()
+        if len(shape) == 2 and (config.tie_word_embeddings or name != "model.embed_tokens.weight")
+    )
 
 
 def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from outrider.runtime.base import Runtime, SequenceRows
 from outrider.runtime.remembered import machine_key, recall, remember
 
 # One sequence's rows: around where kernels change, and as far as a deep draft or many sequences go.
-TARGET_WIDTHS = (5, 9, 13, 17, 25, 33, 49, 65)
+TARGET_WIDTHS = (1, 5, 9, 13, 17, 25, 33, 49, 65)
 DRAFT_WIDTHS = (1, 5)
 # Attention costs by the sequence, too: several with so many rows each.
 NUM_TOGETHER, WIDTHS_TOGETHER = 8, (1, 2, 4, 8)
@@ -61,7 +61,9 @@ def measure_profile(runtime: Runtime, widths: Sequence[int] = TARGET_WIDTHS) -> 
     try:
         blocks = [range(index * num_blocks, (index + 1) * num_blocks) for index in range(NUM_TOGETHER)]
         num_past = _fill(blocks, num_past, runtime)
-        alone = [[_rows(width, num_past, blocks[0])] for width in widths]
+        # one width for each number of rows that is computed
+        distinct = {runtime.computed_rows([width]): width for width in widths}
+        alone = [[_rows(width, num_past, blocks[0])] for width in distinct.values()]
         points = _time(alone, runtime)
         change_seconds = _time_changes(alone, points, runtime)
         is_target = widths == TARGET_WIDTHS  # drafts' costs are learned as they are made

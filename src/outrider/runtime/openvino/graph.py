@@ -53,9 +53,16 @@ class AttentionInputs(NamedTuple):
     sines: Node
 
 
-def build_graph(config: ModelConfig, weights: Weights) -> Graph:
-    """Lay out the model's nodes around its weights, which are neither copied nor converted."""
-    return _GraphBuilder(config, weights).build()
+def build_graph(config: ModelConfig, weights: Weights, *, widens: bool = False) -> Graph:
+    """Lay out the model's nodes around its weights.
+
+    Args:
+        config: of the model.
+        weights: its tensors.
+        widens: matrices are copied to float32, those that the same rows are multiplied with into one; else nothing is
+            copied nor converted, and OpenVINO converts as it multiplies.
+    """
+    return _GraphBuilder(config, weights, widens=widens).build()
 
 
 def cache_input_names(layer: int) -> tuple[str, str]:
@@ -63,16 +70,19 @@ def cache_input_names(layer: int) -> tuple[str, str]:
 
 
 class _GraphBuilder:
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, *, widens: bool) -> None:
         self.config = config
         self.weights = weights
+        self.widens = widens
         self.arrays: list[NDArray[Any]] = []
         self.parameters: list[Node] = []
         self.constants: dict[tuple[Any, ...], Node] = {}
 
     def build(self) -> Graph:
         rows = {name: self.parameter(name, [-1], Type.i32) for name in ROW_INPUTS}
-        embedding = self.stored(self.weights["model.embed_tokens.weight"])
+        is_tied = self.config.tie_word_embeddings
+        name = "model.embed_tokens.weight"
+        embedding = self.matrix(name) if is_tied else self.stored(self.weights[name])
         hidden = ops.convert(ops.gather(embedding, rows["input_ids"], self.integers(0)), Type.f32)
         inputs = self.attention_inputs(rows)
         for layer in range(self.config.num_layers):
@@ -80,7 +90,7 @@ class _GraphBuilder:
             hidden = ops.add(hidden, self.feed_forward(hidden, f"model.layers.{layer}"))
         hidden = ops.gather(hidden, rows["output_rows"], self.integers(0))
         hidden = self.norm(hidden, "model.norm")
-        head = embedding if self.config.tie_word_embeddings else self.stored(self.weights["lm_head.weight"])
+        head = embedding if is_tied else self.matrix("lm_head.weight")
         logits = ops.matmul(hidden, _decompressed(head), transpose_a=False, transpose_b=True)
         model = ov.Model([ops.result(logits)], self.parameters, "decoder")  # pyright: ignore[reportGeneralTypeIssues]
         return Graph(model, self.arrays)
@@ -113,6 +123,14 @@ class _GraphBuilder:
     def weight(self, name: str) -> Node:
         return _decompressed(self.stored(self.weights[name]))
 
+    def matrix(self, *names: str) -> Node:
+        """A constant with these matrices' rows, one matrix after the other."""
+        raws = [self.weights[name] for name in names]
+        if not self.widens:
+            (raw,) = raws
+            return self.stored(raw)
+        return self.stored(RawTensor("F32", np.concatenate([_widened(raw) for raw in raws])))
+
     def attention_inputs(self, rows: dict[str, Node]) -> AttentionInputs:
         positions = rows["position_ids"]
         vectors = {name: self.parameter(name, [-1], Type.i32) for name in SEQUENCE_INPUTS}
@@ -130,11 +148,21 @@ class _GraphBuilder:
             sines=tables[1],
         )
 
-    def linear(self, value: Node | Output, name: str) -> Node:
-        product = ops.matmul(value, self.weight(f"{name}.weight"), transpose_a=False, transpose_b=True)
-        if f"{name}.bias" in self.weights.names:
-            return ops.add(product, self.weight(f"{name}.bias"))
-        return product
+    def linear(self, value: Node | Output, *names: str) -> Node:
+        matrix = _decompressed(self.matrix(*(f"{name}.weight" for name in names)))
+        product = ops.matmul(value, matrix, transpose_a=False, transpose_b=True)
+        biases = [f"{name}.bias" for name in names if f"{name}.bias" in self.weights.names]
+        if not biases:
+            return product
+        return ops.add(product, _decompressed(self.matrix(*biases)))
+
+    def linears(self, value: Node, *names: str) -> list[Output]:
+        """What each gives of the same rows: of one product, where they are copied anyway."""
+        if not self.widens:
+            return [self.linear(value, name).output(0) for name in names]
+        sizes = [len(self.weights[f"{name}.weight"].array) for name in names]
+        product = self.linear(value, *names)
+        return ops.variadic_split(product, self.integers(1), self.integers(sizes)).outputs()
 
     def norm(self, value: Node, name: str) -> Node:
         """The form that OpenVINO fuses into one node, which normalises in float32 and rounds once."""
@@ -146,19 +174,20 @@ class _GraphBuilder:
         config, prefix = self.config, f"model.layers.{layer}.self_attn"
         hidden = self.norm(hidden, f"model.layers.{layer}.input_layernorm")
         hidden = ops.gather(hidden, inputs.attention_rows, self.integers(0))
-        query = self.rotated_heads(hidden, f"{prefix}.q", config.num_heads, inputs)
-        key = self.rotated_heads(hidden, f"{prefix}.k", config.num_kv_heads, inputs)
-        value = self.linear(hidden, f"{prefix}.v_proj")
+        query, key, value = self.linears(hidden, *(f"{prefix}.{name}_proj" for name in "qkv"))
+        query = self.rotated_heads(query, f"{prefix}.q", config.num_heads, inputs)
+        key = self.rotated_heads(key, f"{prefix}.k", config.num_kv_heads, inputs)
         shape = [-1, config.num_kv_heads, -1, config.head_dim]
         caches = [self.parameter(name, shape, Type.dynamic) for name in cache_input_names(layer)]
-        attended = self.paged_attention([query, key, value, *caches], inputs)
+        states = [query.output(0), key.output(0), value, *(cache.output(0) for cache in caches)]
+        attended = self.paged_attention(states, inputs)
         attended = ops.gather(attended, inputs.own_rows, self.integers(0))
         return self.linear(attended, f"{prefix}.o_proj")
 
-    def rotated_heads(self, hidden: Node, prefix: str, num_heads: int, inputs: AttentionInputs) -> Node:
+    def rotated_heads(self, projected: Output, prefix: str, num_heads: int, inputs: AttentionInputs) -> Node:
         head_dim = self.config.head_dim
         shape = self.integers([-1, num_heads, 1, head_dim])
-        heads = ops.reshape(self.linear(hidden, f"{prefix}_proj"), shape, special_zero=False)
+        heads = ops.reshape(projected, shape, special_zero=False)
         if self.config.qk_norm:
             heads = self.norm(heads, f"{prefix}_norm")
         # axis 3 rather than -1: only so is the rotation recognised and fused into one node
@@ -167,14 +196,13 @@ class _GraphBuilder:
         turned = ops.add(ops.multiply(heads, inputs.cosines), ops.multiply(half_turned, inputs.sines))
         return ops.reshape(turned, self.integers([-1, num_heads * head_dim]), special_zero=False)
 
-    def paged_attention(self, states: list[Node], inputs: AttentionInputs) -> Output:
+    def paged_attention(self, states: list[Output], inputs: AttentionInputs) -> Output:
         """The op's 28 inputs have places, not names; many are for features that we do not use."""
         config, no_integers, no_floats = self.config, self.integers([]), self.floats(np.zeros(0))
         cache_rotation = [no_integers, no_integers, no_floats]
         sparse_attention = [no_floats, self.integers(64), self.integers(8)]
         eviction = [self.integers(0), no_integers, no_integers, no_integers]
         places = [
-            *states,
             inputs.past_lens,
             inputs.subsequence_begins,
             inputs.block_indices,
@@ -192,7 +220,7 @@ class _GraphBuilder:
             inputs.qq_bias,
             inputs.qq_bias_begins,
         ]
-        node = PagedAttention([place.output(0) for place in places])
+        node = PagedAttention([*states, *(place.output(0) for place in places)])
         sizes = {"num_k_heads": config.num_kv_heads, "num_v_heads": config.num_kv_heads}
         sizes |= {"k_head_size": config.head_dim, "v_head_size": config.head_dim}
         for name, size in sizes.items():
@@ -201,8 +229,13 @@ class _GraphBuilder:
 
     def feed_forward(self, hidden: Node, prefix: str) -> Node:
         hidden = self.norm(hidden, f"{prefix}.post_attention_layernorm")
-        gate = ops.swish(self.linear(hidden, f"{prefix}.mlp.gate_proj"))
-        return self.linear(ops.multiply(gate, self.linear(hidden, f"{prefix}.mlp.up_proj")), f"{prefix}.mlp.down_proj")
+        gate, up = self.linears(hidden, f"{prefix}.mlp.gate_proj", f"{prefix}.mlp.up_proj")
+        return self.linear(ops.multiply(ops.swish(gate), up), f"{prefix}.mlp.down_proj")
+
+
+def _widened(raw: RawTensor) -> NDArray[np.float32]:
+    """The same numbers as float32, of which bfloat16 is the upper half."""
+    return raw.array if raw.dtype == "F32" else (raw.array.astype(np.uint32) << 16).view(np.float32)
 
 
 def _decompressed(constant: Node) -> Node:

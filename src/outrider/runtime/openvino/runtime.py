@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ParameterError
 from outrider.model.config import ModelConfig, read_config
-from outrider.model.weights import Weights
-from outrider.request import Exactness
+from outrider.model.weights import Weights, num_matrix_values
+from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
-from outrider.runtime.openvino.graph import Graph, build_graph, cache_input_names
+from outrider.runtime.openvino.graph import build_graph, cache_input_names
 from outrider.runtime.openvino.layout import (
     MAX_BRANCH_BLOCKS,
     Branching,
@@ -42,6 +42,16 @@ MIN_BITWISE_ROWS = 2
 # for five on AVX512. A draft model's layers fit the processor's cache, where every row counts.
 MIN_TARGET_ROWS, MIN_DRAFT_ROWS = 5, 2
 
+# On a processor without products of bfloat16 numbers every row counts, so there a single one goes alone. Attention is
+# given each row of a decoding step by itself, which always takes the kernel for a single row (of as many sequences as
+# there are threads, or it would share out one row's keys among them): faster, and a row's bits depend on nothing else.
+# A longer part of a prompt goes as a whole.
+MAX_ROWS_ALONE = MAX_DEPTH + 1
+
+# There, too, matrices are widened to float32 if they are at most so many times as large as the last cache. Converting
+# them anew in each step then costs more than reading twice the bytes; of larger ones, reading is what takes the time.
+MAX_WIDENED_CACHES = 2
+
 NUM_FILLING_BLOCKS = 1
 
 # As the libraries' limit names them; they have no products of bfloat16 numbers, though OpenVINO offers these anyway.
@@ -59,17 +69,21 @@ class OpenVinoRuntime(Runtime):
 
     name = "openvino"
 
-    def __init__(self, config: ModelConfig, graph: Graph, options: RuntimeOptions) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
-        dtype = _resolve_dtype(core, config, options.dtype)
+        has_bfloat16 = computes_bfloat16(core)
+        dtype = resolve_dtype(config, options.dtype, has_bfloat16=has_bfloat16)
+        graph = build_graph(config, weights, widens=is_widened(config, has_bfloat16=has_bfloat16))
         compiled = core.compile_model(graph.model, "CPU", _properties(dtype, options.num_threads))
         self.config = config
         self.options = replace(options, dtype=dtype, num_threads=int(compiled.get_property("INFERENCE_NUM_THREADS")))
-        self.min_rows = MIN_BITWISE_ROWS if options.bitwise else 1
+        self._max_alone = 0 if has_bfloat16 else MAX_ROWS_ALONE
+        self.min_rows = MIN_BITWISE_ROWS if options.bitwise and not self._max_alone else 1
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
         self._num_branch_blocks = 0
-        self._ladder = Ladder(MIN_TARGET_ROWS if options.bitwise else MIN_DRAFT_ROWS)
+        least = MIN_TARGET_ROWS if options.bitwise else MIN_DRAFT_ROWS
+        self._ladder = Ladder(least if has_bfloat16 else 1)
         self._branch_ladder = Ladder(self._ladder.first)
         self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._weights = graph.arrays  # OpenVINO reads them in place, but does not keep them
@@ -91,7 +105,7 @@ class OpenVinoRuntime(Runtime):
         config = read_config(folder)
         weights = Weights.from_folder(folder)
         weights.check(config)
-        return cls(config, build_graph(config, weights), options)
+        return cls(config, weights, options)
 
     def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
         num_lent = num_branch_blocks(batch) if self.options.bitwise else 0
@@ -102,13 +116,15 @@ class OpenVinoRuntime(Runtime):
         self._check(batch, layout)
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
-        # A prompt's chunks vary in length anyway; but a single row has kernels of its own, so none is ever alone.
+        # A prompt's chunks vary in length anyway; but a single row may have kernels of its own.
         num_rows = self._ladder.climb(num_rows) if num_outputs else max(num_rows, self._ladder.first)
         # As many in attention as all sequences' padding could need, so that their number does not vary either.
         num_attention_rows = num_rows + (self.min_rows - 1) * len(batch)
         if num_outputs and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost
             num_attention_rows = self._branch_ladder.climb(max(num_attention_rows, len(layout.attention_rows)))
-        fill(layout, num_rows, num_attention_rows, self.num_blocks)
+        if self._max_alone and self.options.bitwise:
+            num_attention_rows = max(num_attention_rows, int(self.options.num_threads or 1))
+        fill(layout, num_rows, num_attention_rows, self.num_blocks, is_alone=self._max_alone > 0)
         if not num_outputs:
             layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
         for input_, values in zip(self._inputs, layout, strict=True):
@@ -122,12 +138,12 @@ class OpenVinoRuntime(Runtime):
     def _lay_out(self, batch: Sequence[SequenceRows], num_lent: int) -> tuple[RowLayout, Branching]:
         """Branches of trees get blocks behind the filling block, which belong to no sequence."""
         if not self.options.bitwise:
-            return lay_out(batch, self.min_rows)
+            return lay_out(batch, self.min_rows, max_alone=self._max_alone)
         if num_lent > self._num_branch_blocks:
             self._num_branch_blocks = max(num_lent, min(2 * self._num_branch_blocks, MAX_BRANCH_BLOCKS))
             self.resize(self.num_blocks)
         first = self.num_blocks + NUM_FILLING_BLOCKS
-        return lay_out(batch, self.min_rows, iter(range(first, first + num_lent)))
+        return lay_out(batch, self.min_rows, iter(range(first, first + num_lent)), max_alone=self._max_alone)
 
     def _open(self, branching: Branching) -> None:
         """Give each branch the beginning of its first block."""
@@ -240,14 +256,34 @@ def computes_bfloat16(core: ov.Core) -> bool:
     return is_capable and not any(limit in ISAS_WITHOUT_BFLOAT16 for limit in isa_limits().values())
 
 
-def _resolve_dtype(core: ov.Core, config: ModelConfig, asked: str | None) -> str:
+def computed_form(config: ModelConfig, asked: str | None) -> tuple[str, bool]:
+    """In which dtype a model would be computed here, and whether from widened matrices."""
+    has_bfloat16 = computes_bfloat16(ov.Core())
+    return (
+        resolve_dtype(config, asked, has_bfloat16=has_bfloat16),
+        is_widened(config, has_bfloat16=has_bfloat16),
+    )
+
+
+def resolve_dtype(config: ModelConfig, asked: str | None, *, has_bfloat16: bool) -> str:
     """The dtype asked for, or the checkpoint's own as far as this processor computes in it."""
     if asked not in (None, *_CACHE_TYPES):
         raise ParameterError(f"dtype is {asked!r}, but must be one of {', '.join(_CACHE_TYPES)}")
-    has_bfloat16 = computes_bfloat16(core)
     if asked == "bfloat16" and not has_bfloat16:
         raise ParameterError("dtype is 'bfloat16', which this processor does not compute in: use 'float32'")
     return asked or (config.dtype if has_bfloat16 else "float32")
+
+
+def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
+    """Whether a model's matrices are copied to float32 when it is loaded."""
+    num_bytes = 4 * num_matrix_values(config)
+    return not has_bfloat16 and config.dtype == "bfloat16" and num_bytes <= MAX_WIDENED_CACHES * last_cache_bytes()
+
+
+def last_cache_bytes() -> int:
+    """Of the processor's largest cache; 0 where the system does not say."""
+    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]] for size in sizes), default=0)
 
 
 def _properties(dtype: str, num_threads: int | None) -> dict[str, Any]:

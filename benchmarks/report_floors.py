@@ -1,0 +1,148 @@
+"""What docs/performance.md says of `floors.json`: rates, steps beside their floors, stages of a step, and the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Document = Mapping[str, Any]
+Rows = list[str]
+
+NOTHING_YET = "Results follow from `python -m benchmarks.floors`."
+NOT_MEASURED = "not measured"
+STAGES = ("target", "draft", "sample", "policy", "other")
+
+
+def render(document: Document) -> Rows:
+    """The page's tables, without the configuration of the tests."""
+    parts = document["parts"]
+    models = [model for part in parts.values() for model in part.get("models", ())]
+    return [
+        *("### What the machine can do", "", *machine(parts["machine"]["machine"]), ""),
+        *("### A step and its floor", "", *steps(models), "", *left_out(models), ""),
+        *("### Where the time of a whole step goes", "", *loop(parts["loop"]["rows"]), ""),
+        *("### The goals", "", *goals(models)),
+    ]
+
+
+def head(*names: str) -> Rows:
+    return [line(*names), line(*["---"] * len(names))]
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def machine(found: Document) -> Iterator[str]:
+    """Reading by how much is read again and again, and products of large matrices."""
+    sizes = sorted({row["num_bytes"] for row in found["reading"]})
+    rates = {(row["num_threads"], row["num_bytes"]): row["bytes_per_second"] for row in found["reading"]}
+    threads = sorted({number for number, _ in rates})
+    yield from head("reads again and again, GB/s", *(f"{size >> 20} MiB" for size in sizes))
+    for number in threads:
+        yield line(f"threads: {number}", *(f"{rates[number, size] / 1e9:.1f}" for size in sizes))
+    yield ""
+    yield from head("multiplies matrices, threads", "dtype", "10^9 operations/s")
+    for row in found["multiplying"]:
+        yield line(row["num_threads"], row["dtype"], f"{row['operations_per_second'] / 1e9:.0f}")
+
+
+def steps(models: list[Document]) -> Iterator[str]:
+    """A line for each model, context and number of sequences: milliseconds over the floor, by rows."""
+    widths = sorted({row["num_rows"] for model in models for row in model["rows"]})
+    names = [f"{width} row{'s' * (width > 1)}" for width in widths]
+    yield from head("model", "computed in", "context", "sequences", "MB", *names)
+    for model in models:
+        for case in dict.fromkeys((row["num_past"], row["num_sequences"]) for row in model["rows"]):
+            rows = {row["num_rows"]: row for row in model["rows"] if (row["num_past"], row["num_sequences"]) == case}
+            megabytes = (rows[widths[0]]["weight_bytes"] + rows[widths[0]]["cache_bytes"]) / 1e6
+            cells = [
+                f"{rows[width]['ms']:.2f} / {rows[width]['floor']['ms']:.2f} = **{rows[width]['over_floor']:.1f}**"
+                for width in widths
+            ]
+            yield line(title(model), model["target"]["dtype"], *case, f"{megabytes:.0f}", *cells)
+
+
+def title(model: Document) -> str:
+    return f"{model['name']} ({model['num_parameters'] / 1e6:,.1f} M)"
+
+
+def left_out(models: list[Document]) -> Iterator[str]:
+    for model in models:
+        for case in model["left_out"]:
+            yield (
+                f"- Not measured, for want of memory: {title(model)} with {case['num_sequences']} sequences after "
+                f"{case['num_past']} tokens, which may take {case['needed_bytes'] / 2**30:.1f} GiB."
+            )
+
+
+def loop(rows: list[Document]) -> Iterator[str]:
+    """Milliseconds of a step of the engine."""
+    yield from head("bundled pair", "steps", "tokens a step", "ms a step", *STAGES)
+    for row in rows:
+        how = "greedy" if row["temperature"] == 0 else f"T = {row['temperature']:g}"
+        what = "plain" if row["depth"] == 0 else f"draft model, depth {row['depth']}"
+        stages = [f"{row['stages_ms'][stage]:.2f}" for stage in STAGES]
+        yield line(f"{what}, {how}", row["num_steps"], f"{row['tokens_per_step']:.2f}", f"{row['ms']:.2f}", *stages)
+
+
+def found(models: list[Document], name: str) -> Callable[[int, int, int], Document | None]:
+    """The row of a model's step by sequences, rows and context, if it was measured."""
+    rows = {
+        (row["num_sequences"], row["num_rows"], row["num_past"]): row
+        for model in models
+        if model["name"] == name
+        for row in model["rows"]
+    }
+    return lambda *step: rows.get(step)
+
+
+def over_floor(models: list[Document]) -> str:
+    row = found(models, "0.5b")(1, 1, 512)
+    return f"{row['over_floor']:.2f}, one row after 512 tokens" if row else NOT_MEASURED
+
+
+def draft_step(models: list[Document]) -> str:
+    row = found(models, "32 M")(1, 1, 512)
+    return f"{row['ms']:.2f} ms at 32 M ({row['floor']['ms']:.2f} is the floor)" if row else NOT_MEASURED
+
+
+def growth(models: list[Document]) -> str:
+    """How much faster than its bytes the step of a row grows with context and sequences, at the worst."""
+    step = found(models, "0.5b")
+    first = step(1, 1, 512)
+    others = [row for row in (step(number, 1, context) for number in (1, 8) for context in (512, 4096)) if row]
+    if first is None or len(others) < 2:
+        return NOT_MEASURED
+    shares = {
+        (row["num_sequences"], row["num_past"]): row["ms"] / first["ms"] / (num_bytes(row) / num_bytes(first))
+        for row in others
+    }
+    (number, context), worst = max(shares.items(), key=lambda share: share[1])
+    return f"{worst:.2f}x at the worst of {len(shares)} (0.5b, {number} sequences after {context} tokens), up to 4,096"
+
+
+def num_bytes(row: Document) -> int:
+    return row["weight_bytes"] + row["cache_bytes"]
+
+
+# What is asked for, at least and as a goal; and what says where we stand, where anything does.
+GOALS: tuple[tuple[str, str, str, Callable[[list[Document]], str] | None], ...] = (
+    ("plain, 0.5 B bf16, tokens/s over the fastest peer", "0.95x", "1.05x", None),
+    ("its step over the floor", "1.4", "1.2", over_floor),
+    ("speculative greedy, agreement 0.95, 0.8, 0.6, over the best peer at its best setting", "1.0x", "1.2x", None),
+    ("speculative on editing (with a prediction) and repetition, over the best peer", "1.2x", "2x", None),
+    ("speculative, T = 1, the same three, over the best peer at its best setting", "1.2x", "1.6x", None),
+    ("realised speedup over the ideal one for the acceptance and the costs measured", "0.90", "0.95", None),
+    ("8 sequences at once, speculative, over the best peer at 8", "1.0x", "1.2x", None),
+    ("one draft step, 33 M, context 512", "1.5 ms", "0.9 ms", draft_step),
+    ("int8 target over bf16, speculative", "1.2x", "1.4x", None),
+    ("step time against context 512 to 8k and 1 to 16 sequences, over bytes moved", "1.3x", "1.15x", growth),
+    ("GPU: plain over the bandwidth limit; speculative over the ideal", "0.6; 0.85", "0.8; 0.95", None),
+)
+
+
+def goals(models: list[Document]) -> Iterator[str]:
+    yield from head("", "at least", "goal", "here")
+    for what, least, goal, stand in GOALS:
+        yield line(what, least, goal, stand(models) if stand else NOT_MEASURED)

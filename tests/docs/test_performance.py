@@ -1,0 +1,99 @@
+"""The tables of docs/performance.md are those of the result file, and floors count what a step cannot do without."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import common, floors, limits, report, report_floors
+from outrider import bundled_pair
+from outrider.model.config import read_config
+from outrider.runtime.base import RuntimeOptions
+from tests.docs.documents import ROOT, read
+
+PAGE = ROOT / "docs/performance.md"
+MACHINE = {
+    "reading": [
+        {"num_threads": 2, "num_bytes": size * limits.MIB, "bytes_per_second": rate}
+        for size, rate in ((2, 40e9), (4, 20e9))
+    ],
+    "multiplying": [{"num_threads": 2, "dtype": "float32", "operations_per_second": 1e11}],
+}
+
+
+def test_the_page_has_the_results_of_the_result_file():
+    assert report.put(report.render_floors(common.RESULTS), read(PAGE)) == read(PAGE), (
+        "docs/performance.md is not up to date: python -m benchmarks.report"
+    )
+
+
+def test_every_distance_is_that_of_its_measurement_and_its_floor():
+    document = json.loads((common.RESULTS / report.FLOORS_FILE).read_text())
+    machine = document["parts"]["machine"]["machine"]
+    for part in document["parts"].values():
+        for model in part.get("models", ()):
+            for row in model["rows"]:
+                work = floors.Work(row["weight_bytes"], row["cache_bytes"], row["operations"])
+                target = model["target"]
+                assert row["floor"] == floors.floor_of(machine, work, target["dtype"], target["num_threads"])
+                assert row["over_floor"] == pytest.approx(row["ms"] / row["floor"]["ms"])
+
+
+def test_a_step_reads_every_matrix_once_and_every_key_of_its_texts():
+    config = read_config(bundled_pair().draft)
+    alone, several = (floors.work_of(config, "float32", floors.Step(number, 1, 100)) for number in (1, 3))
+    num_values = sum(each.size for each in _matrices(config))
+    assert alone.weight_bytes == several.weight_bytes == 2 * num_values
+    # two layers, one head of 64 keys and one of values, 4 bytes each
+    assert alone.cache_bytes == 2 * 2 * 64 * 4 * 100
+    assert several.cache_bytes == 3 * alone.cache_bytes
+    # two heads of queries see 101 keys
+    assert alone.operations == 2 * num_values + 4 * 2 * 2 * 64 * 101
+    assert several.operations == 3 * alone.operations
+    untied = floors.work_of(replace(config, tie_word_embeddings=False), "float32", floors.Step(1, 1, 100))
+    assert untied == alone  # an embedding that is not the head is looked up, not read
+
+
+def _matrices(config):
+    weights = floors.random_weights(config)
+    return [weights[name].array for name in weights.names if weights[name].array.ndim == 2]
+
+
+def test_the_floor_is_the_longer_of_reading_and_multiplying():
+    reads = floors.floor_of(MACHINE, floors.Work(2 * limits.MIB, limits.MIB, 1), "float32", 2)
+    assert reads["ms"] == reads["reading_ms"] == pytest.approx(1000 * 3 * limits.MIB / 30e9)
+    multiplies = floors.floor_of(MACHINE, floors.Work(1, 1, 10**9), "float32", 2)
+    assert multiplies["ms"] == multiplies["multiplying_ms"] == pytest.approx(10)
+
+
+def test_a_model_of_random_weights_is_timed(monkeypatch):
+    monkeypatch.setattr(floors, "CONTEXTS", (40, 70))
+    monkeypatch.setattr(floors, "MAX_SECONDS", 0.0)
+    small = replace(floors.DRAFT, hidden_size=64, intermediate_size=96, num_layers=1, num_heads=2, num_kv_heads=1)
+    model = floors.Model("small", is_target=False, shape=small, vocab_size=128)
+    threads = floors.load(model).options.num_threads
+    machine = {kind: [row | {"num_threads": threads} for row in rows] for kind, rows in MACHINE.items()}
+    monkeypatch.setattr(floors, "load", _load_float32)
+    found = floors.measure_model(model, machine)
+    cases = [(row["num_past"], row["num_sequences"]) for row in found["rows"][::4]]
+    assert cases == [(40, 1), (40, 8), (70, 1), (70, 8)]
+    assert all(row["over_floor"] > 0 for row in found["rows"])
+    monkeypatch.setattr(floors, "free_bytes", lambda: 1)
+    found = floors.measure_model(model, machine)
+    assert (found["rows"], len(found["left_out"])) == ([], 4)
+    assert len([*report_floors.left_out([found])]) == 4
+
+
+def _load_float32(model):
+    config = floors.config_of(model)
+    options = RuntimeOptions(dtype="float32", bitwise=False)
+    return floors.OpenVinoRuntime(config, floors.random_weights(config), options)
+
+
+def test_rates_are_measured():
+    assert limits.read_rate(limits.MIB, 1) > 1e8
+    assert limits.product_rate(limits.ov.Core(), "float32", 1) > 1e8
+    assert np.isclose(limits.rate_of_reading(MACHINE, 3 * limits.MIB, 2), 30e9)
