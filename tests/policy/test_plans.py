@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 from outrider.policy.cost import StepCosts
 from outrider.policy.marginal import AutoPolicy
-from outrider.policy.search import Base, Plan, break_even
+from outrider.policy.plan import Base, Plan
+from outrider.policy.search import break_even
 from outrider.request import MAX_DEPTH
 from outrider.sequence import DecodeStep, DraftWork
 from outrider.tree import ROOT, DraftBudget, TokenTree, Verdict

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from outrider.policy.cost import StepCosts
 from outrider.policy.curve import MAX_CHANCE, Curve, Prices, logit, sigmoid
-from outrider.policy.search import DEPTHS, Beside, Candidate, Comb, Plan, Search
+from outrider.policy.plan import Beside, Candidate, Comb, Plan
+from outrider.policy.search import DEPTHS, Search
 from outrider.policy.survival import FIRST_SIBLINGS
 from outrider.policy.track import Source
 from outrider.sequence import DecodeStep, DraftWork, Sequence

@@ -12,18 +12,19 @@ from typing import Any
 
 from outrider.policy.account import Account
 from outrider.policy.base import Policy
-from outrider.policy.branching import LEAST_RESOLUTION, Branching, as_comb, worth_of
+from outrider.policy.branching import Branching, as_comb, worth_of
 from outrider.policy.cost import StepCosts
-from outrider.policy.curve import Prices, curve_of, logit
-from outrider.policy.entry import Chunks, Entry, Reader, is_proven
+from outrider.policy.curve import logit
+from outrider.policy.entry import Chunks, Entry
 from outrider.policy.fixed import fixed_budget
 from outrider.policy.losses import lost_by
+from outrider.policy.plan import Base, Candidate, Plan
+from outrider.policy.planner import Planner
 from outrider.policy.probe import Prober, Round
-from outrider.policy.search import Base, Candidate, Plan, Search
 from outrider.policy.selection import surest
 from outrider.policy.track import Source, Text, Track, within
 from outrider.policy.trust import Trust
-from outrider.request import MAX_DEPTH, Request
+from outrider.request import Request
 from outrider.sequence import Decision, DecodeStep, ScheduledBatch, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 
@@ -38,16 +39,11 @@ MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # over the number of texts.
 NEWS, NEWS_STEPS = 0.25, 20
 YOUNG = 24  # guesses verified, up to which a source of several texts is thought about more often
-SPARE = 0.5  # plain steps by which one draft may overdraw the account
-RAMP = 4  # a new source may go so much deeper for each guess accepted
-DOUBT = 10  # times as slow as thought, which a source's first draft allows for
 # Share of what drafting gains that plain steps may cost, which are made to compare with.
 REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 # Share of a plain step, up to which a draft is as good as free.
 FREE = 0.02
-# However often a cheaper source drafts, a dearer one is taken to be left so much.
-MAX_OFFERED = 0.95
 # A change of rows serves the steps after it too: what of it the first must pay for.
 CHANGE_SHARE = 0.5
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
@@ -85,6 +81,7 @@ class AutoPolicy(Policy):
         self._sources = [Source(name) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
         self._entry = Entry(costs, self.account)
+        self._planner = Planner(costs, self.account, self._entry, self._branching, self._trust)
         self._prober = Prober(costs, self.account, self._entry, self._branching)
         self._texts: dict[int, Text] = {}
         self._planned: list[int] = []
@@ -195,12 +192,12 @@ class AutoPolicy(Policy):
         step = self._round = self._round_of(sequences)
         # A text alone is seldom helped by thinking in every step; among several, each step shows much that is new.
         is_young = len(sequences) > 1 and any(
-            source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG and self._served(index, step)
+            source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG and step.served(index)
             for index, source in enumerate(self._sources)
         )
         num_steps = min(max(REPLAN_STEPS, REPLAN_STEPS_EACH * len(sequences)), MAX_REPLAN_STEPS)
         self._countdown = num_steps * REPLAN_STEPS_YOUNG // REPLAN_STEPS if is_young else num_steps
-        found = self._search_all(step)
+        found = self._planner.plan(self._sources, step)
         is_idle = not is_young and not any(plan.cap for plan, _ in found)
         self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1
         self._countdown *= self._idle
@@ -250,82 +247,12 @@ class AutoPolicy(Policy):
             text = self._texts[sequence.request.request_id] = Text(tracks)
         return text
 
-    def _served(self, index: int, step: Round) -> list[int]:
-        """Places for which a source may have guesses."""
-        return [place for place in step.places if step.texts[place].tracks[index].is_served]
-
-    def _search_all(self, step: Round) -> list[tuple[Plan, list[Candidate]]]:
-        """The best plan of each source, the cheapest first: a dearer one drafts where these leave it to, on top."""
-        found: list[tuple[Plan, list[Candidate]]] = []
-        base = step.base
-        left = [1.0] * len(step.sequences)  # of each text's steps, the share that no cheaper source drafts for
-        for index, source in enumerate(self._sources):
-            plan, candidates = self._search(index, source, step, base, left)
-            found.append((plan, candidates))
-            base = base.after(plan)
-            if plan.cap:
-                for candidate, depth in zip(candidates, plan.depths, strict=True):
-                    left[candidate.place] *= 1 - min(source.offered, MAX_OFFERED) * (depth > 0)
-        return found
-
-    def _search(
-        self, index: int, source: Source, step: Round, base: Base, left: list[float]
-    ) -> tuple[Plan, list[Candidate]]:
-        """The best plan of one source, those of cheaper ones being settled in `base`."""
-        plan = Plan(0, [], base.rate)
-        candidates: list[Candidate] = []
-        places = [] if self.account.is_overdrawn else self._affordable(index, source, step)
-        max_cap = self._first_cap(source, step) + RAMP * source.survival.num_accepted
-        max_loss = (self.account.balance + SPARE) * step.base.seconds
-        resolution = source.survival.fit.resolution
-        if places:
-            candidates = [self._candidate(index, source, place, step, resolution) for place in places]
-            trust = self._trust.of(len(step.sequences))
-            offered = source.offered * sum(left[place] for place in places) / len(places)
-            search = Search(self.costs, source.name, base, candidates, offered, trust)
-            plan = search.best(source.cap, max_cap, max_loss)
-            plan = self._branching.improve(plan, source, search, step.sequences, (max_cap, max_loss))
-            if plan.cap:  # the next plan is made with these prices
-                source.prices = plan.prices(plan.rate)
-        source.cap, source.is_comb = plan.cap, plan.comb is not None
-        return plan, candidates
-
-    def _first_cap(self, source: Source, step: Round) -> int:
-        """Of a source's first drafts: even one that is far slower than thought takes about a step then."""
-        _, seconds = self.costs.draft(source.name, len(step.places))
-        if not self.costs.num_drafts(source.name):
-            seconds *= DOUBT
-        return max(1, int(step.base.seconds / max(seconds, 1e-12)))
-
-    def _affordable(self, index: int, source: Source, step: Round) -> list[int]:
-        """Who may be drafted for: not all whose text an unproven source would have to read."""
-        served = self._served(index, step)
-        if is_proven(source):
-            return served
-        seconds = [self._entry.seconds(source, step.sequences[at], step.texts[at].tracks[index]) for at in served]
-        num_left = [step.sequences[place].num_tokens_left for place in served]
-        texts = [Reader(*each) for each in zip(served, seconds, num_left, strict=True)]
-        return self._entry.affordable(source, texts, step.base.seconds)
-
-    def _candidate(self, index: int, source: Source, place: int, step: Round, resolution: float) -> Candidate:
-        sequence, track = step.sequences[place], step.texts[place].tracks[index]
-        num_left = sequence.num_tokens_left
-        mean_logit = round(5 * logit(source.survival.mean(track.evidence, len(sequence.token_ids)))) / 5
-        track.planned_logit = mean_logit
-        if resolution < LEAST_RESOLUTION:
-            curve = curve_of(mean_logit, source.survival.shifts, 0.0, Prices(0.0, 0.0), MAX_DEPTH)
-        else:
-            resolution = max(round(resolution, 1), LEAST_RESOLUTION)
-            curve = curve_of(mean_logit, source.survival.shifts, resolution, source.prices.rounded(), MAX_DEPTH)
-        entry = self._entry.seconds(source, sequence, track) / max(4.0, 0.5 * num_left)
-        return Candidate(place, curve, min(MAX_DEPTH, num_left - 1), track.depth > 0, entry, mean_logit)
-
     def _settle(self, index: int, plan: Plan, candidates: list[Candidate], rate: float) -> None:
         """Give each text its budget for this source, and note what changed."""
         step, source, prices = self._round, self._sources[index], plan.prices(rate)
         numbers = {candidate.place: number for number, candidate in enumerate(candidates)} if plan.cap else {}
         max_catch_up = self._entry.limit(source, step.base.seconds)
-        for place in self._served(index, step):
+        for place in step.served(index):
             sequence, track = step.sequences[place], step.texts[place].tracks[index]
             number = numbers.get(place)
             depth = 0 if number is None else plan.depths[number]

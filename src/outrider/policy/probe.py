@@ -9,7 +9,8 @@ from outrider.policy.account import Account
 from outrider.policy.branching import Branching, stair_end
 from outrider.policy.cost import StepCosts
 from outrider.policy.entry import Entry
-from outrider.policy.search import Base, break_even
+from outrider.policy.plan import Base
+from outrider.policy.search import break_even
 from outrider.policy.track import FIRST_PROBE_TOKENS, Source, Text, Track
 from outrider.sequence import Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, Worth
@@ -35,6 +36,10 @@ class Round(NamedTuple):
     base: Base
     places: list[int]
     least: dict[str, float | None]
+
+    def served(self, index: int) -> list[int]:
+        """Places for which a source may have guesses."""
+        return [place for place in self.places if self.texts[place].tracks[index].is_served]
 
     def break_even(self, costs: StepCosts, source: str) -> float | None:
         """The agreement that a source needs to pay in this batch; see `search.break_even`."""

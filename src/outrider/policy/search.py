@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence as Sequences
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from outrider.policy.cost import StepCosts
-from outrider.policy.curve import Curve, Prices
+from outrider.policy.plan import Base, Candidate, Comb, Plan
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 NUM_WORSE = 3  # plans in a row, after which deeper ones are not looked at
@@ -27,136 +25,6 @@ START_ADVANTAGE = 0.02
 USUAL_NUM_STEPS = 16
 # A source that seldom has a guess costs as seldom: it is judged as if it had one at least so often.
 LEAST_OFFERED = 0.25
-
-
-class Candidate(NamedTuple):
-    """A sequence that may be drafted for.
-
-    Attributes:
-        place: in the batch.
-        curve: what drafts for it come to.
-        limit: on depth.
-        is_drafted: whether the plan in force drafts for it.
-        entry_seconds: of the drafter's catching up, for each step that it would serve.
-        mean_logit: of first guesses, as the curve was made with.
-    """
-
-    place: int
-    curve: Curve
-    limit: int
-    is_drafted: bool
-    entry_seconds: float
-    mean_logit: float = 0.0
-
-
-class Base(NamedTuple):
-    """The step without what is to be decided.
-
-    Attributes:
-        num_rows: of each sequence.
-        seconds: that the step takes, drafts of a fixed depth and of sources that are settled included.
-        computed: rows that the target computes without any draft that is planned.
-        known: seconds of the target by depths and their places, as far as asked for lately.
-        num_drafted: tokens that the drafts of settled sources are expected to earn.
-    """
-
-    num_rows: list[int]
-    seconds: float
-    computed: int
-    known: dict[tuple[int, ...], float]
-    num_drafted: float = 0.0
-
-    @property
-    def num_sequences(self) -> int:
-        return len(self.num_rows)
-
-    @property
-    def num_tokens(self) -> float:
-        """That the step is expected to add."""
-        return len(self.num_rows) + self.num_drafted
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second."""
-        return self.num_tokens / self.seconds
-
-    def after(self, plan: Plan) -> Base:
-        """With a source's plan settled: what another source has to be better than."""
-        if not plan.cap:
-            return self
-        return self._replace(seconds=plan.seconds, num_drafted=plan.rate * plan.seconds - len(self.num_rows))
-
-
-class Beside(NamedTuple):
-    """What may stand beside a candidate's guesses.
-
-    Attributes:
-        mean_logit, shifts: of first guesses, as its curve was made with.
-        chances: of the second guess at a place, the third and so on, where those before are wrong; empty where the
-            request forbids them.
-        seconds: of the target, for each.
-    """
-
-    mean_logit: float
-    shifts: tuple[float, ...]
-    chances: tuple[float, ...]
-    seconds: float
-
-
-class Comb(NamedTuple):
-    """Guesses beside the first ones of a plan's drafts.
-
-    Attributes:
-        num_beside: of all candidates.
-        tokens: that they are expected to earn.
-        factor: by which a draft takes longer.
-        beside: what may stand beside each candidate's.
-    """
-
-    num_beside: int
-    tokens: float
-    factor: float
-    beside: list[Beside]
-
-
-@dataclass(slots=True)
-class Plan:
-    """One source's part in steps to come.
-
-    Attributes:
-        cap: the limit on depth that was best; 0 is no draft.
-        depths: of each candidate.
-        rate: tokens per second that are expected.
-        seconds: of a step, as expected.
-        node_seconds: of a row.
-        saved_seconds: of a row that is saved by stopping early.
-        step_seconds: of a draft step that is taken for one sequence more.
-        shared_seconds: of a draft step, divided among the sequences that share it.
-        comb: None is chains.
-    """
-
-    cap: int
-    depths: list[int]
-    rate: float
-    seconds: float = 0.0
-    node_seconds: float = 0.0
-    saved_seconds: float = 0.0
-    step_seconds: float = 0.0
-    shared_seconds: float = 0.0
-    comb: Comb | None = None
-
-    def prices(self, rate: float) -> Prices:
-        """What a row and a draft step must earn where a second earns so many tokens."""
-        return Prices(rate * self.node_seconds, rate * (self.step_seconds + self.saved_seconds))
-
-    def gain(self, number: int, curve: Curve, rate: float) -> float:
-        """Tokens that drafting for a candidate is expected to earn, its price taken off."""
-        depth = self.depths[number]
-        seconds = self.node_seconds * curve.rows[depth] + self.shared_seconds * sum(curve.reaches[1 : depth + 1])
-        tokens = curve.tokens[depth]
-        if self.comb is not None:
-            tokens += self.comb.tokens / sum(depth > 0 for depth in self.depths)
-        return tokens - rate * seconds
 
 
 class Search:
