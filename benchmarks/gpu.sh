@@ -1,0 +1,7 @@
+#!/bin/sh
+# Everything that is measured on a GPU, in one call: benchmarks/gpu.sh [options of benchmarks/gpu.py].
+# Needs torch, transformers, numpy, tokenizers, safetensors and jinja2; no network, no openvino, typer or rich.
+# Results go to $OUT, or to benchmarks/results.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHONPATH="src:.${PYTHONPATH:+:$PYTHONPATH}" exec timeout 470 python3 -m benchmarks.gpu "$@"
