@@ -86,7 +86,9 @@ def parity(run: Run) -> dict[str, Any]:
     folder, found = bundled_pair().target, {}
     token_ids = list(range(5, 45))
     for dtype in run.dtypes:
-        runtime = torch_runtime.TorchRuntime.from_folder(folder, RuntimeOptions(dtype=dtype, num_threads=1), device=run.device)
+        runtime = torch_runtime.TorchRuntime.from_folder(
+            folder, RuntimeOptions(dtype=dtype, num_threads=1), device=run.device
+        )
         runtime.resize(4)
         ours = np.array(runtime.forward([SequenceRows(token_ids, 0, (0, 1), range(40))]).logits)
         theirs = reference_logits(folder, token_ids, dtype)
@@ -147,7 +149,9 @@ def make(run: Run, shape: Shape, seed: int) -> Qwen3ForCausalLM:
         for name, tensor in model.named_parameters():  # of tied ones the first alone
             fill(tensor, name, embedding, generator)
     model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config, device=run.device)  # its numbers are no weights
+    model.model.rotary_emb = type(model.model.rotary_emb)(
+        config=config, device=run.device
+    )  # its numbers are no weights
     return model.eval()
 
 
@@ -170,14 +174,18 @@ def speed(run: Run) -> dict[str, Any]:
     """Plain against the bandwidth limit, drafted against what acceptance and costs allow, transformers beside them."""
     names = ("tiny", "tiny") if run.is_tiny else ("8b", "0.5b")
     target, draft = (make(run, SHAPES[name], seed) for seed, name in enumerate(names))
-    num_bytes = [sum(tensor.numel() * tensor.element_size() for tensor in each.parameters()) for each in (target, draft)]
+    num_bytes = [
+        sum(tensor.numel() * tensor.element_size() for tensor in each.parameters()) for each in (target, draft)
+    ]
     best = bandwidth(run)
     llm = LLM(target, draft, tokenizer=bundled_pair().target, config=run.config(self_test=not run.is_tiny))
     found: dict[str, Any] = {
         "bytes": num_bytes, "copy_bandwidth": best, "level": llm.target.exactness, "engine": llm.describe(),
     }  # fmt: skip
     for temperature in (0.0,) if run.is_tiny else (0.0, 1.0):
-        by_depth = {depth: timed(run, llm, temperature, depth) for depth in ((0, 2) if run.is_tiny else (0, 2, 4, 6, 8))}
+        by_depth = {
+            depth: timed(run, llm, temperature, depth) for depth in ((0, 2) if run.is_tiny else (0, 2, 4, 6, 8))
+        }
         floor = num_bytes[0] / best
         plain = by_depth[0]["seconds_per_step"]
         for depth, each in by_depth.items():

@@ -218,9 +218,7 @@ def guesses(logits: Row, params: SamplingParams, row: noise.Address, count: int)
     return [Guess(*pair) for pair in zip(token_ids.tolist(), scores, strict=True)][:count]
 
 
-def token_log_probs(
-    raw: Row, processed: Row, params: SamplingParams, token_id: int
-) -> TokenLogProbs:
+def token_log_probs(raw: Row, processed: Row, params: SamplingParams, token_id: int) -> TokenLogProbs:
     """How likely `token_id` was, by the model's logits and by the processed ones that it was drawn from.
 
     Args:

@@ -202,7 +202,9 @@ def test_texts_are_those_of_plain_decoding_at_the_level_that_was_found(tmp_path,
     llm = LLM(target, draft, config=config)
     prompts = [[3 + index, 5, 7] for index in range(3)]
     for temperature in (0.0, 1.0):
-        params = [SamplingParams(temperature=temperature, seed=seed, max_tokens=24, ignore_eos=True) for seed in range(3)]
+        params = [
+            SamplingParams(temperature=temperature, seed=seed, max_tokens=24, ignore_eos=True) for seed in range(3)
+        ]
         drafted, plain = (llm.generate(prompts, params, depth=depth) for depth in (4, 0))
         assert sum(each.stats.num_accepted for each in drafted) > 10
         if llm.target.row_class.trees == "bitwise":

@@ -98,7 +98,7 @@ class Embedding:
     def inner_values(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The small model's tensor of this name; of a norm, its weights over the larger shape."""
         inner = _as_float32(self._inner_weights[name].array)
-        return inner if len(shape) > 1 else self._norm_weights(inner, shape[0])
+        return self._norm_weights(inner, shape[0]) if len(shape) == 1 else inner
 
     def holds(self, name: str) -> bool:
         """Whether the small model has a part in this tensor; else it is random."""

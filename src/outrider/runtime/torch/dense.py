@@ -127,9 +127,7 @@ class DenseModel:
         tensors = {tensor.data_ptr(): tensor for tensor in (self._embedding, self._norm, self._head.weight, *layers)}
         return sum(tensor.nbytes for tensor in tensors.values())
 
-    def _attention(
-        self, layer: Layer, hidden: Tensor, rotate: Rotation, batch: Batch, keys_values: Tensor
-    ) -> Tensor:
+    def _attention(self, layer: Layer, hidden: Tensor, rotate: Rotation, batch: Batch, keys_values: Tensor) -> Tensor:
         num_heads, num_kv_heads = self._config.num_heads, self._config.num_kv_heads
         qkv = layer.qkv(self._normalise(hidden, layer.attention_norm))
         qkv = qkv.unflatten(-1, (-1, self._config.head_dim))  # [rows, heads + 2 * kv_heads, head_dim]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ class StaticForwards:
         self.least_rows = least_rows
         self._model, self._device = model, device
         self._forwards: OrderedDict[Shape, _Forward] = OrderedDict()  # the least recently used first
+        self._pool = self._new_pool()
 
     @property
     def shapes(self) -> list[Shape]:
@@ -54,6 +55,7 @@ class StaticForwards:
     def forget(self) -> None:
         """Drop all that was recorded: arrays that it reads are about to go."""
         self._forwards.clear()
+        self._pool = self._new_pool()
 
     def num_rows(self, num_rows: Sequence[int]) -> int:
         """Rows that forwards of sequences of so many rows compute."""
@@ -84,6 +86,9 @@ class StaticForwards:
         num_outputs = sum(len(rows.output_rows) for rows in batch)
         return _lazily(forward.run()[:num_outputs])
 
+    def _new_pool(self) -> Any:
+        return torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
+
     def _find(self, shape: Shape, cache: Sequence[Tensor]) -> _Forward:
         if shape not in self._forwards:
             inputs = Inputs(shape, self._device)
@@ -91,7 +96,7 @@ class StaticForwards:
             def compute() -> Tensor:
                 return self._model.forward(inputs.batch(), cache)[: shape.outputs].float()
 
-            self._forwards[shape] = _Forward(inputs, Recorded(compute, self._device))
+            self._forwards[shape] = _Forward(inputs, Recorded(compute, self._device, self._pool))
             if len(self._forwards) > MAX_RECORDED:
                 self._forwards.popitem(last=False)
         self._forwards.move_to_end(shape)

@@ -5,9 +5,9 @@
 A forward's counts are rounded up to one of few `Shape`s. Each has its own input buffers, filled on the host and copied
 in one piece, and its own recorded forward. On a device without graphs the forward is simply called: the same code.
 
-Attention is split over the keys: in pieces of `SPLIT` keys, each with its own softmax, whose results are added pairwise,
-in an order that depends on their place alone. Pieces that a sequence does not reach count exactly nothing, so that its
-bits do not depend on how long the others are. A tree is computed as the chains that its branches are.
+Attention is split over the keys: in pieces of `SPLIT` keys, each with its own softmax, whose results are added
+pairwise, in an order that depends on their place alone. Pieces that a sequence does not reach count exactly nothing,
+so that its bits do not depend on how long the others are. A tree is computed as the chains that its branches are.
 
 Knows tensors and slots; no sampling. What was never run on a GPU is said in docs/cuda.md.
 """
@@ -15,7 +15,7 @@ Knows tensors and slots; no sampling. What was never run on a GPU is said in doc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class Inputs:
 
     def __init__(self, shape: Shape, device: torch.device) -> None:
         self.shape = shape
-        rows, spans, width, keys, outputs = shape
+        rows, spans, width, keys, _ = shape
         sizes = {
             "token_ids": rows, "positions": rows, "write_slots": rows, "sources": rows, "output_rows": rows,
             "query_rows": spans * width, "row_slots": spans * width, "limits": spans * width,
@@ -156,7 +156,12 @@ class Inputs:
         own = device["row_slots"].view(spans, width).gather(1, row.clamp(0, width - 1))
         slots = torch.where((row >= 0) & (row < width), own, slots)
         sees = places <= device["limits"].view(spans, width, 1)
-        bias = torch.where(sees, 0.0, HIDDEN).view(spans, width, keys // SPLIT, 1, SPLIT).transpose(1, 2)
+        bias = (
+            torch.zeros(sees.shape, device=sees.device)
+            .masked_fill_(~sees, HIDDEN)
+            .view(spans, width, keys // SPLIT, 1, SPLIT)
+            .transpose(1, 2)
+        )
         return StaticBatch(
             device["token_ids"], device["positions"], device["write_slots"], device["output_rows"],
             SplitAttention(device["query_rows"], device["sources"], slots.flatten(), bias.contiguous()),
@@ -204,11 +209,11 @@ class Recorded:
     """A function of no arguments over fixed buffers: called the first time, recorded the second, replayed after that.
 
     The first call is what CUDA wants before it records; and a shape that comes once is not worth recording. Where there
-    are no graphs it is called every time.
+    are no graphs it is called every time. Graphs of one `pool` share what they need in between: one runs at a time.
     """
 
-    def __init__(self, function: Callable[[], Tensor], device: torch.device) -> None:
-        self._function, self._device = function, device
+    def __init__(self, function: Callable[[], Tensor], device: torch.device, pool: Any = None) -> None:
+        self._function, self._device, self._pool = function, device, pool
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
         self._num_calls = 0
@@ -220,7 +225,7 @@ class Recorded:
             return self._function()
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.device(self._device), torch.cuda.graph(self._graph):
+            with torch.cuda.device(self._device), torch.cuda.graph(self._graph, pool=self._pool):
                 self._result = self._function()
         self._graph.replay()
         assert self._result is not None
