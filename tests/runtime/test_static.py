@@ -17,7 +17,7 @@ from outrider.runtime.numerics import run_self_test
 from outrider.runtime.torch import runtime as module
 from outrider.runtime.torch.forwards import MAX_DECODE_WIDTH, StaticForwards, likeliest
 from outrider.runtime.torch.runtime import TorchRuntime
-from outrider.runtime.torch.static import BITWISE_ROWS, SPLIT, Recorded, Shape, shape_of, spans_of
+from outrider.runtime.torch.static import BITWISE_ROWS, HIDDEN, SPLIT, Recorded, Shape, _join, shape_of, spans_of
 from tests.runtime.checkpoints import SHAPE, make_checkpoint
 
 TEXT = np.random.default_rng(0).integers(SHAPE["vocab_size"], size=700).tolist()
@@ -74,26 +74,26 @@ def test_neither_garbage_in_hidden_slots_nor_rows_that_fill_up_change_anything(p
         assert torch.equal(layer[:, :-32], was[:, :-32])  # the last block is nobody's: there padding writes
 
 
-def test_a_split_that_a_sequence_does_not_reach_changes_no_bit(pair):
-    """A long neighbour makes the short one's keys four splits instead of one."""
+def test_a_long_neighbour_changes_nothing_but_rounding(pair):
+    """It makes the short one's keys two splits instead of one."""
     fixed = pair[1]
     fixed.forward([rows(0, 600, LONG)])
     fixed.forward([rows(0, 30, SHORT)])
-    attention = [
-        fixed._static._forwards[shape].inputs for shape in fixed._static.shapes if shape.keys in (SPLIT, 2 * SPLIT)
-    ]
-    assert attention
+    alone = np.array(fixed.forward([rows(30, 35, SHORT)]).logits)
+    beside = np.array(fixed.forward([rows(30, 35, SHORT), rows(600, 605, LONG)]).logits)[:5]
+    np.testing.assert_allclose(beside, alone, atol=TOLERANCES[fixed.options.dtype])
+
+
+def test_splits_that_a_sequence_does_not_reach_change_no_bit():
     generator = torch.Generator().manual_seed(0)
-    queries = torch.randn((BITWISE_ROWS, 4, 32), generator=generator)
-    found = []
-    for batch in ([rows(30, 35, SHORT)], [rows(30, 35, SHORT), rows(600, 605, LONG)]):
-        spans = spans_of(batch)
-        inputs = module.StaticForwards(fixed._model, torch.device("cpu"), BITWISE_ROWS)._find(
-            shape_of(batch, spans, BITWISE_ROWS), fixed._cache
-        )
-        inputs.inputs.fill(batch, spans, 64 * 32)
-        found.append(inputs.inputs.batch().attend(queries, fixed._cache[0].float())[:5])
-    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+    mixed = torch.randn((2, 3, 4, 8, 2, 16), generator=generator)
+    scores = torch.randn((2, 3, 4, 8, 2, SPLIT), generator=generator)
+    scores[:, :, 2:] = HIDDEN
+    log_sums = scores.logsumexp(-1, keepdim=True)
+    joined = _join(mixed, log_sums)
+    assert torch.equal(joined, _join(mixed[:, :, :2], log_sums[:, :, :2]))
+    shares = log_sums[:, :, :2].softmax(2)
+    torch.testing.assert_close(joined, (mixed[:, :, :2] * shares).sum(2))
 
 
 def test_shapes_are_few():
