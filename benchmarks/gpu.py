@@ -145,13 +145,12 @@ def make(run: Run, shape: Shape, seed: int) -> Qwen3ForCausalLM:
         model = Qwen3ForCausalLM(config)
     model = model.to(torch.bfloat16).to_empty(device=run.device)
     generator = torch.Generator(run.device).manual_seed(seed)
+    model.tie_weights()
     with torch.no_grad():
         for name, tensor in model.named_parameters():  # of tied ones the first alone
             fill(tensor, name, embedding, generator)
-    model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(
-        config=config, device=run.device
-    )  # its numbers are no weights
+    # Its numbers are no weights, so that they were made on no device.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(run.device)
     return model.eval()
 
 
