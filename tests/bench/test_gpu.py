@@ -11,21 +11,17 @@ import pytest
 
 from tests.architecture.sources import ROOT
 
-# A package that Python imports at its start, before the script: it refuses what a plain CUDA image lacks.
-REFUSING = """
+# What Python imports at its start, before the script: it hides what a plain CUDA image lacks.
+HIDING = """
 import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("openvino", "typer", "rich"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refuse())
+sys.modules.update(dict.fromkeys(("openvino", "typer", "rich")))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_every_part_is_measured_and_saved(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(REFUSING)
+    (tmp_path / "sitecustomize.py").write_text(HIDING)
     search_path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "OUT": str(tmp_path), "PYTHONPATH": search_path, "PYTHON": sys.executable}
     command = [str(ROOT / "benchmarks" / "gpu.sh"), "--tiny", "--device", "cpu"]
