@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from outrider import noise
 from outrider.errors import NumericsError
+from outrider.logits import DeviceRow
 from outrider.request import Request, SamplingParams, TokenLogProbs
+
+Row = NDArray[np.float32] | DeviceRow
 
 # In units of temperature below the likeliest token, where nothing that float32 can add up is left.
 _WIDEST_REACH = 1e3
@@ -68,7 +71,7 @@ class History:
             if self._has_penalties:
                 self._counts.add(token_ids[place], int(place >= self._num_prompt_tokens))
 
-    def process(self, logits: NDArray[np.float32], path: Sequence[int]) -> NDArray[np.float32]:
+    def process(self, logits: Row, path: Sequence[int]) -> NDArray[np.float32]:
         """Logits after the text and a path of drafted tokens, penalised, biased and banned.
 
         Args:
@@ -78,6 +81,7 @@ class History:
         Returns:
             A new array; -inf is what is banned.
         """
+        logits = np.asarray(logits)
         processed = logits.copy()
         if self._has_penalties:
             self._penalise(processed, logits, *self._counts.all())
@@ -163,15 +167,16 @@ class _Bans:
         return np.append(self._always, _as_ids(completing)) if completing else self._always
 
 
-def guess(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address) -> tuple[int, float]:
+def guess(logits: Row, params: SamplingParams, row: noise.Address) -> tuple[int, float]:
     """`choose`, and how surely: a score for `tree.Worth`, in the range 0 to 4.
 
     It grows with the logarithm of how far the runner-up was behind, in logits over temperature with noise, or in plain
     logits where decoding is greedy.
     """
-    best = _likeliest(logits)
     if params.temperature == 0:
-        return best, _score(noise.lead(logits, best))
+        best, lead = _first_and_lead(logits, needs_lead=True)
+        return best, _score(lead)
+    logits = _trusted(logits)
     key = noise.row_key(row)
     if not _is_truncated(params):
         best, lead = noise.argmax_and_lead(key, logits, params.temperature)
@@ -188,13 +193,13 @@ class Guess(NamedTuple):
     score: float
 
 
-def guesses(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address, count: int) -> list[Guess]:
+def guesses(logits: Row, params: SamplingParams, row: noise.Address, count: int) -> list[Guess]:
     """The first is `guess`; then come those that `choose` would choose if the ones before were banned.
 
     The first one's score grows with its lead over the runner-up, another's falls with how far it is behind the first,
     so that two which are as good as each other score 0 both. Tokens that may not be chosen are left out.
     """
-    _likeliest(logits)  # raises if they cannot be trusted
+    logits = _trusted(logits)
     num_places = max(count, 2)
     if params.temperature == 0:
         token_ids, values = np.arange(len(logits)), logits
@@ -213,9 +218,7 @@ def guesses(logits: NDArray[np.float32], params: SamplingParams, row: noise.Addr
     return [Guess(*pair) for pair in zip(token_ids.tolist(), scores, strict=True)][:count]
 
 
-def token_log_probs(
-    raw: NDArray[np.float32], processed: NDArray[np.float32], params: SamplingParams, token_id: int
-) -> TokenLogProbs:
+def token_log_probs(raw: Row, processed: Row, params: SamplingParams, token_id: int) -> TokenLogProbs:
     """How likely `token_id` was, by the model's logits and by the processed ones that it was drawn from.
 
     Args:
@@ -223,8 +226,8 @@ def token_log_probs(
         processed: [vocab], of `History.process`.
         params: temperature and truncations, and how many of the likeliest tokens are wanted.
     """
-    model_log_probs = _log_softmax(raw.astype(np.float64))
-    drawn_log_probs = log_probs(processed, params)
+    model_log_probs = _log_softmax(np.asarray(raw).astype(np.float64))
+    drawn_log_probs = log_probs(np.asarray(processed), params)
     num_wanted = params.log_probs or 0
     return TokenLogProbs(
         float(model_log_probs[token_id]),
@@ -234,7 +237,7 @@ def token_log_probs(
     )
 
 
-def choose(logits: NDArray[np.float32], params: SamplingParams, row: noise.Address) -> int:
+def choose(logits: Row, params: SamplingParams, row: noise.Address) -> int:
     """The token of one row: argmax of processed log-probabilities plus noise, ties to the smallest id.
 
     Args:
@@ -245,9 +248,9 @@ def choose(logits: NDArray[np.float32], params: SamplingParams, row: noise.Addre
     Raises:
         NumericsError: a logit is NaN or infinite, or all are -inf.
     """
-    best = _likeliest(logits)
     if params.temperature == 0:
-        return best
+        return _first_and_lead(logits)[0]
+    logits = _trusted(logits)
     key = noise.row_key(row)
     if not _is_truncated(params):
         return noise.argmax(key, logits, params.temperature)
@@ -268,14 +271,13 @@ def log_probs(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np
     return result
 
 
-def probabilities(logits: NDArray[np.float32], params: SamplingParams) -> NDArray[np.float64]:
+def probabilities(logits: Row, params: SamplingParams) -> NDArray[np.float64]:
     """[vocab] probabilities that `choose` samples by; they add up to 1.
 
     Raises:
         NumericsError: as `choose` does.
     """
-    _likeliest(logits)
-    return np.exp(log_probs(logits, params))
+    return np.exp(log_probs(_trusted(logits), params))
 
 
 def draw(probabilities: NDArray[np.float64], row: noise.Address) -> int:
@@ -285,9 +287,9 @@ def draw(probabilities: NDArray[np.float64], row: noise.Address) -> int:
     return int(possible[values.argmax()])
 
 
-def sureness(logits: NDArray[np.float32], params: SamplingParams) -> float:
+def sureness(logits: Row, params: SamplingParams) -> float:
     """A score for `tree.Worth` that is known before anything is drawn: as that of `guess`, but without noise."""
-    lead = noise.lead(logits, _likeliest(logits))
+    _, lead = _first_and_lead(logits, needs_lead=True)
     return _score(lead / params.temperature if params.temperature else lead)
 
 
@@ -320,6 +322,21 @@ def _likeliest(logits: NDArray[np.float32]) -> int:
     if np.isneginf(logits[best]):
         raise NumericsError(f"none of {len(logits)} tokens may be chosen, all logits are -inf: ban fewer tokens")
     raise NumericsError(f"logits are not finite (token {best} got {logits[best]}): are the weights damaged?")
+
+
+def _trusted(logits: Row) -> NDArray[np.float32]:
+    row = np.asarray(logits)
+    _likeliest(row)
+    return row
+
+
+def _first_and_lead(logits: Row, *, needs_lead: bool = False) -> tuple[int, float]:
+    """`_likeliest`, and its lead if that is needed; of a device's row both come without the row."""
+    if isinstance(logits, DeviceRow) and (found := logits.likeliest()):
+        return found
+    row = np.asarray(logits)
+    best = _likeliest(row)
+    return best, noise.lead(row, best) if needs_lead else 0.0
 
 
 def _is_truncated(params: SamplingParams) -> bool:

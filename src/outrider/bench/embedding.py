@@ -75,7 +75,7 @@ class Embedding:
     def write(self, folder: Path, epsilon: float) -> None:
         """Write the whole checkpoint into an empty folder."""
         _copy(self.source, folder, COPIED_FILES)
-        (folder / "config.json").write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(self.model_config(), indent=2) + "\n", encoding="utf-8")
         shapes = self._shapes()
         _write_tensors(folder, shapes, lambda name: self._tensor(name, shapes[name], epsilon))
 
@@ -83,19 +83,27 @@ class Embedding:
         return expected_shapes(dataclasses.replace(self.inner, **dataclasses.asdict(self.shape)))
 
     def _tensor(self, name: str, shape: tuple[int, ...], epsilon: float) -> NDArray[np.float32]:
-        layer = _layer_of(name)
-        if layer is not None and layer >= self.inner.num_layers:
+        if not self.holds(name):
             if len(shape) == 1:
                 return np.ones(shape, np.float32)
-            scale = epsilon if self._is_scaled(name) else 1.0
+            scale = epsilon if name.endswith(OUTPUTS) else 1.0
             return self._random(name, shape) * np.float32(scale)
-        inner = _as_float32(self._inner_weights[name].array)
+        inner = self.inner_values(name, shape)
         if len(shape) == 1:
-            return self._norm_weights(inner, shape[0])
+            return inner
         outer = self._random(name, shape) * np.float32(QUIET)
-        rows, columns = self._places(name, inner.shape)
-        outer[np.ix_(rows, columns)] = inner
+        outer[np.ix_(*self.places(name, inner.shape))] = inner
         return outer
+
+    def inner_values(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The small model's tensor of this name; of a norm, its weights over the larger shape."""
+        inner = _as_float32(self._inner_weights[name].array)
+        return self._norm_weights(inner, shape[0]) if len(shape) == 1 else inner
+
+    def holds(self, name: str) -> bool:
+        """Whether the small model has a part in this tensor; else it is random."""
+        layer = _layer_of(name)
+        return layer is None or layer < self.inner.num_layers
 
     def _norm_weights(self, inner: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         if len(inner) == size:  # over a head, whose width is the same
@@ -104,7 +112,7 @@ class Embedding:
         outer[: len(inner)] = inner * np.float32(math.sqrt(len(inner) / size))
         return outer
 
-    def _places(self, name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def places(self, name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """In which rows and columns of the larger matrix the small one's stand."""
         rows, columns = (np.arange(size) for size in shape)
         if name.endswith("q_proj.weight"):
@@ -127,11 +135,8 @@ class Embedding:
         generator = np.random.default_rng(int.from_bytes(digest[:16], "little"))
         return generator.standard_normal(shape, np.float32) * np.float32(shape[1] ** -0.5)
 
-    def _is_scaled(self, name: str) -> bool:
-        layer = _layer_of(name)
-        return name.endswith(OUTPUTS) and layer is not None and layer >= self.inner.num_layers
-
-    def _config(self) -> dict[str, Any]:
+    def model_config(self) -> dict[str, Any]:
+        """What config.json says."""
         values = json.loads((self.source / "config.json").read_text(encoding="utf-8"))
         shape = self.shape
         return values | {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Sequences
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ class LogitRows:
 
     Args:
         history: what penalties and bans look at, of the text so far.
-        logits: [1 + nodes, vocab].
+        logits: [1 + nodes, vocab], of an array or of `DeviceLogits`.
         probabilities: [nodes, vocab] that the tree's tokens were drawn from; None if they were not drawn.
     """
 
@@ -87,7 +87,7 @@ class LogitRows:
         history: History,
         sequence: Sequence,
         tree: TokenTree,
-        logits: NDArray[np.float32],
+        logits: Any,
         probabilities: NDArray[np.float64] | None = None,
     ) -> None:
         self._request = sequence.request
@@ -98,7 +98,7 @@ class LogitRows:
         self._depths = (0, *tree.depths())
         self._logits = logits
         self._probabilities = probabilities
-        self._processed_rows: dict[int, NDArray[np.float32]] = {}
+        self._processed_rows: dict[int, sampling.Row] = {}
 
     def token(self, row: int) -> int:
         """The target's own token after this row."""
@@ -135,7 +135,7 @@ class LogitRows:
             for row, token_id in zip(rows, token_ids, strict=True)
         ]
 
-    def _processed(self, row: int) -> NDArray[np.float32]:
+    def _processed(self, row: int) -> sampling.Row:
         """Logits that the token after this row is drawn from, made once."""
         if not self._history.is_needed:
             return self._logits[row]

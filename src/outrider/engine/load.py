@@ -211,6 +211,9 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
     steps = [_profile(model, DRAFT_WIDTHS).points[0][1] for model in models]
     for model in models:
         warm_up(model.runtime)
+    max_rows = target.runtime.row_class.max_rows
+    if max_rows is not None:  # a sequence alone is one forward, however far it is filled up
+        max_rows = max(max_rows, target.runtime.computed_rows([1]))
     priors = {ModelDrafter.name: steps[0]} if steps else {}
     return lambda: StepCosts(
         profile.points,
@@ -218,7 +221,7 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
         priors,
         change_seconds=profile.change_seconds,
         together=(NUM_TOGETHER, profile.together),
-        max_rows=target.runtime.row_class.max_rows,
+        max_rows=max_rows,
     )
 
 

@@ -66,7 +66,7 @@ class SequenceRows(NamedTuple):
 class ModelOutput(NamedTuple):
     """What a forward returns, sequence after sequence; arrays stay valid until the next forward of the same runtime."""
 
-    logits: NDArray[np.float32]  # [wanted rows, vocab]
+    logits: NDArray[np.float32]  # [wanted rows, vocab]; or `DeviceLogits`, which looks like it
     num_computed_rows: int  # those that fill up included: what the forward's cost depends on
     hidden: NDArray[np.float32] | None = None  # [wanted rows, hidden], where a drafter asked for it
 

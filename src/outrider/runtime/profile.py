@@ -61,14 +61,12 @@ def measure_profile(runtime: Runtime, widths: Sequence[int] = TARGET_WIDTHS) -> 
     try:
         blocks = [range(index * num_blocks, (index + 1) * num_blocks) for index in range(NUM_TOGETHER)]
         num_past = _fill(blocks, num_past, runtime)
-        # one width for each number of rows that is computed
-        distinct = {runtime.computed_rows([width]): width for width in widths}
-        alone = [[_rows(width, num_past, blocks[0])] for width in distinct.values()]
+        alone = _distinct([[_rows(width, num_past, blocks[0])] for width in widths], runtime)
         points = _time(alone, runtime)
         change_seconds = _time_changes(alone, points, runtime)
         is_target = widths == TARGET_WIDTHS  # drafts' costs are learned as they are made
         together = [[_rows(width, num_past, each) for each in blocks] for width in WIDTHS_TOGETHER if is_target]
-        return Profile(points, change_seconds, _time(together, runtime))
+        return Profile(points, change_seconds, _time(_distinct(together, runtime), runtime))
     finally:
         runtime.resize(0)
 
@@ -131,11 +129,19 @@ def _time(forwards: list[list[SequenceRows]], runtime: Runtime) -> list[tuple[in
     points: list[tuple[int, float]] = []
     began = time.perf_counter()
     for batch in forwards:
-        num_computed = runtime.computed_rows([len(rows.token_ids) for rows in batch])
-        points.append((num_computed, _least_seconds(runtime, batch)))
+        points.append((_num_computed(batch, runtime), _least_seconds(runtime, batch)))
         if time.perf_counter() - began > MAX_SECONDS and len(points) >= MIN_WIDTHS:
             break
     return points
+
+
+def _distinct(forwards: list[list[SequenceRows]], runtime: Runtime) -> list[list[SequenceRows]]:
+    """The fullest for each number of rows that is computed: a runtime that fills up computes the same for several."""
+    return list({_num_computed(batch, runtime): batch for batch in forwards}.values())
+
+
+def _num_computed(batch: list[SequenceRows], runtime: Runtime) -> int:
+    return runtime.computed_rows([len(rows.token_ids) for rows in batch])
 
 
 def _time_changes(forwards: list[list[SequenceRows]], points: list[tuple[int, float]], runtime: Runtime) -> float:

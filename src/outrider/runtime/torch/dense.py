@@ -12,7 +12,7 @@ keys = slots that one sequence's queries are compared with.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +41,28 @@ class RowBatch(NamedTuple):
     write_slots: Tensor  # [real rows]
     spans: Sequence[Span]
     output_rows: Tensor  # [wanted rows], padding included
+
+    def attend(self, queries: Tensor, keys_values: Tensor) -> Tensor:
+        """[rows, heads, head_dim] from queries like it and a layer's cache."""
+        mixed = torch.zeros_like(queries)
+        for span in self.spans:
+            mixed[_own(span)] = _attend(queries[span.rows], keys_values[:, span.slots], span)
+        return mixed
+
+
+class Batch(Protocol):
+    """What the forward asks of a batch, however its rows are laid out."""
+
+    @property
+    def token_ids(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def write_slots(self) -> Tensor: ...
+    @property
+    def output_rows(self) -> Tensor: ...
+    @property
+    def attend(self) -> Callable[[Tensor, Tensor], Tensor]: ...
 
 
 class Linear(NamedTuple):
@@ -84,7 +106,7 @@ class DenseModel:
         self._inverse_frequencies = torch.tensor(frequencies.values, device=self._embedding.device)
         self._attention_scaling = frequencies.attention_scaling
 
-    def forward(self, batch: RowBatch, cache: Sequence[Tensor]) -> Tensor:
+    def forward(self, batch: Batch, cache: Sequence[Tensor]) -> Tensor:
         """Logits of the wanted rows; the real rows' keys and values go into `cache`.
 
         Args:
@@ -105,9 +127,7 @@ class DenseModel:
         tensors = {tensor.data_ptr(): tensor for tensor in (self._embedding, self._norm, self._head.weight, *layers)}
         return sum(tensor.nbytes for tensor in tensors.values())
 
-    def _attention(
-        self, layer: Layer, hidden: Tensor, rotate: Rotation, batch: RowBatch, keys_values: Tensor
-    ) -> Tensor:
+    def _attention(self, layer: Layer, hidden: Tensor, rotate: Rotation, batch: Batch, keys_values: Tensor) -> Tensor:
         num_heads, num_kv_heads = self._config.num_heads, self._config.num_kv_heads
         qkv = layer.qkv(self._normalise(hidden, layer.attention_norm))
         qkv = qkv.unflatten(-1, (-1, self._config.head_dim))  # [rows, heads + 2 * kv_heads, head_dim]
@@ -118,10 +138,7 @@ class DenseModel:
         num_real = len(batch.write_slots)
         keys_values[0].index_copy_(0, batch.write_slots, keys[:num_real])
         keys_values[1].index_copy_(0, batch.write_slots, values[:num_real])
-        mixed = torch.zeros_like(queries)
-        for span in batch.spans:
-            mixed[_own(span)] = _attend(queries[span.rows], keys_values[:, span.slots], span)
-        return layer.output(mixed.flatten(1))
+        return layer.output(batch.attend(queries, keys_values).flatten(1))
 
     def _rotation(self, positions: Tensor) -> Rotation:
         angles = positions[:, None, None].float() * self._inverse_frequencies
@@ -132,7 +149,9 @@ class DenseModel:
 
     def _normalise(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """RMS norm in float32, rounded before the weight as in transformers."""
-        normalised = functional.rms_norm(inputs.float(), inputs.shape[-1:], eps=self._config.rms_norm_eps)
+        # CUDA's own kernel computes in float32 whatever comes in: one launch instead of three.
+        wide = inputs if inputs.is_cuda else inputs.float()
+        normalised = functional.rms_norm(wide, inputs.shape[-1:], eps=self._config.rms_norm_eps)
         return weight * normalised.to(weight.dtype)
 
 
@@ -156,8 +175,10 @@ def _silu(inputs: Tensor) -> Tensor:
     """Computed in float32, rounded once.
 
     torch's own has a vector and a scalar loop that differ in the last bit, and the numbers of rows and of threads
-    decide which one an element meets; its exponential has not.
+    decide which one an element meets; its exponential has not. On CUDA every element meets the same one.
     """
+    if inputs.is_cuda:
+        return functional.silu(inputs)
     wide = inputs.float()
     return (wide / torch.exp(-wide).add_(1)).to(inputs.dtype)
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,11 @@ from outrider.request import Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows
 from outrider.runtime.remembered import isa_limits
 from outrider.runtime.torch.dense import DenseModel, LoadTensor, RowBatch, Span
+from outrider.runtime.torch.forwards import StaticForwards
+from outrider.runtime.torch.static import BITWISE_ROWS, FEW
 
+# Where forwards are of a few fixed shapes, so that each can be recorded as a graph. Tests add the CPU.
+STATIC_DEVICES = {"cuda"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -56,8 +61,11 @@ class TorchRuntime(Runtime):
         self.num_blocks = 0
         self._device = device
         self._dtype = DTYPES[options.dtype or config.dtype]
+        self._static: StaticForwards | None = None
         self._tiles = BITWISE_TILES[self._dtype] if options.bitwise else Tiles()
         self._model = DenseModel(config, load)
+        if device.type in STATIC_DEVICES:
+            self._static = StaticForwards(self._model, device, BITWISE_ROWS if options.bitwise else FEW)
         shape = (2, 0, config.num_kv_heads, config.head_dim)
         self._cache = [torch.zeros(shape, dtype=self._dtype, device=device) for _ in range(config.num_layers)]
 
@@ -98,15 +106,38 @@ class TorchRuntime(Runtime):
         if self.options.num_threads is not None:
             torch.set_num_threads(self.options.num_threads)  # per process: another runtime may have set its own
         with torch.inference_mode():
+            if self._static is not None:
+                return self._forward_static(batch, self._static)
             packed, num_outputs = self._pack(batch)
             logits = self._model.forward(packed, self._cache)[:num_outputs]
             num_computed = self.computed_rows([len(rows.token_ids) for rows in batch])
             return ModelOutput(logits.float().cpu().numpy(), num_computed)
 
+    def computed_rows(self, num_rows: Sequence[int]) -> int:
+        if self._static is None:
+            return super().computed_rows(num_rows)
+        return self._static.num_rows(num_rows)
+
+    def num_padded_rows(self, num_rows: Sequence[int]) -> int:
+        return super().num_padded_rows(num_rows) if self._static is None else self._static.num_rows(num_rows)
+
+    def _forward_static(self, batch: Sequence[SequenceRows], static: StaticForwards) -> ModelOutput:
+        for rows in batch:
+            self._check_blocks(rows)
+        outputs = [static.forward(group, self._cache) for group in static.groups(batch)]
+        num_computed = self.computed_rows([len(rows.token_ids) for rows in batch])
+        if len(outputs) == 1:
+            return ModelOutput(outputs[0], num_computed)  # pyright: ignore[reportArgumentType] # looks like an array
+        return ModelOutput(np.concatenate([output.copy() for output in outputs]), num_computed)
+
     def resize(self, num_blocks: int) -> None:
         num_kept = BLOCK_SIZE * min(num_blocks, self.num_blocks)
+        num_spare = 0
+        if self._static is not None:
+            self._static.forget()  # what was recorded reads the arrays where they stood
+            num_spare = num_blocks > 0  # a block after the last, for rows that fill up
         for layer, old in enumerate(self._cache):
-            new = old.new_zeros((2, BLOCK_SIZE * num_blocks, *old.shape[2:]))
+            new = old.new_zeros((2, BLOCK_SIZE * (num_blocks + num_spare), *old.shape[2:]))
             new[:, :num_kept] = old[:, :num_kept]
             self._cache[layer] = new
         self.num_blocks = num_blocks
@@ -129,6 +160,7 @@ class TorchRuntime(Runtime):
             "dtype": self.options.dtype,
             "num_threads": self.options.num_threads,
             "tiles": self._tiles._asdict(),
+            "static_rows": self._static.least_rows if self._static else None,
             "isa_limits": isa_limits(),
         }
 
@@ -190,10 +222,13 @@ class TorchRuntime(Runtime):
 
     def _slots(self, rows: SequenceRows) -> Tensor:
         """The sequence's slots within the cache arrays."""
+        self._check_blocks(rows)
+        return (self._integers(rows.blocks)[:, None] * BLOCK_SIZE + self._integers(range(BLOCK_SIZE))).flatten()
+
+    def _check_blocks(self, rows: SequenceRows) -> None:
         assert all(0 <= block < self.num_blocks for block in rows.blocks), "a block outside of the cache"
         assert len(set(rows.blocks)) == len(rows.blocks), "a block twice in a sequence"
         assert rows.num_past + len(rows.token_ids) <= BLOCK_SIZE * len(rows.blocks), "rows outside of their blocks"
-        return (self._integers(rows.blocks)[:, None] * BLOCK_SIZE + self._integers(range(BLOCK_SIZE))).flatten()
 
     def _key_slots(self, blocks: Sequence[int], own_slots: Tensor, num_keys: int) -> slice | Tensor:
         """Where `num_keys` keys are read. Those after the sequence's own are any slots: the mask hides them."""
