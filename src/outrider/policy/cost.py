@@ -19,6 +19,8 @@ from outrider.sequence import DraftWork
 ASSUMED_ROW_SHARE = 0.03
 
 SPEED_GAIN, CHANGE_GAIN = 0.1, 0.05
+# A change of rows serves the steps until the next one: the share of it that its own step has to pay for is learned.
+CHANGE_SHARE, LEAST_CHANGE_SHARE, CHANGE_SHARE_GAIN = 0.5, 0.2, 0.1
 NUM_TELLING = 4  # steps after a change of rows that tell what these cost
 MAX_CHANGE_GROWTH = 3.0  # over what a change was measured to take
 MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected counts for no more
@@ -127,6 +129,7 @@ class StepCosts:
     Attributes:
         change_seconds: as learned.
         speed: by what factor steps take longer now than usually.
+        change_share: of the steps that might have stayed at the rows of the one before, those that did not.
 
     Example:
         >>> costs = StepCosts([(1, 0.050), (5, 0.054)])
@@ -147,6 +150,7 @@ class StepCosts:
         self.computed_rows = computed_rows
         self.change_seconds = change_seconds
         self.speed = 1.0
+        self.change_share = CHANGE_SHARE
         limit = max_rows or math.inf
         self._alone, self._num_together = TargetCosts(profile, limit), together[0]
         self._together = TargetCosts(together[1], limit) if together[1] else self._alone
@@ -205,6 +209,8 @@ class StepCosts:
         Where a change takes time of its own, the step with it tells of that.
         """
         change = self.change(rows)
+        share = CHANGE_SHARE_GAIN * (float(self._last_rows not in (None, rows)) - self.change_share)
+        self.change_share = max(self.change_share + share, LEAST_CHANGE_SHARE)
         self._num_since_change = 0 if self._last_rows not in (None, rows) else self._num_since_change + 1
         self._last_rows = rows
         if seconds <= 0:

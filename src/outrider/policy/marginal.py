@@ -44,8 +44,6 @@ REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 # Share of a plain step, up to which a draft is as good as free.
 FREE = 0.02
-# A change of rows serves the steps after it too: what of it the first must pay for.
-CHANGE_SHARE = 0.5
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
 # Plans after which what the target takes is looked up anew.
 NUM_KNOWN_PLANS = 12
@@ -152,7 +150,7 @@ class AutoPolicy(Policy):
         num_sequences, last = self._round.base.num_sequences, self.costs.last_rows
         seconds = self.costs.target(rows, num_sequences)
         if last is not None and rows != last:
-            seconds += CHANGE_SHARE * self.costs.change_seconds
+            seconds += self.costs.change_share * self.costs.change_seconds
             seconds = min(seconds, self.costs.target(last, num_sequences)) if rows < last else seconds
         return self._rate * seconds
 
