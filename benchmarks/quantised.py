@@ -112,7 +112,7 @@ def time_texts(llms: dict[str, LLM], num_prompts: int, max_tokens: int) -> list[
     rows: list[dict[str, Any]] = []
     for name, (base, other) in compared.items():
         ratio = paired_ratio(seconds[base], seconds[other])
-        speed = 1 / median(each for each, in seconds[other].values())
+        speed = 1 / median(each for (each,) in seconds[other].values())
         rows.append(
             {"what": name, "ratio": ratio._asdict(), "tokens_per_second": speed, "accepted": median(lengths[other])}
         )

@@ -1,7 +1,7 @@
 """Writes a checkpoint anew with int8 matrices, one scale for each output. Knows files and numbers; runs no model.
 
 An int8 matrix here has 127 levels, from -63 to 63, half of what its type has room for. A processor without VNNI adds
-pairs of products in 16 bits, where 255 * 63 * 2 still fits and 255 * 127 * 2 does not: so sums are exact on all of them.
+pairs of products in 16 bits, where 255 * 63 * 2 fits and 255 * 127 * 2 does not: so sums are exact on all of them.
 Matrices are read, rounded and written some rows at a time, so that a file larger than memory can be written.
 """
 
@@ -103,7 +103,7 @@ class Original:
             self._write_tensors(file, report)
 
     def _write_tensors(self, file: BinaryIO, report: Callable[[str], None]) -> None:
-        """What is float32 first, so that all of it is aligned; scales are made with the matrices, and filled in last."""
+        """What is float32 comes first, so that all of it is aligned; its scales are filled in with their matrices."""
         shapes = expected_shapes(self.quantised_config)
         matrices = [name for name, shape in shapes.items() if len(shape) == 2]
         vectors = [name for name in shapes if name not in matrices]

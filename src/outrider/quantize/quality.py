@@ -1,4 +1,4 @@
-"""What a quantised target costs in quality: its next-token distributions beside the original's, on the original's texts.
+"""What a quantised target costs in quality: its distributions beside the original's, on texts that the original wrote.
 
 The original writes a text after each prompt at temperature 1, as its own distributions have it; both are then asked for
 the distribution of every token of it. Intervals are bootstrapped over texts, since a text's tokens are not independent.
@@ -79,14 +79,14 @@ def _means(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def measure_quality(
-    original: Path, quantised: Path, prompts: Sequence[str], report: Callable[[str], None]
+    original: Path, quantised: Path, prompts: Sequence[Sequence[int]], report: Callable[[str], None]
 ) -> dict[str, Any]:
     """Load both, have the original write, and compare.
 
     Args:
         original: folder of the float32 or bfloat16 checkpoint.
         quantised: folder of what was made of it.
-        prompts: that were not used for anything else.
+        prompts: token ids; that were not used for anything else.
         report: is told how far it is.
 
     Returns:
@@ -103,7 +103,9 @@ def measure_quality(
     params = SamplingParams(temperature=1.0, max_tokens=NUM_TOKENS)
     report(f"the original writes {len(prompts)} texts")
     seeded = [replace(params, seed=seed) for seed in range(len(prompts))]
-    written = [text for text in writer.generate(list(prompts), seeded, depth=0) if text.token_ids]
+    written = [
+        text for text in writer.generate([list(prompt) for prompt in prompts], seeded, depth=0) if text.token_ids
+    ]
     texts: list[TextQuality] = []
     for done, text in enumerate(written):
         report(f"comparing distributions, text {done + 1} of {len(written)}")
