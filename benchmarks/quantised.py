@@ -1,4 +1,4 @@
-"""What an int8 target costs and gains beside the bf16 checkpoint it was made from: steps of few and many rows, and texts.
+"""What an int8 target gains beside the bf16 checkpoint it was made from: steps of few and many rows, and texts.
 
     outrider bench make-pair --size 0.5b --agreement 0.8 --out build/pair
     python -m benchmarks.quantised build/pair

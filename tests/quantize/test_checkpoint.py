@@ -1,4 +1,4 @@
-"""A quantised checkpoint: the original's numbers to half a step, whole or not there, and refused by name if not ours."""
+"""A quantised checkpoint: the original's numbers to half a step, whole or not there; others are refused by name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ def test_what_is_not_to_be_quantised_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"quant_method": "outrider", "version": 2}, "version 2 of outrider's quantization is not supported: version 1"),
+        (
+            {"quant_method": "outrider", "version": 2},
+            "version 2 of outrider's quantization is not supported: version 1",
+        ),
         ({"quant_method": "awq"}, "'awq'.*not supported.*outrider quantize"),
     ],
 )

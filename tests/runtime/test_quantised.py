@@ -8,13 +8,14 @@ import torch
 
 from outrider import LLM, EngineConfig, SamplingParams
 from outrider.errors import ModelError
-from outrider.model.weights import Weights, scale_name
+from outrider.model.config import read_config
+from outrider.model.weights import Weights, expected_shapes, scale_name
 from outrider.quantize.checkpoint import Original
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.numerics import run_self_test
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.torch.runtime import TorchRuntime
-from tests.cli.tiny import make_tiny
+from tests.cli.tiny import make_tiny, save_bfloat16
 from tests.runtime.checkpoints import make_checkpoint, make_model
 
 VARIANTS = {
@@ -97,20 +98,15 @@ def test_products_are_of_int8_numbers(tiny):
         info = node.get_rt_info()
         precisions.setdefault(info["layerType"].astype(str), []).append(info["runtimePrecision"].astype(str))
     # seven of each of two layers, and the head
-    assert precisions["Convolution"] == ["i8"] * 15
+    assert len(precisions["Convolution"]) == 15
+    assert set(precisions["Convolution"]) <= {"i8", "u8"}
     assert not precisions.keys() & {"FullyConnected", "MatMul"}
 
 
 def test_the_largest_sums_do_not_overflow(tmp_path):
     """All levels as large as they can be: a kernel that adds pairs in 16 bits would saturate with 8 whole bits."""
     folder = make_tiny(tmp_path / "original", scale=0.0, num_hidden_layers=1, intermediate_size=96)
-    config_of = Original(folder)
-    ones = {
-        name: np.ones(config_of.weights[name].array.shape)
-        for name in config_of.weights.names
-    }
-    from tests.cli.tiny import save_bfloat16
-
+    ones = {name: np.ones(shape) for name, shape in expected_shapes(read_config(folder)).items()}
     save_bfloat16(folder / "model.safetensors", ones)
     out = quantised(folder, tmp_path / "new")
     rows = [SequenceRows([5, 6], 0, [0], range(2))]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,8 @@ def quantize(
         raise ModelError(f"{folder} has no tokenizer.json, which the prompts need: give a folder with all its files")
     tokenizer = Tokenizer.from_folder(folder)
     token_ids = [prompt.token_ids(tokenizer) for prompt in chosen]
-    document = _report(lambda report: make(folder, out, token_ids, report, replaces=force))
+    with _progress() as report:
+        document = make(folder, out, token_ids, report, replaces=force)
     if json == STDOUT:
         typer.echo(to_json(document), nl=False)
         return
@@ -49,13 +51,13 @@ def quantize(
     typer.echo(printable("\n".join(_lines(out, document))))
 
 
-def _report(work: Any) -> Any:
+@contextmanager
+def _progress() -> Generator[Callable[[str], None]]:
     """Show on stderr how far it is."""
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False)
-    with console.status("reading the checkpoint") as status:
-        return work(status.update)
+    with Console(stderr=True, highlight=False).status("reading the checkpoint") as status:
+        yield status.update
 
 
 def _lines(out: Path, document: Mapping[str, Any]) -> list[str]:
@@ -72,6 +74,5 @@ def _lines(out: Path, document: Mapping[str, Any]) -> list[str]:
         f"  overlap of distributions  {shown('overlap', 4)}",
         f"  divergence (KL, nats)     {shown('divergence', 5)}",
         f"  ratio of perplexities     {shown('perplexity_ratio', 4)}",
-        f"A text is now exactly what this target writes, level {quality['exactness']}; it is another model than the "
-        "original.",
+        f"Its texts are exactly its own, level {quality['exactness']}; it is another model than the original.",
     ]

@@ -163,7 +163,7 @@ class _GraphBuilder:
         if not self.config.is_quantised:
             return rows
         largest = ops.reduce_max(ops.abs(rows), self.integers([-1]), keep_dims=True)
-        largest = ops.maximum(largest, self.floats(np.finfo(np.float32).tiny))  # a row of zeros stays one
+        largest = ops.maximum(largest, self.floats(float(np.finfo(np.float32).tiny)))  # a row of zeros stays one
         levels = self.reshaped(ops.divide(rows, largest), [1, 1, -1, _num_columns(rows)])
         # 256 of them from -128 to 127, of which -128 is never reached
         low, high = self.floats(-(NUM_STEPS + 1) / NUM_STEPS), self.floats(1)
