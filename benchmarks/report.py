@@ -39,6 +39,10 @@ FAULTS_HEAD = [
     "|---|---|---|---|---|---|---|",
 ]
 
+QUANTISED = FOLDER.parent / "docs/quantisation.md"
+QUANTISED_FILE = "quantised.json"
+QUANTISED_HEAD = ["| rows in a forward | original, ms | int8, ms | int8 is faster |", "|---|---|---|---|"]
+
 PREDICTIONS_HEAD = [
     "| settings | number | within 10 % | inside the interval | median error | measured twice: within 10 % |",
     "|---|---|---|---|---|---|",
@@ -54,6 +58,8 @@ def main() -> None:
     print(f"{CHECK.name}: results written")
     PERFORMANCE.write_text(put(render_floors(RESULTS), PERFORMANCE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{PERFORMANCE.name}: results written")
+    QUANTISED.write_text(put(render_quantised(RESULTS), QUANTISED.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{QUANTISED.name}: results written")
 
 
 def read_results(folder: Path) -> dict[str, Document]:
@@ -141,6 +147,31 @@ def render_floors(folder: Path) -> str:
     document = json.loads(path.read_text())
     lines = configuration(document["parts"], "{}")[:-1]
     return "\n".join([*lines, "", *report_floors.render(document)])
+
+
+def render_quantised(folder: Path) -> str:
+    """Forwards and texts of an int8 target beside its original's."""
+    path = folder / QUANTISED_FILE
+    if not path.exists():
+        return "Results follow from `python -m benchmarks.quantised build/pair`."
+    document = json.loads(path.read_text())
+    lines = configuration({"quantised": document})[:-1]
+    size = f"{document['num_parameters']['target'] / 1e6:,.0f} million parameters, context {document['context']}"
+    dtypes = ", ".join(
+        f"{name} computed in {engine['target']['dtype']}" for name, engine in document["engines"].items()
+    )
+    levels = ", ".join(f"{name} {engine['exactness']}" for name, engine in document["engines"].items())
+    lines.append(f"- Target: {size}; {dtypes}. Level: {levels}.")
+    for row in document["texts"]:
+        ratio = row["ratio"]
+        speed = f"{row['tokens_per_second']:.1f} tokens/s, {row['accepted']:.2f} tokens a step"
+        value = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+        lines.append(f"- {row['what']}: **{value}**, {speed} ({document['prompts']} prompts, greedy).")
+    steps = [
+        f"| {step['rows']} | {step['original']:.0f} | {step['int8']:.0f} | {step['original'] / step['int8']:.2f}x |"
+        for step in document["steps"]
+    ]
+    return "\n".join([*lines, "", *QUANTISED_HEAD, *steps])
 
 
 def told(document: Document) -> str:

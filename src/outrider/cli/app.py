@@ -13,6 +13,7 @@ from outrider.cli.check import check
 from outrider.cli.demo import demo
 from outrider.cli.explain_file import explain
 from outrider.cli.export import export
+from outrider.cli.quantize import quantize
 from outrider.cli.run import run
 
 # Plain help: rich would take longer to import than all the rest of `--help`.
@@ -22,6 +23,7 @@ app.command()(demo)
 app.command()(check)
 app.command()(explain)
 app.command()(export)
+app.command()(quantize)
 app.add_typer(bench, name="bench")
 app.add_typer(audit, name="audit")
 

@@ -37,12 +37,14 @@ _DEFAULTS: dict[Family, dict[str, Any]] = {
 
 # A value that is neither absent, null, false, 0 nor empty asks for something that is not in our graphs.
 _REFUSED_KEYS = {
-    "quantization_config": "quantized weights are not read: use the float32 or bfloat16 checkpoint it was made from",
     "compression_config": "compressed weights are not read: use the float32 or bfloat16 checkpoint it was made from",
     "auto_map": "code that comes with a checkpoint is never run: use a checkpoint of a plain architecture",
     "num_experts": "mixtures of experts are not computed: use a dense checkpoint",
     "num_local_experts": "mixtures of experts are not computed: use a dense checkpoint",
 }
+
+# How `outrider quantize` marks what it writes; a change of the arithmetic is another version.
+QUANT_METHOD, QUANT_VERSION = "outrider", 1
 
 # What each kind of rope is computed from: keys that must be there, keys that may.
 _ROPE_KEYS: dict[RopeKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -71,7 +73,8 @@ class ModelConfig:
     """What a checkpoint says of its model.
 
     `max_context` ends where a sliding window would begin to hide anything: up to there sliding attention is full
-    attention. `dtype` is the one to compute in; a single stored tensor may have the other.
+    attention. `dtype` is the one to compute in; a single stored tensor may have the other. `is_quantised`: matrices are
+    int8 with a scale for each output, and what they are multiplied with is rounded to int8 row by row.
     """
 
     family: Family
@@ -92,6 +95,7 @@ class ModelConfig:
     qk_norm: bool
     eos_token_ids: tuple[int, ...]
     dtype: Dtype
+    is_quantised: bool = False
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -142,6 +146,7 @@ def _read(fields: Fields, generation: Fields | None) -> ModelConfig:
         qk_norm=family == "qwen3",
         eos_token_ids=_read_end_tokens(fields, generation),
         dtype=_read_dtype(fields),
+        is_quantised=_read_quantisation(fields),
     )
 
 
@@ -262,6 +267,21 @@ def _read_dtype(fields: Fields) -> Dtype:
             return dtype
     remedy = "float32 and bfloat16 are read: load it with transformers and save_pretrained it in one of them"
     raise _unsupported(fields, f"dtype {short_repr(name)}", remedy)
+
+
+def _read_quantisation(fields: Fields) -> bool:
+    """Whether the checkpoint is one that we quantised; those of others are refused."""
+    if not fields.values.get("quantization_config"):
+        return False
+    given = fields.section("quantization_config").values
+    found = given.get("quant_method"), given.get("version")
+    if found == (QUANT_METHOD, QUANT_VERSION):
+        return True
+    if found[0] == QUANT_METHOD:
+        remedy = f"version {QUANT_VERSION} is read: quantize the original again"
+        raise _unsupported(fields, f"version {short_repr(found[1])} of outrider's quantization", remedy)
+    remedy = "take the float32 or bfloat16 checkpoint it was made from, and make it smaller with outrider quantize"
+    raise _unsupported(fields, f"quantization_config {short_repr(dict(given))}", remedy)
 
 
 def _unsupported(fields: Fields, what: str, reason: str | None = None) -> ModelError:

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from outrider.errors import ModelError
 from outrider.model.fields import Fields
 
-StoredDtype = Literal["F32", "BF16"]
+StoredDtype = Literal["F32", "BF16", "I8"]
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 # numpy has no bfloat16: its bits are seen as uint16
-_NUMPY_DTYPES: dict[StoredDtype, type[np.generic]] = {"F32": np.float32, "BF16": np.uint16}
+_NUMPY_DTYPES: dict[StoredDtype, type[np.generic]] = {"F32": np.float32, "BF16": np.uint16, "I8": np.int8}
 
 
 class RawTensor(NamedTuple):
-    """A tensor as stored: a read-only view of the file, float32 or the bits of bfloat16 as uint16."""
+    """A tensor as stored: a read-only view of the file: float32, int8, or the bits of bfloat16 as uint16."""
 
     dtype: StoredDtype
     array: NDArray[Any]
@@ -56,7 +56,7 @@ def read_shard(path: Path) -> dict[str, RawTensor]:
     """Map the tensors of a file; their bytes are read when they are used.
 
     Raises:
-        ModelError: the file is truncated, damaged, or holds another dtype than float32 and bfloat16.
+        ModelError: the file is truncated, damaged, or holds another dtype than float32, bfloat16 and int8.
     """
     header = read_header(path)
     if not header.entries:

@@ -15,7 +15,7 @@ from outrider.model.config import ModelConfig
 from outrider.model.fields import Fields
 from outrider.model.shard import RawTensor, read_header, read_shard
 
-__all__ = ["RawTensor", "Weights", "expected_shapes", "fingerprint", "num_matrix_values"]
+__all__ = ["RawTensor", "Weights", "expected_shapes", "fingerprint", "num_matrix_values", "scale_name"]
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -35,7 +35,7 @@ class Weights:
         """Map `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 
         Raises:
-            ModelError: a file is missing, damaged, a pickle, or holds another dtype than float32 and bfloat16.
+            ModelError: a file is missing, damaged, a pickle, or holds another dtype than float32, bfloat16 and int8.
         """
         tensors: dict[str, RawTensor] = {}
         for shard in _shards(folder):
@@ -58,7 +58,7 @@ class Weights:
         return sum(raw.array.nbytes for raw in self._tensors.values())
 
     def check(self, config: ModelConfig) -> None:
-        """Raise ModelError unless the tensors are those of the model, by name and shape."""
+        """Raise ModelError unless the tensors are those of the model, by name, shape and kind of number."""
         expected = expected_shapes(config)
         missing = [name for name in expected if name not in self._tensors]
         if missing:
@@ -67,6 +67,7 @@ class Weights:
             if self._tensors[name].array.shape != shape:
                 found = list(self._tensors[name].array.shape)
                 raise ModelError(f"{self._folder}: tensor {name} is {found}, but config.json makes it {list(shape)}")
+            self._check_kind(name, is_integer=config.is_quantised and len(shape) == 2)
         # old Llama checkpoints store the inverse frequencies, which follow from the config
         unknown = [name for name in self._tensors if name not in expected and not name.endswith("rotary_emb.inv_freq")]
         if config.tie_word_embeddings and "lm_head.weight" in unknown:
@@ -74,6 +75,12 @@ class Weights:
             unknown.remove("lm_head.weight")
         if unknown:
             raise ModelError(f"{self._folder}: tensor {_listed(unknown)} has no place in a {config.family} model")
+
+    def _check_kind(self, name: str, *, is_integer: bool) -> None:
+        dtype = self._tensors[name].dtype
+        if (dtype == "I8") != is_integer:
+            wanted = "I8, since config.json says outrider quantized it" if is_integer else "F32 or BF16"
+            raise ModelError(f"{self._folder}: tensor {name} has dtype {dtype}, but must have {wanted}")
 
     def _check_tied_head(self) -> None:
         head, embedding = self["lm_head.weight"], self["model.embed_tokens.weight"]
@@ -85,7 +92,7 @@ class Weights:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The tensors of a model and their shapes, a matrix as [outputs, inputs]."""
+    """The tensors of a model and their shapes, a matrix as [outputs, inputs]; of a quantised one, its scales too."""
     hidden, vocab = config.hidden_size, config.vocab_size
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
     if not config.tie_word_embeddings:
@@ -93,6 +100,8 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     for layer in range(config.num_layers):
         for name, shape in _layer_shapes(config).items():
             shapes[f"model.layers.{layer}.{name}"] = shape
+    if config.is_quantised:
+        shapes |= {scale_name(name): shape[:1] for name, shape in shapes.items() if len(shape) == 2}
     return shapes
 
 
@@ -103,6 +112,11 @@ def num_matrix_values(config: ModelConfig) -> int:
         for name, shape in expected_shapes(config).items()
         if len(shape) == 2 and (config.tie_word_embeddings or name != "model.embed_tokens.weight")
     )
+
+
+def scale_name(matrix: str) -> str:
+    """Of the tensor with a quantised matrix's scales, one for each output."""
+    return f"{matrix}_scale"
 
 
 def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

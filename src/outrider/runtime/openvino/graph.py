@@ -9,10 +9,15 @@
 The rows of all sequences lie one after the other; only attention is told whose is whose, and gets some rows twice: its
 kernel for a single row of a sequence adds up in another order than that for several. Between the nodes, values
 have the precision that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
+
+A quantised model's products are of int8 numbers and exact: a row is divided by its largest number and rounded to 255
+levels; the sums, which are integers, are multiplied by that number and by the output's scale. They are convolutions
+over the rows, of width 1: what OpenVINO has for int8 matrices packs them anew each time where there is no VNNI.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +27,12 @@ from openvino import Node, Output, Type, opset15 as ops
 from openvino.op import _PagedAttentionExtension as PagedAttention  # pyright: ignore[reportAttributeAccessIssue]
 
 from outrider.model.config import ModelConfig
-from outrider.model.weights import RawTensor, Weights
+from outrider.model.weights import RawTensor, Weights, scale_name
 
-ELEMENT_TYPES = {"F32": Type.f32, "BF16": Type.bf16}
+ELEMENT_TYPES = {"F32": Type.f32, "BF16": Type.bf16, "I8": Type.i8}
+
+# Of an int8 number, on either side of zero.
+NUM_STEPS = 127
 
 ROW_INPUTS = ("input_ids", "attention_rows", "own_rows", "position_ids", "output_rows")
 SEQUENCE_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "qq_bias_begins")
@@ -35,6 +43,16 @@ class Graph(NamedTuple):
 
     model: ov.Model
     arrays: list[NDArray[Any]]
+
+
+class QuantisedRows(NamedTuple):
+    """Rows rounded to int8, as convolutions take them, and what each was divided by."""
+
+    values: Node  # [1, inputs, 1, rows]
+    largest: Node  # [rows, 1]
+
+
+Rows = Node | Output | QuantisedRows
 
 
 class AttentionInputs(NamedTuple):
@@ -74,26 +92,22 @@ class _GraphBuilder:
         self.config = config
         self.weights = weights
         self.widens = widens
-        self.arrays: list[NDArray[Any]] = []
+        self.arrays: dict[str, NDArray[Any]] = {}
         self.parameters: list[Node] = []
         self.constants: dict[tuple[Any, ...], Node] = {}
 
     def build(self) -> Graph:
         rows = {name: self.parameter(name, [-1], Type.i32) for name in ROW_INPUTS}
-        is_tied = self.config.tie_word_embeddings
-        name = "model.embed_tokens.weight"
-        embedding = self.matrix(name) if is_tied else self.stored(self.weights[name])
-        hidden = ops.convert(ops.gather(embedding, rows["input_ids"], self.integers(0)), Type.f32)
+        hidden = self.embedded(rows["input_ids"])
         inputs = self.attention_inputs(rows)
         for layer in range(self.config.num_layers):
             hidden = ops.add(hidden, self.attention(hidden, layer, inputs))
             hidden = ops.add(hidden, self.feed_forward(hidden, f"model.layers.{layer}"))
         hidden = ops.gather(hidden, rows["output_rows"], self.integers(0))
-        hidden = self.norm(hidden, "model.norm")
-        head = embedding if is_tied else self.matrix("lm_head.weight")
-        logits = ops.matmul(hidden, _decompressed(head), transpose_a=False, transpose_b=True)
+        hidden = self.operand(self.norm(hidden, "model.norm"))
+        logits = self.product(hidden, "model.embed_tokens" if self.config.tie_word_embeddings else "lm_head")
         model = ov.Model([ops.result(logits)], self.parameters, "decoder")  # pyright: ignore[reportGeneralTypeIssues]
-        return Graph(model, self.arrays)
+        return Graph(model, list(self.arrays.values()))
 
     def parameter(self, name: str, shape: list[int], dtype: Type) -> Node:
         node = ops.parameter(ov.PartialShape(shape), dtype, name=name)
@@ -114,22 +128,39 @@ class _GraphBuilder:
             self.constants[key] = ops.constant(array)
         return self.constants[key]
 
-    def stored(self, raw: RawTensor) -> Node:
-        """A constant that reads the checkpoint's own memory."""
-        self.arrays.append(raw.array)
-        tensor = ov.Tensor(raw.array, ov.Shape(raw.array.shape), ELEMENT_TYPES[raw.dtype])
-        return ops.constant(tensor, shared_memory=True)
+    def stored(self, name: str, shape: Sequence[int] | None = None) -> Node:
+        """A constant that reads the checkpoint's own memory, in another shape if one is given; one node for each."""
+        raw = self.weights[name]
+        key = (name, *(raw.array.shape if shape is None else shape))
+        if key not in self.constants:
+            self.arrays[name] = raw.array
+            tensor = ov.Tensor(raw.array.reshape(key[1:]), ov.Shape(key[1:]), ELEMENT_TYPES[raw.dtype])
+            self.constants[key] = ops.constant(tensor, shared_memory=True)
+        return self.constants[key]
 
     def weight(self, name: str) -> Node:
-        return _decompressed(self.stored(self.weights[name]))
+        return _decompressed(self.stored(name))
+
+    def embedded(self, token_ids: Node) -> Node:
+        name = "model.embed_tokens.weight"
+        table = self.matrix(name) if self.config.tie_word_embeddings else self.stored(name)
+        hidden = ops.convert(ops.gather(table, token_ids, self.integers(0)), Type.f32)
+        if not self.config.is_quantised:
+            return hidden
+        scales = self.stored(scale_name(name), (self.config.vocab_size, 1))
+        return ops.multiply(hidden, ops.gather(scales, token_ids, self.integers(0)))
 
     def matrix(self, *names: str) -> Node:
-        """A constant with these matrices' rows, one matrix after the other."""
-        raws = [self.weights[name] for name in names]
+        """A constant with these matrices' rows, one matrix after the other; one node for each."""
         if not self.widens:
-            (raw,) = raws
-            return self.stored(raw)
-        return self.stored(RawTensor("F32", np.concatenate([_widened(raw) for raw in raws])))
+            (name,) = names
+            return self.stored(name)
+        if names not in self.constants:
+            array = np.concatenate([_widened(self.weights[name]) for name in names])
+            self.arrays[" ".join(names)] = array
+            tensor = ov.Tensor(array, ov.Shape(array.shape), Type.f32)
+            self.constants[names] = ops.constant(tensor, shared_memory=True)
+        return self.constants[names]
 
     def attention_inputs(self, rows: dict[str, Node]) -> AttentionInputs:
         positions = rows["position_ids"]
@@ -148,15 +179,40 @@ class _GraphBuilder:
             sines=tables[1],
         )
 
-    def linear(self, value: Node | Output, *names: str) -> Node:
-        matrix = _decompressed(self.matrix(*(f"{name}.weight" for name in names)))
-        product = ops.matmul(value, matrix, transpose_a=False, transpose_b=True)
-        biases = [f"{name}.bias" for name in names if f"{name}.bias" in self.weights.names]
-        if not biases:
-            return product
-        return ops.add(product, _decompressed(self.matrix(*biases)))
+    def operand(self, rows: Node | Output) -> Rows:
+        """What stands for rows where matrices are multiplied with them: themselves, or rounded."""
+        if not self.config.is_quantised:
+            return rows
+        largest = ops.reduce_max(ops.abs(rows), self.integers([-1]), keep_dims=True)
+        largest = ops.maximum(largest, self.floats(float(np.finfo(np.float32).tiny)))  # a row of zeros stays one
+        levels = self.reshaped(ops.divide(rows, largest), [1, 1, -1, _num_columns(rows)])
+        # 256 of them from -128 to 127, of which -128 is never reached
+        low, high = self.floats(-(NUM_STEPS + 1) / NUM_STEPS), self.floats(1)
+        rounded = ops.fake_quantize(levels, low, high, low, high, 256)
+        return QuantisedRows(ops.transpose(rounded, self.integers([0, 3, 1, 2])), largest)
 
-    def linears(self, value: Node, *names: str) -> list[Output]:
+    def product(self, rows: Rows, *names: str) -> Node:
+        """Rows times a matrix, or times several in one product, [rows, outputs]."""
+        if not isinstance(rows, QuantisedRows):
+            matrix = _decompressed(self.matrix(*(f"{name}.weight" for name in names)))
+            return ops.matmul(rows, matrix, transpose_a=False, transpose_b=True)
+        (name,) = names
+        num_outputs, num_inputs = self.weights[f"{name}.weight"].array.shape
+        matrix = ops.convert(self.stored(f"{name}.weight", (num_outputs, num_inputs, 1, 1)), Type.f32)
+        scaled = ops.multiply(matrix, self.stored(scale_name(f"{name}.weight"), (num_outputs, 1, 1, 1)))
+        sums = ops.convolution(rows.values, scaled, [1, 1], [0, 0], [0, 0], [1, 1])
+        sums = ops.transpose(sums, self.integers([0, 2, 3, 1]))
+        return ops.multiply(self.reshaped(sums, [-1, num_outputs]), rows.largest)
+
+    def reshaped(self, value: Node | Output, shape: list[int]) -> Node:
+        return ops.reshape(value, self.integers(shape), special_zero=False)
+
+    def linear(self, value: Rows, *names: str) -> Node:
+        product = self.product(value, *names)
+        biases = [f"{name}.bias" for name in names if f"{name}.bias" in self.weights.names]
+        return ops.add(product, _decompressed(self.matrix(*biases))) if biases else product
+
+    def linears(self, value: Rows, *names: str) -> list[Output]:
         """What each gives of the same rows: of one product, where they are copied anyway."""
         if not self.widens:
             return [self.linear(value, name).output(0) for name in names]
@@ -173,8 +229,8 @@ class _GraphBuilder:
     def attention(self, hidden: Node, layer: int, inputs: AttentionInputs) -> Node:
         config, prefix = self.config, f"model.layers.{layer}.self_attn"
         hidden = self.norm(hidden, f"model.layers.{layer}.input_layernorm")
-        hidden = ops.gather(hidden, inputs.attention_rows, self.integers(0))
-        query, key, value = self.linears(hidden, *(f"{prefix}.{name}_proj" for name in "qkv"))
+        rows = self.operand(ops.gather(hidden, inputs.attention_rows, self.integers(0)))
+        query, key, value = self.linears(rows, *(f"{prefix}.{name}_proj" for name in "qkv"))
         query = self.rotated_heads(query, f"{prefix}.q", config.num_heads, inputs)
         key = self.rotated_heads(key, f"{prefix}.k", config.num_kv_heads, inputs)
         shape = [-1, config.num_kv_heads, -1, config.head_dim]
@@ -182,19 +238,18 @@ class _GraphBuilder:
         states = [query.output(0), key.output(0), value, *(cache.output(0) for cache in caches)]
         attended = self.paged_attention(states, inputs)
         attended = ops.gather(attended, inputs.own_rows, self.integers(0))
-        return self.linear(attended, f"{prefix}.o_proj")
+        return self.linear(self.operand(attended), f"{prefix}.o_proj")
 
     def rotated_heads(self, projected: Output, prefix: str, num_heads: int, inputs: AttentionInputs) -> Node:
         head_dim = self.config.head_dim
-        shape = self.integers([-1, num_heads, 1, head_dim])
-        heads = ops.reshape(projected, shape, special_zero=False)
+        heads = self.reshaped(projected, [-1, num_heads, 1, head_dim])
         if self.config.qk_norm:
             heads = self.norm(heads, f"{prefix}_norm")
         # axis 3 rather than -1: only so is the rotation recognised and fused into one node
         first, second = ops.variadic_split(heads, self.integers(3), self.integers([head_dim // 2] * 2)).outputs()
         half_turned = ops.concat([ops.multiply(second, self.floats(-1)), first], -1)
         turned = ops.add(ops.multiply(heads, inputs.cosines), ops.multiply(half_turned, inputs.sines))
-        return ops.reshape(turned, self.integers([-1, num_heads * head_dim]), special_zero=False)
+        return self.reshaped(turned, [-1, num_heads * head_dim])
 
     def paged_attention(self, states: list[Output], inputs: AttentionInputs) -> Output:
         """The op's 28 inputs have places, not names; many are for features that we do not use."""
@@ -228,14 +283,18 @@ class _GraphBuilder:
         return node.output(0)
 
     def feed_forward(self, hidden: Node, prefix: str) -> Node:
-        hidden = self.norm(hidden, f"{prefix}.post_attention_layernorm")
-        gate, up = self.linears(hidden, f"{prefix}.mlp.gate_proj", f"{prefix}.mlp.up_proj")
-        return self.linear(ops.multiply(ops.swish(gate), up), f"{prefix}.mlp.down_proj")
+        rows = self.operand(self.norm(hidden, f"{prefix}.post_attention_layernorm"))
+        gate, up = self.linears(rows, f"{prefix}.mlp.gate_proj", f"{prefix}.mlp.up_proj")
+        return self.linear(self.operand(ops.multiply(ops.swish(gate), up)), f"{prefix}.mlp.down_proj")
 
 
 def _widened(raw: RawTensor) -> NDArray[np.float32]:
     """The same numbers as float32, of which bfloat16 is the upper half."""
     return raw.array if raw.dtype == "F32" else (raw.array.astype(np.uint32) << 16).view(np.float32)
+
+
+def _num_columns(rows: Node | Output) -> int:
+    return (rows if isinstance(rows, Output) else rows.output(0)).get_partial_shape()[-1].get_length()
 
 
 def _decompressed(constant: Node) -> Node:

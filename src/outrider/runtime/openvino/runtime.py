@@ -276,8 +276,9 @@ def resolve_dtype(config: ModelConfig, asked: str | None, *, has_bfloat16: bool)
 
 def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
     """Whether a model's matrices are copied to float32 when it is loaded."""
-    num_bytes = 4 * num_matrix_values(config)
-    return not has_bfloat16 and config.dtype == "bfloat16" and num_bytes <= MAX_WIDENED_CACHES * last_cache_bytes()
+    if has_bfloat16 or config.dtype != "bfloat16" or config.is_quantised:
+        return False
+    return 4 * num_matrix_values(config) <= MAX_WIDENED_CACHES * last_cache_bytes()
 
 
 def last_cache_bytes() -> int:

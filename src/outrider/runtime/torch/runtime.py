@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from outrider.cache.table import BLOCK_SIZE
-from outrider.errors import ParameterError
+from outrider.errors import ModelError, ParameterError
 from outrider.model.config import ModelConfig, read_config
 from outrider.model.weights import RawTensor, Weights
 from outrider.request import Exactness
@@ -74,10 +74,15 @@ class TorchRuntime(Runtime):
         """Load a checkpoint folder.
 
         Raises:
-            ModelError: the folder holds no model that we compute.
+            ModelError: the folder holds no model that we compute here.
             ParameterError: the device is not there.
         """
         config = read_config(folder)
+        if config.is_quantised:
+            raise ModelError(
+                f"{folder} is quantized, which the torch runtime does not compute: "
+                "take --runtime openvino, or the checkpoint that it was made from"
+            )
         weights = Weights.from_folder(folder)
         weights.check(config)
         options, place = _resolve(options, config), _find_device(device)
