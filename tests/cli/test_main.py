@@ -10,7 +10,7 @@ import outrider as package
 from outrider.engine.config import EngineConfig
 from outrider.errors import NumericsError
 
-VERBS = ["run", "demo", "check", "explain", "export", "bench", "audit"]
+VERBS = ["run", "demo", "check", "explain", "export", "quantize", "bench", "audit"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

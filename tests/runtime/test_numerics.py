@@ -33,7 +33,7 @@ class HashingRuntime(Runtime):
     name = "hashing"
 
     def __init__(self, *, fault: str = "", max_context: int = 1024, dtype: str = "float32", bitwise: bool = True):
-        self.config: Any = SimpleNamespace(vocab_size=VOCAB_SIZE, max_context=max_context)
+        self.config: Any = SimpleNamespace(vocab_size=VOCAB_SIZE, max_context=max_context, is_quantised=False)
         self.options = RuntimeOptions(dtype=dtype, num_threads=1, bitwise=bitwise)
         self.min_rows = 2
         self.exactness = "seed"
