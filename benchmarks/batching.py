@@ -4,6 +4,11 @@
 
 Bundled pair, suffix and draft model, policy `auto`; prompts of all six workloads in turn. Both sides of a ratio write
 the same texts, taking turns; a text is measured up to where it falls into a loop.
+
+Two ways, since they tell different things. *Drained*: so many texts begin together, and what is timed lasts until the
+last of them has ended. Speculation ends texts at different times, and the last ones have the batch to themselves.
+*Steady*: where a text ends, the next begins, as in a server; timed are the steps that decode as many texts as are asked
+for.
 """
 
 from __future__ import annotations
@@ -15,10 +20,12 @@ from typing import Any
 
 from benchmarks.common import machine_to_ourselves, save, show
 from benchmarks.groups import Group, GroupRun, measurable, run_all, run_group
+from benchmarks.steady import SteadyRun, run_steadily
 from outrider import LLM, SamplingParams, bundled_pair
 from outrider.bench.measure import median_interval
 from outrider.bench.provenance import provenance
 from outrider.bench.workloads import Prompt, read_workloads
+from outrider.predict.agreement import KnownText
 
 CONCURRENCIES = (1, 2, 4, 8, 16)
 NUM_PROMPTS = 16
@@ -81,6 +88,36 @@ def on_over_off(llm: LLM, concurrency: int, temperature: float, rounds: int, max
     return row
 
 
+def steady(llm: LLM, concurrency: int, temperature: float, rounds: int, max_tokens: int) -> dict[str, Any]:
+    """Speedup of `auto` where every step decodes so many texts."""
+    generator = random.Random(concurrency)
+    groups = measurable(llm, prompts_in_turn(), temperature, 1, max_tokens)
+    texts: list[KnownText] = []
+    for group in groups:
+        (written,) = llm.generate(group.prompts, group.params, depth=0)
+        texts.append(
+            KnownText(group.prompts[0], group.name, group.params[0], written.prompt_token_ids, written.token_ids)
+        )
+    runs: dict[int | str, list[SteadyRun]] = {0: [], "auto": []}
+    for round_index in range(-1, rounds):
+        for setting in generator.sample((0, "auto"), 2):
+            run = run_steadily(llm, texts, concurrency, setting)
+            if round_index >= 0:
+                runs[setting].append(run)
+    ratios = [on.tokens_per_second / off.tokens_per_second for off, on in zip(runs[0], runs["auto"], strict=True)]
+    interval = median_interval(ratios)
+    row = {
+        "concurrency": concurrency,
+        "temperature": temperature,
+        "texts": len(texts),
+        "speedup": interval._asdict(),
+        "ratios": ratios,
+        "tokens_per_step": sum(run.tokens_per_step for run in runs["auto"]) / rounds,
+    }
+    print(f"x{concurrency} T={temperature:g}, steady: {show(interval)}", flush=True)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -103,7 +140,12 @@ def main() -> None:
             for temperature in (0.0, 1.0)
             for concurrency in CONCURRENCIES
         ]
-    save("batching", began, {"engine": llm.describe(), "plain": plain, "rows": rows})
+        fed = [
+            steady(llm, concurrency, temperature, arguments.rounds, arguments.max_tokens)
+            for temperature in (0.0, 1.0)
+            for concurrency in CONCURRENCIES[1:]
+        ]
+    save("batching", began, {"engine": llm.describe(), "plain": plain, "rows": rows, "steady": fed})
 
 
 if __name__ == "__main__":

@@ -80,6 +80,14 @@ def batching_rows(document: Document) -> Iterator[Row]:
             f"bundled pair, cascade, {how(temperature)}, {numbers} texts at once",
             ", ".join(f"**{row['seconds_ratio']:.2f}x**" for row in rows),
         )
+        fed = [row for row in document.get("steady", []) if row["temperature"] == temperature]
+        if fed:
+            yield Row(
+                "speedup over plain decoding, policy `auto`, the next text beginning where one ends",
+                f"bundled pair, cascade, {how(temperature)}, {', '.join(str(row['concurrency']) for row in fed)} texts "
+                "at once",
+                ", ".join(ratio(row["speedup"]) for row in fed),
+            )
 
 
 def adversarial_rows(document: Document) -> Iterator[Row]:
