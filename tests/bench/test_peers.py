@@ -196,14 +196,14 @@ class TestPeer:
 
 class TestNames:
     def test_they_are_of_workers_that_exist(self):
-        assert parse_names("all") == ("transformers", "openvino-genai")
+        assert parse_names("all") == ("transformers", "openvino-genai", "llama.cpp", "vllm-cpu")
         assert parse_names("transformers, transformers") == ("transformers",)
         for kind in peers.KINDS.values():
             assert (peers.WORKERS / kind.worker).is_file()
 
     @pytest.mark.parametrize("text", ["", "vllm", "transformers,"])
     def test_others_are_refused(self, text):
-        with pytest.raises(ParameterError, match="must be all, or some of transformers, openvino-genai"):
+        with pytest.raises(ParameterError, match=r"must be all, or some of transformers, .*, llama\.cpp, vllm-cpu"):
             parse_names(text)
 
     def test_pythons(self):

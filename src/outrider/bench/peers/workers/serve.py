@@ -39,7 +39,7 @@ class Engine(Protocol):
 
 def serve(load: Callable[..., Engine]) -> None:
     """Answer until stdin ends."""
-    _end_with_parent()
+    end_with_parent()
     # Libraries print where they like: nothing but answers may come out where answers are read.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -60,7 +60,7 @@ def serve(load: Callable[..., Engine]) -> None:
         answers.flush()
 
 
-def _end_with_parent() -> None:
-    """A worker that is stopped would outlive whoever stopped it; where the system can, it is ended instead."""
+def end_with_parent() -> None:
+    """Whoever is stopped would outlive who stopped it; where the system can, it is ended instead."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
