@@ -159,9 +159,12 @@ def group_maxima(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]
     return np.maximum.reduceat(values, np.arange(0, len(values), _GROUP_SIZE))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _whole_row(key: int, vocab_size: int) -> NDArray[np.float64]:
-    """Kept for a while: a draft model and the target look at the same row one after the other."""
+    """Kept for a while: a draft model and the target look at the same row, and again where a guess was wrong before it.
+
+    Rows of all texts of a step: at most 16 MiB.
+    """
     leaders = _leaders(key, -(-vocab_size // _GROUP_SIZE))
     return _members(key, np.arange(len(leaders.token_ids)), leaders)[1][:vocab_size]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from outrider import LLM, EngineConfig, bundled_pair
+from outrider import LLM, EngineConfig, RuntimeOptions, bundled_pair
 from outrider.draft.prediction import PredictionDrafter
 from outrider.draft.suffix import MAX_TOKEN_BYTES, SuffixDrafter
 from outrider.engine.load import ledger_of
@@ -26,7 +26,8 @@ LOWEST, HIGHEST = 0.6, 1.05
 PROGRAM = """
 import json, sys
 from outrider import LLM, EngineConfig, RuntimeOptions, SamplingParams
-config = EngineConfig(options=RuntimeOptions(num_threads=1), self_test=False, max_cache_tokens=2048)
+options = RuntimeOptions(num_threads=1, num_forms=0)
+config = EngineConfig(options=options, self_test=False, max_cache_tokens=2048)
 llm = LLM(sys.argv[1], sys.argv[2], config=config)
 prompts = [[index] * 100 for index in range(16)]
 llm.generate(prompts, SamplingParams(max_tokens=60, ignore_eos=True), depth=4)
@@ -70,6 +71,19 @@ def test_components_are_named_and_follow_from_the_checkpoint(target, draft):
     assert "\n" not in str(ledger)
     assert [name for name, *_ in ledger.table()] == [*parts, "at most"]
     assert json.loads(json.dumps(ledger.as_dict()))["total"] == ledger.num_bytes
+
+
+def test_forms_of_single_numbers_of_rows_are_counted_where_there_may_be_any(target):
+    some, none = (plan_memory(target._replace(num_forms=count), [], EngineConfig())[0] for count in (8, 0))
+    assert "target forms" not in bytes_of(none)
+    assert some.num_bytes - none.num_bytes == bytes_of(some)["target forms"]
+    assert bytes_of(some)["target forms"] > 8 * 2 * bytes_of(some)["target packed weights"]
+
+
+def test_a_memory_limit_is_for_the_cache_first():
+    ledger = ledger_of(bundled_pair().target, None, EngineConfig(memory_limit=2**30))
+    assert ledger is not None
+    assert "target forms" not in bytes_of(ledger)
 
 
 def test_single_precision_packs_twice_and_torch_not_at_all(target):
@@ -142,8 +156,9 @@ def test_a_process_holds_what_its_ledger_says():
     pair = bundled_pair()
     command = [sys.executable, "-c", PROGRAM, str(pair.target), str(pair.draft)]
     held = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    ledger = ledger_of(pair.target, pair.draft, EngineConfig(max_cache_tokens=2048))
-    _, is_widened = computed_form(read_config(pair.target), None)
+    config = EngineConfig(options=RuntimeOptions(num_forms=0), max_cache_tokens=2048)
+    ledger = ledger_of(pair.target, pair.draft, config)
+    _, is_widened, _ = computed_form(read_config(pair.target), size_of(pair.target).weight_bytes, RuntimeOptions())
     assert ("target widened weights" in bytes_of(ledger)) == is_widened
     assert LOWEST * ledger.num_bytes < held <= HIGHEST * ledger.num_bytes
 
@@ -177,7 +192,7 @@ def test_drafters_without_a_model_are_declared_by_name_and_held_to_it(target):
     assert bytes_of(ledger)["suffix drafter"] == kept["suffix drafter"]
     assert "suffix drafter" in [name for name, *_ in ledger.table()]
     limit = ledger_of(bundled_pair().target, [learning], config).num_bytes
-    here = target._replace(**dict(zip(("dtype", "is_widened"), computed_form(target.config, None), strict=True)))
+    here = target._replace(**computed_form(target.config, target.weight_bytes, RuntimeOptions())._asdict())
     _, lower = plan_memory(here, [], EngineConfig(memory_limit=limit - 10**6), (learning,))
     assert lower.max_cache_tokens < 3200
     llm = LLM(bundled_pair().target, draft=learning, config=dataclasses.replace(lower, self_test=False))

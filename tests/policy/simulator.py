@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from outrider.draft.growth import BestFirst
 from outrider.policy.base import Policy
-from outrider.policy.cost import StepCosts, sum_of_rows
+from outrider.policy.cost import Changes, StepCosts, sum_of_rows
 from outrider.policy.curve import logit
 from outrider.policy.marginal import AutoPolicy
 from outrider.request import Depth, Request, SamplingParams
@@ -324,7 +324,7 @@ def auto(
     ]
     known = {guesser.name: guesser.step for guesser in world.guessers} if priors is None else priors
     costs = StepCosts(
-        sorted(set(profile)) if profiled else [], world.computed_rows, known, change_seconds=world.change_seconds,
+        sorted(set(profile)) if profiled else [], world.computed_rows, known, changes=Changes(world.change_seconds),
         max_rows=max_rows,
     )  # fmt: skip
     branching = [guesser.name for guesser in world.guessers if guesser.siblings]

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from outrider.policy.cost import StepCosts
+from outrider.policy.cost import Changes, StepCosts
 from outrider.sequence import DraftWork
 
 PROFILE = [(1, 1.0), (5, 1.1), (9, 1.4), (17, 2.0)]
@@ -85,7 +85,16 @@ def test_a_source_without_draft_steps_costs_the_same_at_any_depth():
 
 
 def test_what_a_change_of_rows_takes_is_no_part_of_the_shape():
-    costs = StepCosts(PROFILE, change_seconds=0.5)
+    costs = StepCosts(PROFILE, changes=Changes(0.5))
     for index in range(100):
         costs.observe_target(*((1, 1.5) if index % 2 else (9, 1.9)))
     assert costs.target(9) / costs.target(1) == pytest.approx(1.4, rel=0.02)
+
+
+def test_what_needs_no_preparing_costs_no_change_and_leaves_what_was_prepared():
+    costs = StepCosts(PROFILE, changes=Changes(0.5, {1, 5}.__contains__))
+    costs.observe_target(9, 1.4)
+    assert [costs.change(rows) for rows in (1, 5, 9, 17)] == [0, 0, 0, 0.5]
+    costs.observe_target(5, 1.1)
+    assert [costs.change(rows) for rows in (9, 17)] == [0, 0.5]
+    assert [costs.change_between(9, 17), costs.change_between(9, 5), costs.change_between(1, 17)] == [0.5, 0, 0]

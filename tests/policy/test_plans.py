@@ -8,7 +8,7 @@ import random
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from outrider.policy.cost import StepCosts
+from outrider.policy.cost import Changes, StepCosts
 from outrider.policy.marginal import AutoPolicy
 from outrider.policy.plan import Base, Plan
 from outrider.policy.search import break_even
@@ -60,7 +60,7 @@ def check_budget(budget: DraftBudget, num_left: int, num_sources: int) -> None:
 def test_budgets_are_within_limits_whatever_drafters_and_clocks_do(seed, asked, sources, profiled):
     draw = random.Random(seed)
     profile = [(1, 0.01), (9, 0.02)] if profiled else []
-    costs = StepCosts(profile, rungs, {"model": draw.choice([None, 1e-4, 1.0])}, change_seconds=0.001)
+    costs = StepCosts(profile, rungs, {"model": draw.choice([None, 1e-4, 1.0])}, changes=Changes(0.001))
     policy = AutoPolicy(costs, sources)
     running = [make_sequence(index, draw.randint(1, 40), depth=depth) for index, depth in enumerate(asked)]
     while running:

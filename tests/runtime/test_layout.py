@@ -93,6 +93,15 @@ def test_a_number_stays_until_that_has_cost_as_much_as_a_change():
     assert [ladder.climb(count) for count in (9, 1)] == [9, 5]
 
 
+def test_a_number_that_is_free_is_gone_to_at_once_and_changes_nothing():
+    free: set[int] = set()
+    ladder = Ladder(5, free)
+    ladder.patience = 40.0
+    assert [ladder.climb(count) for count in (17, 1)] == [17, 17]
+    free.add(5)
+    assert [ladder.climb(count) for count in (1, 14, 1, 9)] == [5, 17, 5, 17]
+
+
 def test_more_is_never_filled_up_than_a_block_holds():
     ladder = Ladder(5)
     ladder.patience = 1000.0

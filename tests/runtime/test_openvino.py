@@ -326,7 +326,7 @@ class TestMemory:
     def test_norms_and_rotations_are_single_nodes(self, any_dtype):
         kinds = [
             node.get_rt_info()["layerType"].astype(str)
-            for node in any_dtype._request.get_compiled_model().get_runtime_model().get_ops()
+            for node in any_dtype._forms.compiled.get_runtime_model().get_ops()
         ]
         assert (kinds.count("RoPE"), kinds.count("RMS"), kinds.count("PagedAttention")) == (2 * 3, 4 * 3 + 1, 3)
 

@@ -94,7 +94,7 @@ def test_the_graph_computes_the_stated_arithmetic(variant, tmp_path):
 def test_products_are_of_int8_numbers(tiny):
     runtime = load(tiny)
     precisions: dict[str, list[str]] = {}
-    for node in runtime._request.get_compiled_model().get_runtime_model().get_ops():
+    for node in runtime._forms.compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
         precisions.setdefault(info["layerType"].astype(str), []).append(info["runtimePrecision"].astype(str))
     # seven of each of two layers, and the head

@@ -27,7 +27,7 @@ from outrider.model.checkpoint import resolve_checkpoint
 from outrider.model.config import read_config
 from outrider.model.tokenizer import Tokenizer
 from outrider.model.weights import Weights, fingerprint
-from outrider.policy.cost import StepCosts
+from outrider.policy.cost import Changes, StepCosts
 from outrider.runtime.base import Runtime
 from outrider.runtime.numerics import SelfTest, check_numerics, run_self_test
 from outrider.runtime.profile import DRAFT_WIDTHS, NUM_TOGETHER, TARGET_WIDTHS, Profile, recalled_profile, warm_up
@@ -110,6 +110,8 @@ def _plan(target: Any, drafts: list[Any], config: EngineConfig) -> tuple[Ledger 
                 "memory_limit counts what is going to be loaded, but a model is loaded already: leave it out"
             )
         return None, config
+    if config.memory_limit is not None and config.options.num_forms is None:
+        config = dataclasses.replace(config, options=dataclasses.replace(config.options, num_forms=0))
     first, *others = (_size_of(model, config) for model in models)
     drafters = [SuffixDrafter() if each == "suffix" else each for each in drafts]
     without_models = [each for each in drafters if isinstance(each, Drafter)]
@@ -119,12 +121,12 @@ def _plan(target: Any, drafts: list[Any], config: EngineConfig) -> tuple[Ledger 
 def _size_of(source: str | Path, config: EngineConfig) -> ModelSize:
     folder = resolve_checkpoint(source)
     model_config = read_config(folder)
-    num_bytes, asked = Weights.from_folder(folder).num_bytes, config.options.dtype
+    num_bytes = Weights.from_folder(folder).num_bytes
     if config.runtime == "torch":
-        return ModelSize(model_config, num_bytes, asked or model_config.dtype)
+        return ModelSize(model_config, num_bytes, config.options.dtype or model_config.dtype)
     from outrider.runtime.openvino.runtime import computed_form  # noqa: PLC0415 - as below
 
-    return ModelSize(model_config, num_bytes, *computed_form(model_config, asked))
+    return ModelSize(model_config, num_bytes, *computed_form(model_config, num_bytes, config.options))
 
 
 def make_drafter(draft: Any, target: LoadedModel, config: EngineConfig) -> Drafter:
@@ -219,7 +221,7 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
         profile.points,
         functools.partial(computed_rows, target.runtime),
         priors,
-        change_seconds=profile.change_seconds,
+        changes=Changes(profile.change_seconds, target.runtime.is_ready_for),
         together=(NUM_TOGETHER, profile.together),
         max_rows=max_rows,
     )
@@ -228,7 +230,7 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
 def _profile(model: LoadedModel, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:
     """What a model's forwards cost, which its runtime then goes by."""
     profile = recalled_profile(model.runtime, fingerprint(model.folder) if model.folder else None, widths)
-    model.runtime.set_change_price(profile.change_rows)
+    model.runtime.set_change_price(profile.change_seconds, profile.change_rows)
     return profile
 
 

@@ -7,6 +7,8 @@ What a checkpoint says settles weights, cache and logits to the byte. The rest i
     widened        the matrices in float32, where the processor has no products of bfloat16 numbers
     packed         OpenVINO's own copies of the matrices, in the order in which its kernels read them. The first forward
                    makes one; in float32, a forward of another number of rows makes a second, unless they are widened
+    forms          further compilations of a small model, each for one number of rows, made when it has come often; none
+                   where there is a memory limit, of which the cache makes more
     activations    values between layers, for the most rows that a forward may have
     drafter        automata and indexes of texts, at most so many bytes a token
 """
@@ -27,8 +29,8 @@ from outrider.engine.config import EngineConfig
 from outrider.engine.scheduler import MAX_DECODE_ROWS, MAX_TILE
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import ModelConfig
-from outrider.model.weights import expected_shapes, num_matrix_values
-from outrider.runtime.openvino.layout import MAX_BRANCH_BLOCKS
+from outrider.model.weights import expected_shapes, matrix_bytes
+from outrider.runtime.openvino.layout import MAX_BRANCH_BLOCKS, NUM_FORM_COPIES
 
 MIB = 2**20
 # With fewer, no text is worth the loading.
@@ -55,12 +57,14 @@ class ModelSize(NamedTuple):
         weight_bytes: of its tensors, as stored.
         dtype: computed in, resolved.
         is_widened: whether the matrices are copied to float32 to be multiplied with.
+        num_forms: for single numbers of rows, at most.
     """
 
     config: ModelConfig
     weight_bytes: int
     dtype: str
     is_widened: bool = False
+    num_forms: int = 0
 
 
 class Entry(NamedTuple):
@@ -218,22 +222,25 @@ class _Model(NamedTuple):
         return [*self._weights(), self._cache(), self._buffers(num_rows, num_outputs)]
 
     def _weights(self) -> list[Entry]:
-        config, stored, dtype, is_widened = self.size
+        config, stored, dtype, is_widened, num_forms = self.size
         num_values = sum(map(math.prod, expected_shapes(config).values()))
         if self.runtime == "torch":
             num_bytes = num_values * DTYPE_BYTES[dtype]
             return [Entry(f"{self.role} weights", num_bytes, f"{num_values} numbers in {dtype}")]
         num_copies = 1 if is_widened else NUM_PACKED_COPIES[dtype]
-        bytes_each = DTYPE_BYTES[dtype] if is_widened else min(stored / num_values, DTYPE_BYTES[dtype])
-        packed = int(num_copies * bytes_each * num_matrix_values(config))
+        matrices = matrix_bytes(config, stored, dtype, is_widened=is_widened)
+        packed = num_copies * matrices
         times = "once" if num_copies == 1 else "twice, for few and for many rows"
         graph = GRAPH_BYTES + GRAPH_BYTES_PER_LAYER * config.num_layers
         widened = Entry(f"{self.role} widened weights", packed, "the matrices in float32")
+        forms = num_forms * (NUM_FORM_COPIES * matrices + graph)
+        more_forms = Entry(f"{self.role} forms", forms, f"up to {num_forms} for single numbers of rows")
         return [
             Entry(f"{self.role} weights", stored, "the checkpoint's own file, mapped"),
             *[widened] * is_widened,
             Entry(f"{self.role} packed weights", packed, f"the matrices as the kernels read them, {times}"),
             Entry(f"{self.role} graph", graph, f"{config.num_layers} layers compiled"),
+            *[more_forms] * bool(forms),
         ]
 
     def _cache(self) -> Entry:

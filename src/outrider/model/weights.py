@@ -15,7 +15,7 @@ from outrider.model.config import ModelConfig
 from outrider.model.fields import Fields
 from outrider.model.shard import RawTensor, read_header, read_shard
 
-__all__ = ["RawTensor", "Weights", "expected_shapes", "fingerprint", "num_matrix_values", "scale_name"]
+__all__ = ["RawTensor", "Weights", "expected_shapes", "fingerprint", "matrix_bytes", "num_matrix_values", "scale_name"]
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -112,6 +112,20 @@ def num_matrix_values(config: ModelConfig) -> int:
         for name, shape in expected_shapes(config).items()
         if len(shape) == 2 and (config.tie_word_embeddings or name != "model.embed_tokens.weight")
     )
+
+
+def matrix_bytes(config: ModelConfig, num_bytes: int, dtype: str, *, is_widened: bool) -> int:
+    """Of all matrices as they are multiplied with, of a checkpoint of so many bytes: as stored, unless they are wider.
+
+    Args:
+        config: of the model.
+        num_bytes: of its tensors.
+        dtype: computed in.
+        is_widened: whether the matrices are copied to that.
+    """
+    stored = num_bytes / sum(map(math.prod, expected_shapes(config).values()))
+    computed = 2 if dtype == "bfloat16" else 4
+    return int(num_matrix_values(config) * (computed if is_widened else min(stored, computed)))
 
 
 def scale_name(matrix: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence as Sequences
-from typing import Any
+from typing import Any, NamedTuple
 
 from outrider.policy.draft_cost import ASSUMED_DRAFT_SHARE, DraftCosts
 from outrider.sequence import DraftWork
@@ -32,6 +32,21 @@ NUM_UNREAD = 8  # corrections that estimates may lag behind: working them out ta
 def sum_of_rows(num_rows: Sequences[int]) -> int:
     """What a runtime computes that does not fill up."""
     return sum(max(1, rows) for rows in num_rows)
+
+
+class Changes(NamedTuple):
+    """What a step takes longer if it computes another number of rows than the one before.
+
+    Attributes:
+        seconds: as far as known; learned on unless it is 0.
+        is_ready_for: whether computing so many rows needs no preparing, whatever was computed before.
+    """
+
+    seconds: float = 0.0
+    is_ready_for: Callable[[int], bool] = lambda _: False
+
+
+NO_CHANGES = Changes()
 
 
 class TargetCosts:
@@ -121,13 +136,12 @@ class StepCosts:
         profile: seconds of a forward of the target by rows computed, as measured; may be empty.
         computed_rows: rows that the runtime computes for so many of each sequence.
         priors: by source, seconds of a draft step; None or absent if nothing is known.
-        change_seconds: what a step takes longer if it computes another number of rows than the one before, as far as
-            known; learned on unless it is 0.
+        changes: of the number of rows.
         together: so many sequences, and the same profile of forwards that they share.
         max_rows: of a forward; a step of more takes several. None: of any number.
 
     Attributes:
-        change_seconds: as learned.
+        change_seconds: what a change takes, as learned.
         speed: by what factor steps take longer now than usually.
         change_share: of the steps that might have stayed at the rows of the one before, those that did not.
 
@@ -143,12 +157,12 @@ class StepCosts:
         computed_rows: Callable[[Sequences[int]], int] = sum_of_rows,
         priors: Mapping[str, float | None] | None = None,
         *,
-        change_seconds: float = 0.0,
+        changes: Changes = NO_CHANGES,
         together: tuple[int, Sequences[tuple[int, float]]] = (1, ()),
         max_rows: int | None = None,
     ) -> None:
         self.computed_rows = computed_rows
-        self.change_seconds = change_seconds
+        self.change_seconds, self._is_ready_for = changes
         self.speed = 1.0
         self.change_share = CHANGE_SHARE
         limit = max_rows or math.inf
@@ -159,8 +173,9 @@ class StepCosts:
             rows, seconds = min(together[1])
             self._sequence_seconds = max(0.0, seconds - self._alone.seconds(rows)) / (together[0] - 1)
         self._drafts = {source: DraftCosts(prior) for source, prior in (priors or {}).items()}
-        self._max_change_seconds = MAX_CHANGE_GROWTH * change_seconds
+        self._max_change_seconds = MAX_CHANGE_GROWTH * changes.seconds
         self._last_rows: int | None = None
+        self._prepared_rows: int | None = None
         self._num_since_change = NUM_TELLING
         self._num_steps = 0
 
@@ -175,8 +190,14 @@ class StepCosts:
         return self._last_rows
 
     def change(self, rows: int) -> float:
-        """What preparing for so many rows would take now, after the last step."""
-        return self.change_seconds if self._last_rows not in (None, rows) else 0.0
+        """What preparing for so many rows would take now, after the last steps."""
+        is_prepared = self._prepared_rows in (None, rows) or self._is_ready_for(rows)
+        return 0.0 if is_prepared else self.change_seconds
+
+    def change_between(self, rows: int, others: int) -> float:
+        """Half of what going to another number of rows and back takes: nothing if either of the two needs none."""
+        is_free = rows == others or self._is_ready_for(rows) or self._is_ready_for(others)
+        return 0.0 if is_free else self.change_seconds
 
     def target(self, rows: int, num_sequences: int = 1) -> float:
         """Of a forward that computes so many rows for so many sequences."""
@@ -208,10 +229,13 @@ class StepCosts:
         What it took more than expected is laid to the machine's speed; soon after a change of rows in part to these.
         Where a change takes time of its own, the step with it tells of that.
         """
-        change = self.change(rows)
-        share = CHANGE_SHARE_GAIN * (float(self._last_rows not in (None, rows)) - self.change_share)
-        self.change_share = max(self.change_share + share, LEAST_CHANGE_SHARE)
-        self._num_since_change = 0 if self._last_rows not in (None, rows) else self._num_since_change + 1
+        change, is_change = self.change(rows), self._last_rows not in (None, rows)
+        if not self._is_ready_for(rows):
+            is_change = self._prepared_rows not in (None, rows)
+            share = CHANGE_SHARE_GAIN * (float(is_change) - self.change_share)
+            self.change_share = max(self.change_share + share, LEAST_CHANGE_SHARE)
+            self._prepared_rows = rows
+        self._num_since_change = 0 if is_change else self._num_since_change + 1
         self._last_rows = rows
         if seconds <= 0:
             return

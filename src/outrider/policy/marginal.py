@@ -149,8 +149,8 @@ class AutoPolicy(Policy):
         """In tokens, of computing so many rows; a runtime is slow to compute fewer than before."""
         num_sequences, last = self._round.base.num_sequences, self.costs.last_rows
         seconds = self.costs.target(rows, num_sequences)
-        if last is not None and rows != last:
-            seconds += self.costs.change_share * self.costs.change_seconds
+        if last is not None and (change := self.costs.change(rows)):
+            seconds += self.costs.change_share * change
             seconds = min(seconds, self.costs.target(last, num_sequences)) if rows < last else seconds
         return self._rate * seconds
 

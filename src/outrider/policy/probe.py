@@ -160,7 +160,8 @@ class Prober:
             for place in places:
                 rows[place] += depth
             computed = self.costs.computed_rows(rows)
-            change = 2 * self.costs.change_seconds if computed > max(base.computed, self.costs.last_rows or 0) else 0.0
+            is_higher = computed > max(base.computed, self.costs.last_rows or 0)
+            change = 2 * self.costs.change_between(computed, base.computed) * is_higher
             seconds[depth - 1] = fixed + depth * step + self.costs.target(computed, base.num_sequences) - plain + change
         depth = 2 if seconds[1] <= NEXT_TO_NOTHING * plain else 1
         return depth, max(0.0, seconds[depth - 1])

@@ -189,7 +189,7 @@ class Search:
         return seconds
 
     def _change(self, depths: list[int]) -> float:
-        return self.costs.change_seconds if self._computed(depths) != self.base.computed else 0.0
+        return self.costs.change_between(self._computed(depths), self.base.computed)
 
     def _any_reaches(self) -> list[float]:
         """For each depth the chance that some candidate's draft takes its step."""

@@ -120,6 +120,7 @@ class RuntimeOptions:
     dtype: str | None = None  # "float32", "bfloat16"; None: the checkpoint's own
     num_threads: int | None = None  # None: one per core that this process may use
     bitwise: bool = True
+    num_forms: int | None = None  # compiled for a single number of rows each; None: as many as the model's size allows
 
 
 class Runtime(ABC):
@@ -158,8 +159,12 @@ class Runtime(ABC):
         """The most rows that any operation of a forward may compute for sequences of so many rows."""
         return sum(num_rows) + (self.min_rows - 1) * len(num_rows)
 
-    def set_change_price(self, num_rows: float) -> None:  # noqa: B027
-        """Say how many rows take as long to compute as a change of the number of rows takes to prepare for."""
+    def is_ready_for(self, num_computed_rows: int) -> bool:
+        """Whether a forward that computes so many rows costs the same after one of any other number."""
+        return False
+
+    def set_change_price(self, seconds: float, num_rows: float) -> None:  # noqa: B027
+        """Say what preparing for a change of the number of rows takes, and how many rows take as long to compute."""
 
     @abstractmethod
     def resize(self, num_blocks: int) -> None:

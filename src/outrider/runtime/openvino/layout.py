@@ -33,7 +33,7 @@ more: 4 ms for 14 layers, 10 ms for 32. So the rows of a decoding forward are fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from outrider.cache.table import BLOCK_SIZE, num_blocks_for
@@ -45,6 +45,10 @@ LEAST_SPACING = 4
 
 # Lent to branches of trees; a batch that needs more is computed in parts, a single tree never does.
 MAX_BRANCH_BLOCKS = 256
+
+# What a form for one number of rows holds of its matrices: as its kernels read them, and what is left of making that.
+# Measured as 1.4.
+NUM_FORM_COPIES = 2
 
 # Any token does in a filling row: nobody reads its logits.
 FILLING_TOKEN = 0
@@ -95,13 +99,15 @@ class Ladder:
 
     Args:
         first: the lowest rung.
+        free: rungs that a change to costs nothing; they may become more.
 
     Attributes:
         patience: computed rows that a change is worth.
     """
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, free: Collection[int] = ()) -> None:
         self.first = first
+        self._free = free
         self._patience = USUAL_PATIENCE
         self._rungs: dict[int, int] = {}
         self._last = 0
@@ -130,6 +136,8 @@ class Ladder:
     def climb(self, num_rows: int) -> int:
         """The number to use now."""
         rung = self.rung(num_rows)
+        if rung in self._free:  # no layer is prepared for it, nor forgets what it was prepared for
+            return rung
         num_idle_rows = self._num_idle_rows + self._last - rung
         if rung < self._last <= num_rows + MAX_FILLING and num_idle_rows <= self.patience:
             self._num_idle_rows = num_idle_rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import openvino as ov
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ParameterError
 from outrider.model.config import ModelConfig, read_config
-from outrider.model.weights import Weights, num_matrix_values
+from outrider.model.weights import Weights, matrix_bytes, num_matrix_values
 from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
+from outrider.runtime.openvino.forms import Forms, num_affordable
 from outrider.runtime.openvino.graph import build_graph, cache_input_names
 from outrider.runtime.openvino.layout import (
     MAX_BRANCH_BLOCKS,
@@ -72,24 +73,27 @@ class OpenVinoRuntime(Runtime):
     def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
         has_bfloat16 = computes_bfloat16(core)
-        dtype = resolve_dtype(config, options.dtype, has_bfloat16=has_bfloat16)
-        graph = build_graph(config, weights, widens=is_widened(config, has_bfloat16=has_bfloat16))
-        compiled = core.compile_model(graph.model, "CPU", _properties(dtype, options.num_threads))
+        dtype, is_widened, num_forms = computed_form(config, weights.num_bytes, options)
+        graph = build_graph(config, weights, widens=is_widened)
+        properties = _properties(dtype, options.num_threads)
+        self._forms = Forms(
+            graph,
+            lambda model: core.compile_model(model, "CPU", properties),
+            num_fixed=num_forms,
+            is_compared=options.bitwise,
+        )
+        num_threads = int(self._forms.compiled.get_property("INFERENCE_NUM_THREADS"))
         self.config = config
-        self.options = replace(options, dtype=dtype, num_threads=int(compiled.get_property("INFERENCE_NUM_THREADS")))
+        self.options = replace(options, dtype=dtype, num_threads=num_threads, num_forms=num_forms)
         self._max_alone = 0 if has_bfloat16 else MAX_ROWS_ALONE
         self.min_rows = MIN_BITWISE_ROWS if options.bitwise and not self._max_alone else 1
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
         self._num_branch_blocks = 0
         least = MIN_TARGET_ROWS if options.bitwise else MIN_DRAFT_ROWS
-        self._ladder = Ladder(least if has_bfloat16 else 1)
+        self._ladder = Ladder(least if has_bfloat16 else 1, self._forms.free)
         self._branch_ladder = Ladder(self._ladder.first)
         self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        self._weights = graph.arrays  # OpenVINO reads them in place, but does not keep them
-        self._request = compiled.create_infer_request()
-        self._places = {port.get_any_name(): place for place, port in enumerate(compiled.inputs)}
-        self._inputs = [_Input(self._request, self._places[name], name) for name in RowLayout._fields]
         self._shared: dict[str, NDArray[Any]] = {}
         self._cache_names = [name for layer in range(config.num_layers) for name in cache_input_names(layer)]
         self.resize(0)
@@ -125,15 +129,11 @@ class OpenVinoRuntime(Runtime):
         if self._max_alone and self.options.bitwise:
             num_attention_rows = max(num_attention_rows, int(self.options.num_threads or 1))
         fill(layout, num_rows, num_attention_rows, self.num_blocks, is_alone=self._max_alone > 0)
-        if not num_outputs:
-            layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
-        for input_, values in zip(self._inputs, layout, strict=True):
-            input_.fill(values)
         self._open(branching)
-        self._request.infer(share_outputs=True)
+        logits = self._forms.run(layout)
         self._close(branching)
         # What branches share is computed again for their attention only, which is little beside a row's layers.
-        return ModelOutput(self._request.get_output_tensor(0).data[:num_outputs], num_rows)
+        return ModelOutput(logits, num_rows)
 
     def _lay_out(self, batch: Sequence[SequenceRows], num_lent: int) -> tuple[RowLayout, Branching]:
         """Branches of trees get blocks behind the filling block, which belong to no sequence."""
@@ -169,7 +169,11 @@ class OpenVinoRuntime(Runtime):
     def computed_rows(self, num_rows: Sequence[int]) -> int:
         return self._ladder.rung(sum(num_rows))
 
-    def set_change_price(self, num_rows: float) -> None:
+    def is_ready_for(self, num_computed_rows: int) -> bool:
+        return num_computed_rows in self._forms.free
+
+    def set_change_price(self, seconds: float, num_rows: float) -> None:
+        self._forms.change_seconds = seconds
         self._ladder.patience = num_rows
 
     def resize(self, num_blocks: int) -> None:
@@ -200,7 +204,7 @@ class OpenVinoRuntime(Runtime):
 
     def _share(self, name: str, array: NDArray[Any], element_type: ov.Type) -> None:
         self._shared[name] = array  # OpenVINO uses the memory, but does not keep it
-        self._request.set_input_tensor(self._places[name], ov.Tensor(array, ov.Shape(array.shape), element_type))
+        self._forms.share(name, ov.Tensor(array, ov.Shape(array.shape), element_type))
 
     def move(self, blocks: Sequence[int], moves: Sequence[tuple[int, int]]) -> None:
         table = np.asarray(blocks)
@@ -214,7 +218,8 @@ class OpenVinoRuntime(Runtime):
 
     def memory(self) -> MemoryUse:
         return MemoryUse(
-            weights=sum(array.nbytes for array in self._weights), cache=sum(array.nbytes for array in self._caches())
+            weights=sum(array.nbytes for array in self._forms.graph.arrays),
+            cache=sum(array.nbytes for array in self._caches()),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -229,40 +234,38 @@ class OpenVinoRuntime(Runtime):
         }
 
 
-class _Input:
-    """A list of integers that goes in with every forward; each length has a tensor, kept for the next time."""
-
-    def __init__(self, request: ov.InferRequest, place: int, name: str) -> None:
-        self._request = request
-        self._place = place
-        self._element_type = ov.Type.u8 if name == "qq_bias" else ov.Type.i32
-        self._by_length: dict[int, tuple[ov.Tensor, NDArray[Any]]] = {}
-        self._length = -1
-
-    def fill(self, values: list[int]) -> None:
-        if len(values) not in self._by_length:
-            tensor = ov.Tensor(self._element_type, ov.Shape([len(values)]))
-            self._by_length[len(values)] = tensor, tensor.data
-        tensor, array = self._by_length[len(values)]
-        if len(values) != self._length:
-            self._length = len(values)
-            self._request.set_input_tensor(self._place, tensor)
-        array[:] = values
-
-
 def computes_bfloat16(core: ov.Core) -> bool:
     """Whether this processor has products of bfloat16 numbers, and no limit forbids them."""
     is_capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return is_capable and not any(limit in ISAS_WITHOUT_BFLOAT16 for limit in isa_limits().values())
 
 
-def computed_form(config: ModelConfig, asked: str | None) -> tuple[str, bool]:
-    """In which dtype a model would be computed here, and whether from widened matrices."""
+class ComputedForm(NamedTuple):
+    """How a model would be computed here.
+
+    Attributes:
+        dtype: resolved.
+        is_widened: whether from matrices that are copied to float32.
+        num_forms: for single numbers of rows, at most.
+    """
+
+    dtype: str
+    is_widened: bool
+    num_forms: int
+
+
+def computed_form(config: ModelConfig, num_bytes: int, options: RuntimeOptions) -> ComputedForm:
+    """Of a checkpoint of so many bytes, with nothing of it read but what it says.
+
+    Raises:
+        ParameterError: this processor does not compute in the dtype asked for.
+    """
     has_bfloat16 = computes_bfloat16(ov.Core())
-    return (
-        resolve_dtype(config, asked, has_bfloat16=has_bfloat16),
-        is_widened(config, has_bfloat16=has_bfloat16),
-    )
+    dtype = resolve_dtype(config, options.dtype, has_bfloat16=has_bfloat16)
+    widens = is_widened(config, has_bfloat16=has_bfloat16)
+    num_affordable_forms = num_affordable(matrix_bytes(config, num_bytes, dtype, is_widened=widens))
+    num_forms = num_affordable_forms if options.num_forms is None else min(options.num_forms, num_affordable_forms)
+    return ComputedForm(dtype, widens, num_forms)
 
 
 def resolve_dtype(config: ModelConfig, asked: str | None, *, has_bfloat16: bool) -> str:

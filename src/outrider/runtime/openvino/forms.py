@@ -1,0 +1,197 @@
+"""The compiled forms of a graph: one for any number of rows, and one for each number that comes again and again.
+
+The form for any number prepares every layer anew when the number changes, which takes a small model about as long as
+computing the rows. A form for one number never has to; but it has copies of the matrices to itself, and compiling it
+takes half a second. So it is compiled beside the decoding, as soon as changes to its number have taken as long as
+compiling takes: that costs at most twice what knowing the future would have (the ski rental problem).
+
+Where bits count, both forms compute the first forwards of a number, and one that differs in a bit is not used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from outrider.runtime.openvino.graph import Graph
+from outrider.runtime.openvino.layout import NUM_FORM_COPIES, RowLayout
+
+# A model that has fewer forms of its own than this gains little: rows of decoding steps vary.
+MIN_FORMS, MAX_FORMS = 4, 8
+MAX_FORM_BYTES = 2**30
+# Forwards that both forms compute.
+NUM_COMPARED = 3
+
+Compile = Callable[[ov.Model], ov.CompiledModel]
+Logits = NDArray[np.float32]
+
+
+class Shape(NamedTuple):
+    """What a form is compiled for; the number of sequences and the length of their texts may vary."""
+
+    num_rows: int
+    num_attention_rows: int
+
+
+def num_affordable(matrix_bytes: int) -> int:
+    """How many forms of its own a model may have, by its matrices' bytes as they are computed with."""
+    count = min(MAX_FORMS, MAX_FORM_BYTES // (NUM_FORM_COPIES * matrix_bytes))
+    return count if count >= MIN_FORMS else 0
+
+
+class Forms:
+    """Runs layouts, each in the form that serves it best.
+
+    Args:
+        graph: for any number of rows.
+        compile_: makes it computable.
+        num_fixed: forms for single numbers of rows, at most.
+        is_compared: whether those must give the same bits.
+
+    Attributes:
+        graph: with the weights, which must be there as long as anything is compiled from them.
+        free: numbers of rows that a forward may have without any layer being prepared for them.
+        change_seconds: what preparing takes, once it is known; up to then no form is made.
+    """
+
+    def __init__(self, graph: Graph, compile_: Compile, *, num_fixed: int, is_compared: bool) -> None:
+        began = time.perf_counter()
+        self._any = _Form(compile_(graph.model))
+        self._compile_seconds = time.perf_counter() - began
+        # OpenVINO reads the graph's arrays in place, but does not keep them.
+        self.graph, self._compile, self._num_fixed = graph, compile_, num_fixed
+        self._num_compared = NUM_COMPARED if is_compared else 0
+        self._shared: dict[str, ov.Tensor] = {}
+        self._last: Shape | None = None
+        self._num_changes: Counter[Shape] = Counter()
+        self._making: tuple[Shape, Future[_Form]] | None = None
+        self._worker: ThreadPoolExecutor | None = None
+        self._fixed: dict[Shape, _Form] = {}
+        self._num_to_compare: dict[Shape, int] = {}
+        self._refused: set[Shape] = set()
+        self.free: set[int] = set()
+        self.change_seconds = 0.0
+
+    @property
+    def compiled(self) -> ov.CompiledModel:
+        """The form for any number of rows."""
+        return self._any.compiled
+
+    def share(self, name: str, tensor: ov.Tensor) -> None:
+        """Let every form read and write this memory, which the caller keeps."""
+        self._shared[name] = tensor
+        for form in (self._any, *self._fixed.values()):
+            form.share(name, tensor)
+
+    def run(self, layout: RowLayout) -> Logits:
+        """Compute; the logits of the layout's output rows, in memory that the next run takes back."""
+        num_outputs = len(layout.output_rows)
+        if not num_outputs:  # a prompt, of which no two pieces need be of one length
+            layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
+            self._last = None
+            return self._any.run(layout)[:0]
+        shape = Shape(len(layout.input_ids), len(layout.attention_rows))
+        self._take_in()
+        form = self._fixed.get(shape)
+        if form is None:
+            self._count(shape)
+            return self._any.run(layout)
+        filling = [0] * (shape.num_rows - num_outputs)  # any row does, since nobody reads its logits
+        logits = form.run(layout._replace(output_rows=layout.output_rows + filling))[:num_outputs]
+        return self._compared(shape, logits, layout) if shape in self._num_to_compare else logits
+
+    def _count(self, shape: Shape) -> None:
+        """Note a change of rows, and begin to make a form that would have saved enough of them."""
+        is_change, self._last = self._last != shape, shape
+        if not is_change or not self.change_seconds or shape in self._refused:
+            return
+        self._num_changes[shape] += 1
+        if self._making or len(self._fixed) >= self._num_fixed:
+            return
+        if self._num_changes[shape] * self.change_seconds >= self._compile_seconds:
+            self._worker = self._worker or ThreadPoolExecutor(max_workers=1)
+            self._making = shape, self._worker.submit(self._make, shape)
+
+    def _make(self, shape: Shape) -> _Form:
+        model = self.graph.model.clone()
+        in_layers, in_attention = [shape.num_rows], [shape.num_attention_rows]
+        model.reshape(
+            {"input_ids": in_layers, "own_rows": in_layers, "output_rows": in_layers}
+            | {"attention_rows": in_attention, "position_ids": in_attention}
+        )
+        return _Form(self._compile(model))
+
+    def _take_in(self) -> None:
+        """Use the form that was being made, if it is finished."""
+        if self._making is None or not self._making[1].done():
+            return
+        shape, made = self._making
+        self._making = None
+        form = self._fixed[shape] = made.result()
+        for name, tensor in self._shared.items():
+            form.share(name, tensor)
+        if self._num_compared:
+            self._num_to_compare[shape] = self._num_compared
+        else:
+            self.free.add(shape.num_rows)
+
+    def _compared(self, shape: Shape, logits: Logits, layout: RowLayout) -> Logits:
+        """What the form for any number gives, which also has the last word on what the cache holds."""
+        expected = self._any.run(layout)
+        self._last = shape
+        if not np.array_equal(logits, expected):
+            del self._fixed[shape], self._num_to_compare[shape]
+            self._refused.add(shape)
+            return expected
+        self._num_to_compare[shape] -= 1
+        if not self._num_to_compare[shape]:
+            del self._num_to_compare[shape]
+            self.free.add(shape.num_rows)
+        return expected
+
+
+class _Form:
+    """A compiled graph and its inputs."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self.compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._places = {port.get_any_name(): place for place, port in enumerate(compiled.inputs)}
+        self._inputs = [_Input(self._request, self._places[name], name) for name in RowLayout._fields]
+
+    def share(self, name: str, tensor: ov.Tensor) -> None:
+        self._request.set_input_tensor(self._places[name], tensor)
+
+    def run(self, layout: RowLayout) -> Logits:
+        for input_, values in zip(self._inputs, layout, strict=True):
+            input_.fill(values)
+        self._request.infer(share_outputs=True)
+        return self._request.get_output_tensor(0).data
+
+
+class _Input:
+    """A list of integers that goes in with every forward; each length has a tensor, kept for the next time."""
+
+    def __init__(self, request: ov.InferRequest, place: int, name: str) -> None:
+        self._request = request
+        self._place = place
+        self._element_type = ov.Type.u8 if name == "qq_bias" else ov.Type.i32
+        self._by_length: dict[int, tuple[ov.Tensor, NDArray[Any]]] = {}
+        self._length = -1
+
+    def fill(self, values: list[int]) -> None:
+        if len(values) not in self._by_length:
+            tensor = ov.Tensor(self._element_type, ov.Shape([len(values)]))
+            self._by_length[len(values)] = tensor, tensor.data
+        tensor, array = self._by_length[len(values)]
+        if len(values) != self._length:
+            self._length = len(values)
+            self._request.set_input_tensor(self._place, tensor)
+        array[:] = values
