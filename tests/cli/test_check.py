@@ -48,6 +48,7 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
     assert drafters == {"suffix", "draft", "suffix + draft"}
     assert {row["num_sequences"] for row in document["predictions"]} == {1, 2}
     _judged(document)
+    _other_ways(document)
     assert {"default", "choice", "worst"} <= {row["setting"] for row in document["measured"]}
     assert [curve["context"] for curve in document["verify_cost"]] == [64]
     assert any("context of 9999" in each for each in document["not_measured"])
@@ -64,6 +65,20 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
         assert "zebra" not in text
     (lossless,) = (item for item in document["items"] if item["name"] == "lossless")
     assert lossless["value"].startswith("0 of ")
+
+
+def _other_ways(document):
+    """Trees, and at the one temperature block verification, each with what it brings over chains."""
+    rows = document["other_ways"]
+    assert {(row["max_children"], row["rule"], row["depth"]) for row in rows} == {
+        (2, "coupled", 4), (2, "coupled", 8), (1, "block", 2), (1, "block", 4), (1, "block", 8)
+    }  # fmt: skip
+    assert {row["temperature"] for row in rows} == {1.0}
+    assert all(row["speedup"]["value"] > 0 and row["over_chains"]["gain"]["value"] > 0 for row in rows)
+    (item,) = (item for item in document["items"] if item["name"] == "prediction")
+    assert "block verification at depth" in item["value"]
+    assert "trees of" in item["value"]
+    assert document["not_predicted"]
 
 
 def _judged(document):
