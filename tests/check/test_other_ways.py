@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from outrider import EngineConfig, SamplingParams
+from outrider.check.budget import Budget
 from outrider.check.other_ways import beside_chains, best_of, in_words, next_step, not_predicted
 from outrider.check.prediction import choose, prediction_item
+from outrider.check.stand import Stand
+from outrider.check.texts import Texts, Watch
 from outrider.check.verdict import decide
+from outrider.predict.agreement import KnownText
 from outrider.predict.prediction import Leavings
 from outrider.predict.trace import Way
 from tests.check.test_verdict import evidence, predicted
+from tests.cli.tiny import make_tiny
 
 TREES, BLOCK = Way(max_children=2), Way(rule="block")
 SURE = Leavings((0.1, -0.1, 0.05), (0.01, -0.01, 0.0), "chains")
@@ -69,6 +75,55 @@ def test_what_may_be_no_faster_is_none():
     sure, _ = others(other(1.8, TREES, depth=8))
     assert next_step(sure, "small") is not None
     assert next_step(sure, "suffix") is None
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pair")
+    target = make_tiny(root / "target", scale=2.0)
+    draft = make_tiny(root / "draft", scale=2.0, num_hidden_layers=1)
+    return Stand.load(target, draft, EngineConfig(self_test=False, max_sequences=8))
+
+
+def known(llm, temperature, seed):
+    params = SamplingParams(temperature=temperature, seed=seed, max_tokens=60, ignore_eos=True)
+    (plain,) = llm.generate(f"def read{seed}(path):\n    return", params, depth=0)
+    return KnownText(f"line {seed}", "all", params, plain.prompt_token_ids, plain.token_ids)
+
+
+def test_steps_are_timed_in_the_ways_that_are_predicted(stand, monkeypatch):
+    """At temperature 0 both rules are one; what a step did shows in its engine while it runs."""
+    texts = Texts([known(stand.llm, temperature, seed) for temperature in (0.0, 1.0) for seed in range(3)])
+    stand.trace(texts, Budget(600), Watch())
+    engine, seen = stand.llm.engine, set()
+    step = engine.step
+
+    def watched():
+        (sequence,) = engine.scheduler.running or engine.scheduler.waiting
+        rule = engine.parts.verifier.name if sequence.request.depth else "plain"
+        seen.add((sequence.request.params.temperature, sequence.request.depth, sequence.request.max_children, rule))
+        return step()
+
+    monkeypatch.setattr(engine, "step", watched)
+    stand.time_other_ways(texts, 1, Budget(600), Watch())
+    trees = {(temperature, size, 2, "coupled") for temperature in (0.0, 1.0) for size in (4, 8)}
+    block = {(1.0, depth, 1, "block") for depth in (2, 4, 8)}
+    assert seen == {(0.0, 0, 1, "plain"), (1.0, 0, 1, "plain")} | trees | block
+    assert engine.parts.verifier.name == "coupled"
+    assert not engine.drafter.draws_in_order
+    found = stand.other_predictions("suffix + draft", 1)
+    assert {(each.temperature, each.depth, *each.way) for each in found} == trees | block
+    for each in found:
+        assert 0 < each.speedup.low < each.speedup.value < each.speedup.high
+        assert 1 <= each.tokens_per_step <= each.depth + 1
+        assert each.seconds["draft"] > 0
+    engine.check()
+
+
+def test_where_there_is_no_time_nothing_is_timed(stand):
+    timings = [*stand.other_timings]
+    stand.time_other_ways(Texts(), 1, Budget(-1.0), Watch())
+    assert stand.other_timings == timings
 
 
 @pytest.mark.parametrize("has_model", [True, False])

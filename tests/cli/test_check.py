@@ -140,6 +140,17 @@ def test_ctrl_c_ends_who_still_waits_for_another_run(check, monkeypatch, prompts
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("place", ["a file", "a folder of folders"])
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_measured(check, tmp_path, place):
+    out = tmp_path / "out"
+    if place == "a file":
+        out.write_text("kept")
+    else:
+        (out / "recipe.toml").mkdir(parents=True)
+    assert "cannot write" in check("--out", out).error
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "recipe.toml"][: 1 + out.is_dir()]
+
+
 def test_texts_that_say_nothing_are_no_ground_for_a_conclusion(check, tmp_path):
     path = tmp_path / "same.jsonl"
     path.write_text('{"prompt": "the very same words"}\n' * 4)
