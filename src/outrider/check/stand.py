@@ -94,11 +94,9 @@ class Stand:
         """Draft with these from now on, and verify by this rule; None: with all that were loaded."""
         engine = self.llm.engine
         assert engine.is_idle
-        drafter = self.llm.drafter if members is None else Cascade([*members])
-        if rule == "block":
-            drawing = [each.drawing() if isinstance(each, ModelDrafter) else each for each in members or ()]
-            drafter = Cascade(drawing)
-        engine.drafter = engine.guard.around(drafter)
+        if rule == "block" and members is not None:
+            members = [each.drawing() if isinstance(each, ModelDrafter) else each for each in members]
+        engine.drafter = engine.guard.around(self.llm.drafter if members is None else Cascade([*members]))
         engine.parts = replace(engine.parts, verifier=VERIFIERS[rule])
 
     def trace(self, texts: Texts, budget: Budget, watch: Watch) -> None:
