@@ -248,6 +248,7 @@ class Checklist:
     def _items(self, verdict: Verdict, evidence: Evidence, free: int | None) -> list[Item]:
         found, choice, rows = self._found, verdict.choice, evidence.measured
         others = [other_ways.in_words(each) for each in other_ways.best_of(evidence.others)]
+        others.append(other_ways.lacks_in_words(has_model=bool(self._plan.drafts)))
         context = min((curve.context for curve in found.curves), default=DEFAULT_CONTEXT)
         items = [*self._static]
         items += [models.memory_item(each, context, free) for each in found.memory]

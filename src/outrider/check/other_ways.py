@@ -47,6 +47,12 @@ def not_predicted(*, has_model: bool) -> Sequence[dict[str, str]]:
     return NOT_PREDICTED if has_model else (NO_MODEL,)
 
 
+def lacks_in_words(*, has_model: bool) -> str:
+    """The same in short, for the item."""
+    what = ", ".join(each["what"] for each in not_predicted(has_model=has_model))
+    return f"not predicted: {what} (check.json says why, and how to measure it)"
+
+
 class OtherWay(NamedTuple):
     """A setting of another way.
 
@@ -97,7 +103,7 @@ def in_words(other: OtherWay) -> str:
     share = f"{'keeps' if is_block else 'agrees on'} {100 * found.agreement:.0f} % of first guesses"
     return (
         f"{found.drafter}, {_what(found)}, at T = {found.temperature:g}: {words(found.speedup)}, "
-        f"{words(other.gain)} of chains at depth {other.chain.depth}; {share}, break-even {price}"
+        f"{words(other.gain)} of chains at depth {other.chain.depth}, {share}, break-even {price}"
     )
 
 
