@@ -144,7 +144,7 @@ def known_texts(llm, temperature, count):
 
 
 def traces_of(llm, texts):
-    drafter, target = llm.drafter, Teacher(llm.target, llm.engine.pool)
+    (drafter,), target = llm.drafter.members[-1:], Teacher(llm.target, llm.engine.pool)
     draft = Teacher(drafter.runtime, drafter.pool)
     max_context = drafter.runtime.config.max_context
     return [model_trace(draft, target, text, drafter.vocab_size, max_context) for text in texts]

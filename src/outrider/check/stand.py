@@ -63,7 +63,7 @@ class Stand:
         model: the draft model's name, if there is one.
         traces: by candidate and temperature.
         timings: step costs.
-        other_timings: of `OTHER_WAYS`, and of plain steps beside them.
+        other_timings: of each of the `OTHER_WAYS`, and of plain steps beside it.
     """
 
     llm: LLM
@@ -71,7 +71,7 @@ class Stand:
     model: str | None
     traces: dict[tuple[str, float], list[Trace]] = field(default_factory=dict[tuple[str, float], list[Trace]])
     timings: list[Timing] = field(default_factory=list[Timing])
-    other_timings: list[Timing] = field(default_factory=list[Timing])
+    other_timings: dict[Way, list[Timing]] = field(default_factory=dict[Way, list[Timing]])
 
     @classmethod
     def load(cls, target: str | Path, draft: str | Path | None, config: EngineConfig) -> Stand:
@@ -163,27 +163,30 @@ class Stand:
             self.use()
 
     def time_other_ways(self, texts: Texts, num_sequences: int, budget: Budget, watch: Watch) -> None:
-        """Time steps of `OTHER_WAYS` beside plain ones, round after round, as long as there is time.
+        """Time steps of `OTHER_WAYS`, each beside plain ones in rounds of its own, as long as there is time.
 
-        At temperature 0 both rules keep the same. What runs afterwards may be slower for trees that went before.
+        At temperature 0 both rules keep the same. Trees come last: what runs after them may be slower for that.
         """
-        settings = [
-            Setting(temperature, num_sequences, depth, way)
-            for temperature in _temperatures_by_kind(texts).values()
-            for depth, way in ((0, CHAINS), *OTHER_WAYS)
-            if temperature or way.rule == "coupled"
-        ]
         plain = max((timing.total for timing in self.timings if not timing.depth), default=0.0)
-        seconds = len(settings) * STEPS_OF_SETTING * plain
+        temperatures = _temperatures_by_kind(texts).values()
         try:
-            for number in range(MAX_OTHER_ROUNDS):
-                if not budget.has_room(seconds):
-                    break
-                watch.report(f"timing trees and block verification: round {number + 1}")
-                began = time.monotonic()
-                timings = time_round(self.llm, texts.known, settings, number, watch.is_wanted, self._go_over_to)
-                seconds = time.monotonic() - began
-                self.other_timings += timings if number else ()
+            for place, way in enumerate((BLOCK, TREES)):
+                settings = [
+                    Setting(temperature, num_sequences, depth, way if depth else CHAINS)
+                    for temperature in temperatures
+                    for depth in (0, *(depth for depth, other in OTHER_WAYS if other == way))
+                    if temperature or way == TREES
+                ]
+                end = budget.used + max(budget.seconds - budget.used, 0.0) / (2 - place)
+                seconds = len(settings) * STEPS_OF_SETTING * plain
+                for number in range(MAX_OTHER_ROUNDS if settings else 0):
+                    if budget.used + seconds > end:
+                        break
+                    watch.report(f"timing {'trees' if way == TREES else 'block verification'}: round {number + 1}")
+                    began = time.monotonic()
+                    timings = time_round(self.llm, texts.known, settings, number, watch.is_wanted, self._go_over_to)
+                    seconds = time.monotonic() - began
+                    self.other_timings[way] = [*self.other_timings.get(way, ()), *(timings if number else ())]
         except InterruptedTimingError as error:
             raise InterruptedCheckError from error
         finally:
@@ -214,9 +217,9 @@ class Stand:
         """Of `OTHER_WAYS`, as far as they were timed and the traces tell."""
         found: list[Forecast | None] = []
         for depth, way in OTHER_WAYS:
-            timings = [timing for timing in self.other_timings if not timing.depth or timing.way == way]
+            timings = self.other_timings.get(way, [])
             is_greedy = {timing.is_greedy for timing in timings if timing.depth == depth}
-            predictor = Predictor(timings, self._computed_rows, name=f"{self.model}, other ways", way=way)
+            predictor = Predictor(timings, self._computed_rows, name=f"{self.model}, {way}", way=way)
             for (candidate, temperature), traces in self.traces.items():
                 known = [trace for trace in traces if is_known(trace, way)]
                 if candidate == drafter and known and (temperature == 0) in is_greedy:

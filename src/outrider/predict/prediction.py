@@ -11,6 +11,7 @@ Knows numbers only.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -226,7 +227,8 @@ def break_even_of_tree(survival: Sequence[float], agreement: float, step_ratio: 
 
     def tokens(wanted: float) -> float:
         misses = (1 - wanted) / max(1 - agreement, 1e-9)
-        return 1 + math.fsum(accumulate((max(1 - (1 - each) * misses, 0.0) for each in kept), lambda a, b: a * b))
+        chances = (max(1 - (1 - each) * misses, 0.0) for each in kept)
+        return 1 + math.fsum(accumulate(chances, operator.mul))
 
     if tokens(high) < step_ratio:
         return None
