@@ -111,8 +111,11 @@ def test_steps_are_timed_in_the_ways_that_are_predicted(stand, monkeypatch):
     assert seen == {(0.0, 0, 1, "plain"), (1.0, 0, 1, "plain")} | trees | block
     assert engine.parts.verifier.name == "coupled"
     assert not engine.drafter.draws_in_order
-    found = stand.other_predictions("suffix + draft", 1)
-    assert {(each.temperature, each.depth, *each.way) for each in found} == trees | block
+    found = stand.other_predictions(1)
+    for drafter in ("draft", "suffix + draft"):
+        settings = {(each.temperature, each.depth, *each.way) for each in found if each.drafter == drafter}
+        assert settings == trees | block
+    assert {each.drafter for each in found} == {"draft", "suffix + draft"}
     for each in found:
         assert 0 < each.speedup.low < each.speedup.value < each.speedup.high
         assert 1 <= each.tokens_per_step <= each.depth + 1

@@ -111,6 +111,13 @@ def test_prompts_are_in_the_json_where_that_was_asked_for(check, prompts):
     assert "The checklist" in outcome.stderr
 
 
+def test_trees_take_no_memory_beyond_a_limit(check, prompts):
+    quick = [*QUICK[:-2], "--budget", "10s", "--no-verify", "--json"]
+    document = check("--prompts", prompts, *quick, "--memory", "2GiB").json
+    assert {row["rule"] for row in document["other_ways"]} == {"block"}
+    assert any(each.startswith("trees: ") for each in document["not_measured"])
+
+
 def test_what_was_measured_until_ctrl_c_is_reported(check, monkeypatch, prompts, tmp_path):
     asked = itertools.count()
 

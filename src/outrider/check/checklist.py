@@ -21,7 +21,7 @@ from outrider.check import agreement, costs, judgement, measured, models, other_
 from outrider.check.budget import Budget
 from outrider.check.item import Item
 from outrider.check.prompts import CheckPrompt
-from outrider.check.stand import SUFFIX, Stand
+from outrider.check.stand import BLOCK, SUFFIX, TREES, Stand
 from outrider.check.texts import InterruptedCheckError, Texts, Watch
 from outrider.check.verdict import Evidence, Verdict, decide, next_trial
 from outrider.engine.config import EngineConfig
@@ -183,23 +183,26 @@ class Checklist:
         return Stand.load(self._plan.target, draft, self._config)
 
     def _look_at_other_ways(self, stand: Stand) -> None:
-        """Of the recommended drafter, if a model is in it, else of the best with the model that is loaded."""
+        """With the draft model that is recommended, or else with the one that is loaded."""
         if stand.model is None:
             return
         found, num_sequences = self._found, min(self._plan.concurrencies)
         drafter = decide(self._evidence()).drafter
-        if drafter in (None, SUFFIX):
-            of_model = [each for each in found.predictions if stand.model in judgement.members(each.drafter)]
-            choice = prediction.choose(of_model)
-            drafter = choice.drafter if choice else stand.model
-        stand = self._stand_with(drafter, stand)
+        stand = stand if drafter is None else self._stand_with(drafter, stand)
         stand.traces = found.traces
+        ways = (BLOCK, TREES)
+        if self._plan.memory_limit is not None:
+            ways = (BLOCK,)
+            self._budget.skip("trees: what their branches take is not within the memory limit that was declared")
         try:
-            stand.time_other_ways(found.texts, num_sequences, self._budget, self._watch)
+            stand.time_other_ways(found.texts, num_sequences, self._budget, self._watch, ways)
         finally:
-            found.others = stand.other_predictions(drafter, num_sequences)
+            found.others = stand.other_predictions(num_sequences)
         if not found.others:
             self._budget.skip("trees and block verification: no time")
+        for draft in map(models.name_of, self._plan.drafts):
+            if draft != stand.model:
+                self._budget.skip(f"trees and block verification with {draft}: only {stand.model} was looked at")
 
     def _try(self, wanted: measured.Wanted, stand: Stand, budget: Budget) -> None:
         """One candidate: what is open until it is no more, what is recommended as long as it is."""

@@ -89,7 +89,7 @@ def _value(forecast: Forecast) -> float:
 
 
 def best_of(others: Sequence[OtherWay]) -> list[OtherWay]:
-    """The fastest of each way at each temperature."""
+    """The fastest of each way at each temperature, whichever its drafter."""
     groups: dict[tuple[Any, float], list[OtherWay]] = {}
     for each in others:
         groups.setdefault((each.forecast.way, each.forecast.temperature), []).append(each)

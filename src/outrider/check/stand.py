@@ -162,23 +162,18 @@ class Stand:
         finally:
             self.use()
 
-    def time_other_ways(self, texts: Texts, num_sequences: int, budget: Budget, watch: Watch) -> None:
+    def time_other_ways(
+        self, texts: Texts, num_sequences: int, budget: Budget, watch: Watch, ways: Sequence[Way] = (BLOCK, TREES)
+    ) -> None:
         """Time steps of `OTHER_WAYS`, each beside plain ones in rounds of its own, as long as there is time.
 
         At temperature 0 both rules keep the same. Trees come last: what runs after them may be slower for that.
         """
-        plain = max((timing.total for timing in self.timings if not timing.depth), default=0.0)
-        temperatures = _temperatures_by_kind(texts).values()
         try:
-            for place, way in enumerate((BLOCK, TREES)):
-                settings = [
-                    Setting(temperature, num_sequences, depth, way if depth else CHAINS)
-                    for temperature in temperatures
-                    for depth in (0, *(depth for depth, other in OTHER_WAYS if other == way))
-                    if temperature or way == TREES
-                ]
-                end = budget.used + max(budget.seconds - budget.used, 0.0) / (2 - place)
-                seconds = len(settings) * STEPS_OF_SETTING * plain
+            for place, way in enumerate(ways):
+                settings = _settings_of(way, texts, num_sequences)
+                end = budget.used + max(budget.seconds - budget.used, 0.0) / (len(ways) - place)
+                seconds = self._expected(settings)
                 for number in range(MAX_OTHER_ROUNDS if settings else 0):
                     if budget.used + seconds > end:
                         break
@@ -191,6 +186,11 @@ class Stand:
             raise InterruptedCheckError from error
         finally:
             self.use()
+
+    def _expected(self, settings: Sequence[Setting]) -> float:
+        """Seconds of a round, before there was one."""
+        plain = max((timing.total for timing in self.timings if not timing.depth), default=0.0)
+        return len(settings) * STEPS_OF_SETTING * plain
 
     def _go_over_to(self, setting: Setting) -> None:
         self.use(self.candidates[self.model or SUFFIX], setting.way.rule)
@@ -213,8 +213,8 @@ class Stand:
         ]
         return [each for each in found if each is not None]
 
-    def other_predictions(self, drafter: str, num_sequences: int) -> list[Forecast]:
-        """Of `OTHER_WAYS`, as far as they were timed and the traces tell."""
+    def other_predictions(self, num_sequences: int) -> list[Forecast]:
+        """Of every candidate with the draft model in `OTHER_WAYS`, as far as they were timed and the traces tell."""
         found: list[Forecast | None] = []
         for depth, way in OTHER_WAYS:
             timings = self.other_timings.get(way, [])
@@ -222,8 +222,9 @@ class Stand:
             predictor = Predictor(timings, self._computed_rows, name=f"{self.model}, {way}", way=way)
             for (candidate, temperature), traces in self.traces.items():
                 known = [trace for trace in traces if is_known(trace, way)]
-                if candidate == drafter and known and (temperature == 0) in is_greedy:
-                    found.append(predictor.predict(drafter, known, depth, num_sequences))
+                is_own = candidate in self.candidates and candidate != SUFFIX
+                if is_own and known and (temperature == 0) in is_greedy:
+                    found.append(predictor.predict(candidate, known, depth, num_sequences))
         return [each for each in found if each is not None]
 
     def costs(self, temperatures: Sequence[float], concurrencies: Sequence[int]) -> list[dict[str, object]]:
@@ -248,6 +249,17 @@ class Stand:
                     }
                 )
         return found
+
+
+def _settings_of(way: Way, texts: Texts, num_sequences: int) -> list[Setting]:
+    """Plain steps and those of one of the `OTHER_WAYS`, at the temperatures where it differs from chains of guesses."""
+    depths = [depth for depth, other in OTHER_WAYS if other == way]
+    return [
+        Setting(temperature, num_sequences, depth, way if depth else CHAINS)
+        for temperature in _temperatures_by_kind(texts).values()
+        for depth in (0, *depths)
+        if temperature or way.rule == "coupled"
+    ]
 
 
 def _temperatures_by_kind(texts: Texts) -> dict[bool, float]:
