@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
-from outrider.cli import bench_show
+from outrider.cli import bench_show, bench_url_show
 
 QUICK = ("bench", "--workload", "code,chat", "--prompts", "1", "--max-tokens", "20", "--depth", "3")
 
@@ -94,6 +95,25 @@ def test_an_interrupted_comparison_is_shown_as_far_as_it_came(bench, monkeypatch
     document = json.loads(saved.read_text())
     assert document["is_partial"]
     assert 0 < len(document["measurements"]) < 20
+
+
+@pytest.mark.parametrize("others", [[], ["--url", "http://127.0.0.1:9"]], ids=["ours", "url"])
+def test_ctrl_c_ends_who_still_waits_for_another_run(bench, monkeypatch, tmp_path, others):
+    @contextmanager
+    def waiting(say_waiting):
+        say_waiting()
+        signal.raise_signal(signal.SIGINT)
+        yield
+
+    for module in (bench_show, bench_url_show):
+        monkeypatch.setattr(module, "machine_to_ourselves", waiting)
+    saved, page = tmp_path / "bench.json", tmp_path / "bench.html"
+    quick = QUICK[:-2] if others else QUICK
+    outcome = bench(*quick, *others, "--json", saved, "--html", page)
+    assert outcome.exit_code == 130
+    assert outcome.stderr.splitlines() == ["waiting for another timed run to end"]
+    assert not outcome.stdout
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_text_that_must_not_differ_and_does_fails_the_command(bench, monkeypatch):

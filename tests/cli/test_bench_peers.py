@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -145,6 +146,20 @@ def test_ctrl_c_ends_it_and_what_was_measured_is_shown(bench, monkeypatch):
     outcome = bench("--temperature", "0", "--runs", "40", one={})
     assert outcome.exit_code == 130
     assert outcome.json["is_partial"]
+
+
+def test_ctrl_c_ends_who_still_waits_for_another_run(bench, monkeypatch):
+    @contextmanager
+    def waiting(say_waiting):
+        say_waiting()
+        signal.raise_signal(signal.SIGINT)
+        yield
+
+    monkeypatch.setattr(bench_peers_show, "machine_to_ourselves", waiting)
+    outcome = bench("--temperature", "0", one={})
+    assert outcome.exit_code == 130
+    assert outcome.stderr.splitlines() == ["waiting for another timed run to end"]
+    assert not outcome.stdout
 
 
 def test_ours_that_differ_though_they_must_not_fail_it(bench, monkeypatch):

@@ -48,6 +48,7 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
     assert drafters == {"suffix", "draft", "suffix + draft"}
     assert {row["num_sequences"] for row in document["predictions"]} == {1, 2}
     _judged(document)
+    _other_ways(document)
     assert {"default", "choice", "worst"} <= {row["setting"] for row in document["measured"]}
     assert [curve["context"] for curve in document["verify_cost"]] == [64]
     assert any("context of 9999" in each for each in document["not_measured"])
@@ -64,6 +65,20 @@ def test_the_checklist_is_shown_and_saved_without_the_prompts(check, prompts, tm
         assert "zebra" not in text
     (lossless,) = (item for item in document["items"] if item["name"] == "lossless")
     assert lossless["value"].startswith("0 of ")
+
+
+def _other_ways(document):
+    """Trees, and at the one temperature block verification, each with what it brings over chains."""
+    rows = document["other_ways"]
+    assert {(row["max_children"], row["rule"], row["depth"]) for row in rows} == {
+        (2, "coupled", 4), (2, "coupled", 8), (1, "block", 2), (1, "block", 4), (1, "block", 8)
+    }  # fmt: skip
+    assert {row["temperature"] for row in rows} == {1.0}
+    assert all(row["speedup"]["value"] > 0 and row["over_chains"]["gain"]["value"] > 0 for row in rows)
+    (item,) = (item for item in document["items"] if item["name"] == "prediction")
+    assert "block verification at depth" in item["value"]
+    assert "trees of" in item["value"]
+    assert document["not_predicted"]
 
 
 def _judged(document):
@@ -96,6 +111,13 @@ def test_prompts_are_in_the_json_where_that_was_asked_for(check, prompts):
     assert "The checklist" in outcome.stderr
 
 
+def test_trees_take_no_memory_beyond_a_limit(check, prompts):
+    quick = [*QUICK[:-2], "--budget", "10s", "--no-verify", "--json"]
+    document = check("--prompts", prompts, *quick, "--memory", "2GiB").json
+    assert {row["rule"] for row in document["other_ways"]} == {"block"}
+    assert any(each.startswith("trees: ") for each in document["not_measured"])
+
+
 def test_what_was_measured_until_ctrl_c_is_reported(check, monkeypatch, prompts, tmp_path):
     asked = itertools.count()
 
@@ -123,6 +145,17 @@ def test_ctrl_c_ends_who_still_waits_for_another_run(check, monkeypatch, prompts
     assert outcome.exit_code == 130
     assert "waiting for another timed run to end" in outcome.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["a file", "a folder of folders"])
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_measured(check, tmp_path, place):
+    out = tmp_path / "out"
+    if place == "a file":
+        out.write_text("kept")
+    else:
+        (out / "recipe.toml").mkdir(parents=True)
+    assert "cannot write" in check("--out", out).error
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "recipe.toml"][: 1 + out.is_dir()]
 
 
 def test_texts_that_say_nothing_are_no_ground_for_a_conclusion(check, tmp_path):

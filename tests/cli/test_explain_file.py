@@ -188,6 +188,10 @@ def test_a_checklist_is_explained(outrider, said, monkeypatch, tiny_pair, tmp_pa
     assert document["verdict"]["sentences"][0].rstrip(".") in found["speed"]
     assert set(document["not_measured"]) <= set(found["lacks"])
     assert any("break-even is" in each or "no agreement" in each for each in found["agreement"])
+    rules = {row["rule"] for row in document["other_ways"]}
+    assert rules
+    assert ("block" in rules) == any("block verification at depth" in each for each in found["drafting"])
+    assert any("trees of" in each and "of what chains at depth" in each for each in found["drafting"])
     assert found["advice"]
 
 

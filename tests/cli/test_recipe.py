@@ -188,6 +188,14 @@ def test_a_recipe_that_cannot_be_read(outrider, tmp_path):
     assert "cannot read the recipe" in outrider(*RUN, "--recipe", tmp_path / "gone.toml").error
 
 
+@COMMANDS
+def test_a_recipe_of_a_newer_version_is_refused(outrider, save, command):
+    path = save()
+    path.write_text(path.read_text().replace("format = 1", "format = 2", 1))
+    error = outrider(*command, "--recipe", path).error
+    assert "recipe.toml: format is 2, but this Outrider reads up to 1: install a newer Outrider" in error
+
+
 def test_bench_measures_the_recipes_pair(outrider, save):
     document = outrider(*BENCH, "--recipe", save()).json
     assert document["plan"]["depth"] == 2

@@ -95,3 +95,17 @@ def test_a_drawn_token_stays_however_little_it_is_worth_and_scores_know_nothing_
         by_seed[draft.trees[0].tokens] = draft.scores[0]
     assert len(by_seed) > 1
     assert len(set(by_seed.values())) == 1
+
+
+def test_a_drafter_that_guesses_has_a_twin_that_draws_on_the_same_cache():
+    guessing = ModelDrafter(FakeRuntime(min_rows=1), 1000, VOCAB_SIZE)
+    twin = guessing.drawing()
+    assert (twin.draws_in_order, twin.makes_trees) == (True, False)
+    assert (guessing.draws_in_order, guessing.makes_trees) == (False, True)
+    sequence = start(0, [1, 2, 3], temperature=1.0)
+    found, wanted = (drafter.propose([sequence], [budget(4)]) for drafter in (twin, drawing()))
+    assert found.trees == wanted.trees
+    assert guessing.propose([sequence], [budget(4)]).probabilities == [None]
+    twin.release(sequence)
+    guessing.check()
+    assert guessing.pool.num_free == guessing.pool.num_blocks

@@ -120,6 +120,19 @@ def test_two_streams_share_steps_and_each_gets_its_own_text(folders):
     assert [tuple(text) for text in texts] == alone[:2]
 
 
+def test_trees_may_be_asked_for_text_by_text(folders):
+    llm = make_llm(folders["float32"], folders["draft"])
+    params = SamplingParams(max_tokens=24, temperature=1.0, seed=1)
+    texts = [
+        *llm.start([PROMPTS[0]], params, depth=6, max_children=3),
+        *llm.start([PROMPTS[0]], params, depth=6),
+    ]
+    while not llm.engine.is_idle:
+        llm.engine.step()
+    assert texts[0].output_token_ids == texts[1].output_token_ids
+    assert texts[0].stats.num_branching > 0 == texts[1].stats.num_branching
+
+
 def test_a_stream_that_is_never_read_leaves_nothing_behind(folders):
     llm = make_llm(folders["float32"])
     llm.stream([PROMPTS[0]], SamplingParams(max_tokens=5))

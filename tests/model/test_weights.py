@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from outrider.errors import ModelError
 from outrider.model.config import ModelConfig, parse_config
-from outrider.model.shard import read_shard
+from outrider.model.shard import RawTensor, as_float32, read_shard
 from outrider.model.weights import Weights, expected_shapes, fingerprint
 from tests.model.test_config import LLAMA
 
@@ -46,6 +46,15 @@ def raw_file(path: Path, header: Any, data: bytes = b"") -> Path:
 
 def entry(first: int, end: int, shape: list[Any], dtype: str = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [first, end]}
+
+
+def test_numbers_as_float32_are_the_numbers_that_are_stored():
+    values = np.array([1.0, -2.5, 0.0, 3.140625, np.inf], np.float32)  # all of them bfloat16 numbers
+    bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    assert as_float32(RawTensor("BF16", bits)).tolist() == values.tolist()
+    assert as_float32(RawTensor("F32", values)) is values
+    with pytest.raises(AssertionError):
+        as_float32(RawTensor("I8", np.zeros(1, np.int8)))
 
 
 def test_tensors_are_read_in_place_and_cannot_be_written(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 
 from outrider.errors import ModelError, UsageError
 from outrider.model.config import read_config
-from outrider.model.weights import Weights, expected_shapes, scale_name
-from outrider.quantize.checkpoint import NUM_WEIGHT_STEPS, Original, as_float32, round_rows
+from outrider.model.weights import Weights, as_float32, expected_shapes, scale_name
+from outrider.quantize.checkpoint import NUM_WEIGHT_STEPS, Original, round_rows
 from outrider.quantize.quality import compare, summarise
 from tests.cli.tiny import make_tiny
 

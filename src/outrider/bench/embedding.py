@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from outrider.errors import ParameterError
 from outrider.model.config import ModelConfig, read_config
-from outrider.model.weights import SINGLE_NAME, Weights, expected_shapes
+from outrider.model.weights import SINGLE_NAME, Weights, as_float32, expected_shapes
 
 # Of a fresh model's scale: lost in the rounding of bfloat16, whose step is 4e-3.
 QUIET = 1e-6
@@ -97,7 +97,7 @@ class Embedding:
 
     def inner_values(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The small model's tensor of this name; of a norm, its weights over the larger shape."""
-        inner = _as_float32(self._inner_weights[name].array)
+        inner = as_float32(self._inner_weights[name])
         return self._norm_weights(inner, shape[0]) if len(shape) == 1 else inner
 
     def holds(self, name: str) -> bool:
@@ -164,7 +164,7 @@ def write_damped(source: Path, folder: Path, damping: float) -> None:
     config, weights = read_config(source), Weights.from_folder(source)
 
     def damped(name: str) -> NDArray[np.float32]:
-        values = _as_float32(weights[name].array)
+        values = as_float32(weights[name])
         if not name.endswith(OUTPUTS):
             return values
         group = (config.num_layers - 1 - (_layer_of(name) or 0)) // GROUP_SIZE
@@ -178,10 +178,6 @@ def as_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Finite numbers rounded to the nearest, ties to even; as bits, since numpy has no such type."""
     bits = values.view(np.uint32)
     return ((bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16).astype(np.uint16)
-
-
-def _as_float32(bits: NDArray[Any]) -> NDArray[np.float32]:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _layer_of(name: str) -> int | None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from outrider import noise, sampling
 from outrider.bench.embedding import GROUP_SIZE, Embedding, Shape, write_damped
-from outrider.bench.provenance import provenance, write_json
+from outrider.bench.provenance import check_room, provenance, write_json
 from outrider.bench.workloads import WORKLOADS, find_loop, read_workloads
 from outrider.cache.table import BlockTable
 from outrider.demo import BundledPair
@@ -107,7 +107,9 @@ def make_pair(source: BundledPair, out: Path, plan: PairPlan, report: Callable[[
     """
     began = provenance()
     embedding = Embedding(source.target, plan.shape, plan.seed)
-    _check_place(out, 2 * embedding.num_parameters)
+    if out.exists():
+        raise UsageError(f"{out} exists already: name a folder that does not")
+    check_room(out, 2 * embedding.num_parameters, "the pair")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
         target, draft = folder / "target", folder / "draft"
@@ -260,18 +262,6 @@ def find_damping(
             break
         low, high = (damping, high) if trials[-1].agreement > plan.agreement else (low, damping)
     return sorted(trials, key=lambda trial: abs(trial.agreement - plan.agreement), reverse=True)
-
-
-def _check_place(out: Path, num_bytes: int) -> None:
-    if out.exists():
-        raise UsageError(f"{out} exists already: name a folder that does not")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is no folder, so {out.name} cannot be made in it: make it first")
-    num_free = shutil.disk_usage(out.parent).free
-    if num_free < 1.1 * num_bytes:
-        raise UsageError(
-            f"the pair takes {num_bytes / 1e9:.2f} GB, but {num_free / 1e9:.2f} GB are free in {out.parent}: make room"
-        )
 
 
 def _sha256(path: Path) -> str:

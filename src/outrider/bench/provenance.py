@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -58,6 +59,26 @@ def check_writable(path: Path) -> None:
             scratch.unlink()
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def check_room(folder: Path, num_bytes: int, what: str) -> None:
+    """Make sure that a new folder with so many bytes can be made.
+
+    Args:
+        folder: that is to be made.
+        num_bytes: of its files; a tenth more is asked for.
+        what: it will hold, for the message: "the pair".
+
+    Raises:
+        UsageError: it cannot; nothing was changed.
+    """
+    if not folder.parent.is_dir():
+        raise UsageError(f"{folder.parent} is no folder, so {folder.name} cannot be made in it: make it first")
+    num_free = shutil.disk_usage(folder.parent).free
+    if num_free < 1.1 * num_bytes:
+        raise UsageError(
+            f"{what} takes {num_bytes / 1e9:.2f} GB, but {num_free / 1e9:.2f} GB are free in {folder.parent}: make room"
+        )
 
 
 def write_json(path: Path, document: Any) -> None:

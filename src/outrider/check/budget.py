@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import Callable
@@ -36,6 +37,12 @@ class Budget:
     def has_room(self, seconds: float, share: float = 1.0) -> bool:
         """Whether so many seconds more end within this share of the whole."""
         return self.used + seconds <= share * self.seconds
+
+    def part(self, share: float) -> Budget:
+        """The same, but that it ends after this share; what is skipped is named in both."""
+        found = copy.copy(self)
+        found.seconds = share * self.seconds
+        return found
 
     def skip(self, what: str) -> None:
         """Name what is not measured, once."""

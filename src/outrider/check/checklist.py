@@ -6,32 +6,36 @@ step costs              one text at a time, then several
 prediction              from both
 verify cost curve       at each context
 measured, lossless      the prediction put to the test
+other ways              trees and block verification, predicted beside the chains that are recommended
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from outrider.bench.machine import free_bytes
-from outrider.check import agreement, costs, judgement, measured, models, prediction, texts as writing
+from outrider.check import agreement, costs, judgement, measured, models, other_ways, prediction, texts as writing
 from outrider.check.budget import Budget
 from outrider.check.item import Item
 from outrider.check.prompts import CheckPrompt
-from outrider.check.stand import SUFFIX, Stand
+from outrider.check.stand import BLOCK, SUFFIX, TREES, Stand
 from outrider.check.texts import InterruptedCheckError, Texts, Watch
 from outrider.check.verdict import Evidence, Verdict, decide, next_trial
 from outrider.engine.config import EngineConfig
 from outrider.errors import UsageError
 from outrider.predict.prediction import Forecast
+from outrider.predict.trace import Trace
 
 # Shares of the time at which steps must have been timed, without and with a trial to follow.
 TIMING_SHARE = {True: 0.45, False: 0.9}
 DEFAULT_CONTEXT = 512
 # After this share of the time no trial of another candidate is begun.
 TRIAL_SHARE = 0.95
+# Of the time, in which trials must have ended where other ways are to be looked at.
+LEFT_FOR_TRIALS = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,8 @@ class _Findings:
     cost_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     agreement_rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     predictions: list[Forecast] = field(default_factory=list[Forecast])
+    traces: dict[tuple[str, float], list[Trace]] = field(default_factory=dict[tuple[str, float], list[Trace]])
+    others: list[Forecast] = field(default_factory=list[Forecast])
     memory: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     trials: list[list[measured.Cell]] = field(default_factory=list[list[measured.Cell]])
     exactness: str = ""
@@ -146,27 +152,59 @@ class Checklist:
         assert stand is not None
         found.curves = costs.time_curves(stand.llm, plan.contexts, budget, self._watch)
         if plan.verify:
-            self._put_to_the_test(stand)
+            stand = self._put_to_the_test(stand, budget.part(LEFT_FOR_TRIALS if plan.drafts else 1.0))
         else:
             budget.skip("anything with real drafts: --no-verify")
+        self._look_at_other_ways(stand)
 
-    def _put_to_the_test(self, stand: Stand) -> None:
-        """What the verdict rests on, until what it recommends was measured, or the time is gone."""
+    def _put_to_the_test(self, stand: Stand, budget: Budget) -> Stand:
+        """Measure what the verdict rests on, until what it recommends was measured, or the time is gone.
+
+        Returns:
+            the models that are loaded then.
+        """
         tried: set[str] = set()
-        while not self._budget.is_spent(TRIAL_SHARE):
+        while not budget.is_spent(TRIAL_SHARE):
             wanted = next_trial(self._evidence(), tried)
             if wanted is None:
                 break
-            drafter = wanted.choice.drafter
-            tried.add(drafter)
-            if drafter not in stand.candidates:
-                names = judgement.members(drafter)
-                draft = next(draft for draft in self._plan.drafts if models.name_of(draft) in names)
-                stand = Stand.load(self._plan.target, draft, self._config)
-            self._try(wanted, stand)
-        measured.skip_unmeasured(self._found.cells, self._budget)
+            tried.add(wanted.choice.drafter)
+            stand = self._stand_with(wanted.choice.drafter, stand)
+            self._try(wanted, stand, budget)
+        measured.skip_unmeasured(self._found.cells, budget)
+        return stand
 
-    def _try(self, wanted: measured.Wanted, stand: Stand) -> None:
+    def _stand_with(self, drafter: str, stand: Stand) -> Stand:
+        """The one that has it, which may have to be loaded again."""
+        if drafter in stand.candidates:
+            return stand
+        names = judgement.members(drafter)
+        draft = next(draft for draft in self._plan.drafts if models.name_of(draft) in names)
+        return Stand.load(self._plan.target, draft, self._config)
+
+    def _look_at_other_ways(self, stand: Stand) -> None:
+        """With the draft model that is recommended, or else with the one that is loaded."""
+        if stand.model is None:
+            return
+        found, num_sequences = self._found, min(self._plan.concurrencies)
+        drafter = decide(self._evidence()).drafter
+        stand = stand if drafter is None else self._stand_with(drafter, stand)
+        stand.traces = found.traces
+        ways = (BLOCK, TREES)
+        if self._plan.memory_limit is not None:
+            ways = (BLOCK,)
+            self._budget.skip("trees: what their branches take is not within the memory limit that was declared")
+        try:
+            stand.time_other_ways(found.texts, num_sequences, self._budget, self._watch, ways)
+        finally:
+            found.others = stand.other_predictions(num_sequences)
+        if not found.others:
+            self._budget.skip("trees and block verification: no time")
+        for draft in map(models.name_of, self._plan.drafts):
+            if draft != stand.model:
+                self._budget.skip(f"trees and block verification with {draft}: only {stand.model} was looked at")
+
+    def _try(self, wanted: measured.Wanted, stand: Stand, budget: Budget) -> None:
         """One candidate: what is open until it is no more, what is recommended as long as it is."""
         plan, found, drafter = self._plan, self._found, wanted.choice.drafter
 
@@ -179,7 +217,7 @@ class Checklist:
         trial = measured.Trial(stand, wanted, found.predictions, self._watch, is_of_use)
         found.trials.append(trial.cells)
         concurrencies = plan.concurrencies[:1] if wanted.is_open else plan.concurrencies
-        measured.measure(trial, found.texts, (plan.temperatures, concurrencies), self._budget)
+        measured.measure(trial, found.texts, (plan.temperatures, concurrencies), budget)
 
     def _evidence(self) -> Evidence:
         found = self._found
@@ -190,6 +228,7 @@ class Checklist:
             is_own=self._plan.is_own,
             is_partial=found.is_partial,
             skipped=self._budget.skipped,
+            others=other_ways.beside_chains(found.others, found.predictions),
         )
 
     def _note_engine(self, stand: Stand) -> None:
@@ -201,6 +240,7 @@ class Checklist:
         known = {(row["drafter"], row["temperature"]) for row in self._found.agreement_rows}
         new = {key: traces for key, traces in stand.traces.items() if key not in known}
         self._found.agreement_rows += agreement.agreement_rows(new)
+        self._found.traces |= new
 
     def _note_predictions(self, stand: Stand) -> None:
         known = {each.drafter for each in self._found.predictions}
@@ -208,8 +248,10 @@ class Checklist:
         self._found.predictions += [each for each in new if each.drafter not in known]
         self._found.cost_rows += stand.costs(self._plan.temperatures, self._plan.concurrencies)
 
-    def _items(self, verdict: Verdict, rows: Sequence[Mapping[str, Any]], free: int | None) -> list[Item]:
-        found, choice = self._found, verdict.choice
+    def _items(self, verdict: Verdict, evidence: Evidence, free: int | None) -> list[Item]:
+        found, choice, rows = self._found, verdict.choice, evidence.measured
+        others = [other_ways.in_words(each) for each in other_ways.best_of(evidence.others)]
+        others.append(other_ways.lacks_in_words(has_model=bool(self._plan.drafts)))
         context = min((curve.context for curve in found.curves), default=DEFAULT_CONTEXT)
         items = [*self._static]
         items += [models.memory_item(each, context, free) for each in found.memory]
@@ -220,7 +262,7 @@ class Checklist:
             costs.draft_item(least),
             costs.curve_item(found.curves),
             agreement.agreement_item(found.agreement_rows, found.predictions),
-            prediction.prediction_item(choice, found.predictions),
+            prediction.prediction_item(choice, found.predictions, others),
             judgement.drafts_item(verdict.drafts),
         ]
         if choice is not None:
@@ -239,7 +281,7 @@ class Checklist:
         document = {
             "is_partial": found.is_partial,
             "verdict": verdict.as_dict(),
-            "items": [item.as_dict() for item in self._items(verdict, evidence.measured, free)],
+            "items": [item.as_dict() for item in self._items(verdict, evidence, free)],
             "not_measured": self._budget.skipped,
             "plan": {
                 "num_prompts": len(plan.prompts),
@@ -256,6 +298,8 @@ class Checklist:
             "costs": found.cost_rows,
             "verify_cost": [curve._asdict() for curve in found.curves],
             "predictions": [prediction.as_dict(each) for each in found.predictions],
+            "other_ways": [each.as_dict() for each in evidence.others],
+            "not_predicted": other_ways.not_predicted(has_model=bool(plan.drafts)),
             "unfit": found.texts.unfit,
             "concurrency": verdict.load,
             "concurrency_by_temperature": verdict.load_by_temperature,

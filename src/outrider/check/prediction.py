@@ -87,8 +87,8 @@ def off_above(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return rows[num_paying - 1]["num_sequences"] if 0 < num_paying < len(rows) else None
 
 
-def prediction_item(choice: Choice | None, predictions: Sequence[Forecast]) -> Item:
-    """The best of each drafter."""
+def prediction_item(choice: Choice | None, predictions: Sequence[Forecast], others: Sequence[str] = ()) -> Item:
+    """The best of each drafter; and what is predicted of other ways than chains of guesses, in words."""
     threshold = f"{WORTH}x plain decoding"
     why = "tokens a step over seconds a step, from the agreement and the costs above; nothing was speculated for it"
     if choice is None:
@@ -103,7 +103,7 @@ def prediction_item(choice: Choice | None, predictions: Sequence[Forecast]) -> I
     return Item(
         name="prediction",
         status="pass" if pays else "warn",
-        value=f"{'; '.join(parts)} ({choice.num_sequences} at once, all temperatures)",
+        value="; ".join([f"{'; '.join(parts)} ({choice.num_sequences} at once, all temperatures)", *others]),
         threshold=threshold,
         why=why,
         remedy="" if pays else "do not speculate with these drafters",

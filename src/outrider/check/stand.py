@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from outrider.check.budget import Budget
@@ -18,19 +18,26 @@ from outrider.draft.cascade import Cascade
 from outrider.draft.model import ModelDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.config import EngineConfig
-from outrider.engine.llm import LLM
+from outrider.engine.llm import LLM, VERIFIERS
 from outrider.model.checkpoint import resolve_checkpoint
-from outrider.predict.agreement import Teacher, cascade_trace, model_trace, suffix_trace
+from outrider.predict.agreement import NUM_OFFERED, Teacher, cascade_trace, model_trace, suffix_trace
 from outrider.predict.calibrate import DEPTHS, InterruptedTimingError, Setting, time_round
 from outrider.predict.costs import Timing
 from outrider.predict.prediction import Forecast, Predictor
-from outrider.predict.trace import MAX_TRACED_DEPTH, Trace
+from outrider.predict.trace import CHAINS, MAX_TRACED_DEPTH, Trace, Way
+from outrider.predict.walks import is_known
+from outrider.recipe import Rule
 from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
 
 SUFFIX = "suffix"
 # Two rounds are the least that an interval can be made from; a few more are timed if the whole time has room for them.
 LEAST_ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 2, 4, 32
+# What is looked at besides chains of guesses: nodes of trees, and guesses of chains that are drawn.
+TREES, BLOCK = Way(max_children=NUM_OFFERED), Way(rule="block")
+OTHER_WAYS = ((4, TREES), (8, TREES), (2, BLOCK), (4, BLOCK), (8, BLOCK))
+# The first of these rounds is for what is prepared only once; a setting of one takes about so many plain steps.
+MAX_OTHER_ROUNDS, STEPS_OF_SETTING = 7, 25
 
 
 class Rehearsal(Drafter):
@@ -56,6 +63,7 @@ class Stand:
         model: the draft model's name, if there is one.
         traces: by candidate and temperature.
         timings: step costs.
+        other_timings: of each of the `OTHER_WAYS`, and of plain steps beside it.
     """
 
     llm: LLM
@@ -63,6 +71,7 @@ class Stand:
     model: str | None
     traces: dict[tuple[str, float], list[Trace]] = field(default_factory=dict[tuple[str, float], list[Trace]])
     timings: list[Timing] = field(default_factory=list[Timing])
+    other_timings: dict[Way, list[Timing]] = field(default_factory=dict[Way, list[Timing]])
 
     @classmethod
     def load(cls, target: str | Path, draft: str | Path | None, config: EngineConfig) -> Stand:
@@ -81,11 +90,14 @@ class Stand:
         name = resolve_checkpoint(draft).name
         return cls(llm, candidates | {name: (model,), f"{SUFFIX} + {name}": (suffix, model)}, name)
 
-    def use(self, members: Sequence[Drafter] | None = None) -> None:
-        """Draft with these from now on; None: with all that were loaded."""
-        assert self.llm.engine.is_idle
-        drafter = self.llm.drafter if members is None else Cascade([*members])
-        self.llm.engine.drafter = self.llm.engine.guard.around(drafter)
+    def use(self, members: Sequence[Drafter] | None = None, rule: Rule = "coupled") -> None:
+        """Draft with these from now on, and verify by this rule; None: with all that were loaded."""
+        engine = self.llm.engine
+        assert engine.is_idle
+        if rule == "block" and members is not None:
+            members = [each.drawing() if isinstance(each, ModelDrafter) else each for each in members]
+        engine.drafter = engine.guard.around(self.llm.drafter if members is None else Cascade([*members]))
+        engine.parts = replace(engine.parts, verifier=VERIFIERS[rule])
 
     def trace(self, texts: Texts, budget: Budget, watch: Watch) -> None:
         """What every candidate would have guessed of these texts.
@@ -122,7 +134,7 @@ class Stand:
 
         All numbers of sequences have an equal part of what is left when their turn comes.
         """
-        by_kind: dict[bool, float] = {text.params.temperature == 0: text.params.temperature for text in texts.known}
+        by_kind = _temperatures_by_kind(texts)
         self.use(self.candidates[self.model] if self.model else (Rehearsal(),))
         seconds = 0.0  # of the last round; the first one of more texts at once takes no less
         try:
@@ -150,9 +162,45 @@ class Stand:
         finally:
             self.use()
 
+    def time_other_ways(
+        self, texts: Texts, num_sequences: int, budget: Budget, watch: Watch, ways: Sequence[Way] = (BLOCK, TREES)
+    ) -> None:
+        """Time steps of `OTHER_WAYS`, each beside plain ones in rounds of its own, as long as there is time.
+
+        At temperature 0 both rules keep the same. Trees come last: what runs after them may be slower for that.
+        """
+        try:
+            for place, way in enumerate(ways):
+                settings = _settings_of(way, texts, num_sequences)
+                end = budget.used + max(budget.seconds - budget.used, 0.0) / (len(ways) - place)
+                seconds = self._expected(settings)
+                for number in range(MAX_OTHER_ROUNDS if settings else 0):
+                    if budget.used + seconds > end:
+                        break
+                    watch.report(f"timing {'trees' if way == TREES else 'block verification'}: round {number + 1}")
+                    began = time.monotonic()
+                    timings = time_round(self.llm, texts.known, settings, number, watch.is_wanted, self._go_over_to)
+                    seconds = time.monotonic() - began
+                    self.other_timings[way] = [*self.other_timings.get(way, ()), *(timings if number else ())]
+        except InterruptedTimingError as error:
+            raise InterruptedCheckError from error
+        finally:
+            self.use()
+
+    def _expected(self, settings: Sequence[Setting]) -> float:
+        """Seconds of a round, before there was one."""
+        plain = max((timing.total for timing in self.timings if not timing.depth), default=0.0)
+        return len(settings) * STEPS_OF_SETTING * plain
+
+    def _go_over_to(self, setting: Setting) -> None:
+        self.use(self.candidates[self.model or SUFFIX], setting.way.rule)
+
     @property
     def predictor(self) -> Predictor:
-        return Predictor(self.timings, lambda rows: self.llm.target.computed_rows([rows]), name=self.model or SUFFIX)
+        return Predictor(self.timings, self._computed_rows, name=self.model or SUFFIX)
+
+    def _computed_rows(self, num_rows: int) -> int:
+        return self.llm.target.computed_rows([num_rows])
 
     def predictions(self, concurrencies: Sequence[int]) -> list[Forecast]:
         """Of every candidate, temperature, number of sequences and depth that was timed."""
@@ -163,6 +211,20 @@ class Stand:
             for num_sequences in concurrencies
             for depth in range(1, MAX_TRACED_DEPTH + 1)
         ]
+        return [each for each in found if each is not None]
+
+    def other_predictions(self, num_sequences: int) -> list[Forecast]:
+        """Of every candidate with the draft model in `OTHER_WAYS`, as far as they were timed and the traces tell."""
+        found: list[Forecast | None] = []
+        for depth, way in OTHER_WAYS:
+            timings = self.other_timings.get(way, [])
+            is_greedy = {timing.is_greedy for timing in timings if timing.depth == depth}
+            predictor = Predictor(timings, self._computed_rows, name=f"{self.model}, {way}", way=way)
+            for (candidate, temperature), traces in self.traces.items():
+                known = [trace for trace in traces if is_known(trace, way)]
+                is_own = candidate in self.candidates and candidate != SUFFIX
+                if is_own and known and (temperature == 0) in is_greedy:
+                    found.append(predictor.predict(candidate, known, depth, num_sequences))
         return [each for each in found if each is not None]
 
     def costs(self, temperatures: Sequence[float], concurrencies: Sequence[int]) -> list[dict[str, object]]:
@@ -187,3 +249,19 @@ class Stand:
                     }
                 )
         return found
+
+
+def _settings_of(way: Way, texts: Texts, num_sequences: int) -> list[Setting]:
+    """Plain steps and those of one of the `OTHER_WAYS`, at the temperatures where it differs from chains of guesses."""
+    depths = [depth for depth, other in OTHER_WAYS if other == way]
+    return [
+        Setting(temperature, num_sequences, depth, way if depth else CHAINS)
+        for temperature in _temperatures_by_kind(texts).values()
+        for depth in (0, *depths)
+        if temperature or way.rule == "coupled"
+    ]
+
+
+def _temperatures_by_kind(texts: Texts) -> dict[bool, float]:
+    """One temperature at which nothing is drawn, and one at which tokens are; all of them cost the same."""
+    return {text.params.temperature == 0: text.params.temperature for text in texts.known}

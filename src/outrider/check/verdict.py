@@ -9,11 +9,12 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from outrider.check import sentences
+from outrider.check import other_ways, sentences
 from outrider.check.agreement import estimate
 from outrider.check.judgement import Judgement, judge, members
 from outrider.check.known import Known, Row, load_rows, measured_of, outweighed
 from outrider.check.measured import Wanted
+from outrider.check.other_ways import OtherWay
 from outrider.check.prediction import WORTH, Choice, best_by_temperature, choose, geometric_mean, off_above
 from outrider.check.sentences import AtTemperature, Decision, Step, Weighed
 from outrider.check.stand import SUFFIX
@@ -35,6 +36,7 @@ class Evidence(NamedTuple):
         is_own: whether the prompts are the user's.
         is_partial: whether it was interrupted.
         skipped: what was not measured.
+        others: what is predicted of other ways than chains of guesses.
     """
 
     predictions: Sequence[Forecast]
@@ -43,6 +45,7 @@ class Evidence(NamedTuple):
     is_own: bool
     is_partial: bool
     skipped: Sequence[str]
+    others: Sequence[OtherWay] = ()
 
 
 class Verdict(NamedTuple):
@@ -126,7 +129,7 @@ def decide(evidence: Evidence) -> Verdict:
         is_measured=found.known.is_measured,
         off_above=_limit(found.only_at, rows, by_temperature),
         sentences=said.sentences(),
-        next_steps=_next_steps(evidence, found.decision),
+        next_steps=_next_steps(evidence, found.decision, found.choice.drafter),
         uncertain=_uncertain(evidence, is_measured=found.known.is_measured),
         drafts=drafts,
         by_temperature=found.parts,
@@ -267,7 +270,7 @@ def _no_conclusion(evidence: Evidence) -> Verdict:
     )
 
 
-def _next_steps(evidence: Evidence, decision: Decision) -> tuple[Step, Step]:
+def _next_steps(evidence: Evidence, decision: Decision, drafter: str = "") -> tuple[Step, Step]:
     again = Step(
         "Measure for longer: give more --budget on a machine that does nothing else.",
         "The intervals may be narrow enough already for what you have to decide.",
@@ -284,6 +287,7 @@ def _next_steps(evidence: Evidence, decision: Decision) -> tuple[Step, Step]:
         "Try a smaller draft, or one trained on the target's own texts.",
         "A draft that costs less usually agrees less, and may come to the same.",
     )
+    use = other_ways.next_step(evidence.others, drafter) or use
     first = prompts if not evidence.is_own or decision == "no conclusion" else again
     second = {"speculate": use, "do not speculate": other}.get(decision, again if first is prompts else other)
     return first, second

@@ -27,7 +27,7 @@ from outrider.bench.workloads import ALL, Workload
 from outrider.cli import FAILED, INTERRUPTED
 from outrider.cli.bench_peers import AskedPeers
 from outrider.cli.bench_show import Run, identities, load_ours
-from outrider.cli.bench_words import list_texts, ratio_words
+from outrider.cli.bench_words import list_texts, ratio_words, say_waiting
 from outrider.cli.interrupt import noted_interrupt
 from outrider.cli.models import Models
 from outrider.cli.output import STDOUT, printable, tolerate_characters
@@ -61,9 +61,10 @@ def show_peers(asked: AskedPeers, models: Models, plans: Plans, run: Run) -> Non
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: [peer.close() for peer in peers])
         status = stack.enter_context(progress.status("loading the models"))
-        interruption = Interruption(stack.enter_context(noted_interrupt()).is_set, status.update)
         llm = load_ours(models.target, models.drafts, plan, run)
-        stack.enter_context(machine_to_ourselves(lambda: status.update("waiting for another timed run to end")))
+        # Who still waits has measured nothing, so there Ctrl-C just ends.
+        stack.enter_context(machine_to_ourselves(lambda: say_waiting(progress, status)))
+        interruption = Interruption(stack.enter_context(noted_interrupt()).is_set, status.update)
         try:
             skipped = _load(asked, _work(llm, models, asked), peers, interruption)
         except GivenUpError:

@@ -22,7 +22,7 @@ from outrider.bench.report import check_report, write_report
 from outrider.bench.results import document_of, num_faults
 from outrider.bench.workloads import ALL
 from outrider.cli import FAILED, INTERRUPTED
-from outrider.cli.bench_words import list_texts, milliseconds, ratio_words
+from outrider.cli.bench_words import list_texts, milliseconds, ratio_words, say_waiting
 from outrider.cli.interrupt import noted_interrupt
 from outrider.cli.options import Level
 from outrider.cli.output import STDOUT, printable, tolerate_characters
@@ -61,10 +61,11 @@ def show_bench(target: str | Path, drafts: Sequence[str | Path], plan: BenchPlan
         check_report(run.html)
         check_writable(run.html)
     began = provenance()
-    with progress.status("loading the models") as status, noted_interrupt() as interrupted:
+    with progress.status("loading the models") as status:
         llm = load_ours(target, drafts, plan, run)
         models = identities(target, drafts)
-        with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
+        # Who still waits has measured nothing, so there Ctrl-C just ends.
+        with machine_to_ourselves(lambda: say_waiting(progress, status)), noted_interrupt() as interrupted:
             comparison = compare(llm, plan, Interruption(interrupted.is_set, status.update))
     document = {
         "provenance": began,

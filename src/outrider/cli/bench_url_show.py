@@ -25,7 +25,7 @@ from outrider.bench.remote.server import Patience, Server, meet
 from outrider.bench.remote.together import GivenUpError
 from outrider.bench.workloads import ALL
 from outrider.cli import INTERRUPTED
-from outrider.cli.bench_words import list_texts, milliseconds, ratio_words
+from outrider.cli.bench_words import list_texts, milliseconds, ratio_words, say_waiting
 from outrider.cli.interrupt import noted_interrupt
 from outrider.cli.output import STDOUT, printable, tolerate_characters
 
@@ -53,10 +53,11 @@ def show_servers(asking: Asking, plan: RemotePlan, json: str | None, html: Path 
     if html is not None:
         check_writable(html)
     began = provenance()
-    with progress.status("meeting the server") as status, noted_interrupt() as interrupted:
-        interruption = Interruption(interrupted.is_set, status.update)
+    with progress.status("meeting the server") as status:
         try:
-            with machine_to_ourselves(lambda: status.update("waiting for another timed run to end")):
+            # Who still waits has measured nothing, so there Ctrl-C just ends.
+            with machine_to_ourselves(lambda: say_waiting(progress, status)), noted_interrupt() as interrupted:
+                interruption = Interruption(interrupted.is_set, status.update)
                 servers = _meet(asking, plan, Patience(plan.timeout, interrupted.is_set))
                 comparison = compare_servers(servers, plan, interruption)
         except GivenUpError:

@@ -6,10 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 
 from outrider.cli.output import printable
 
 MAX_LISTED = 12
+
+
+def say_waiting(console: Console, status: Status) -> None:
+    """Of another timed run: on the line of how far it is, or where nobody sees that line, on one of its own."""
+    words = "waiting for another timed run to end"
+    status.update(words)
+    if not console.is_terminal:
+        console.print(words)
 
 
 def milliseconds(spread: Mapping[str, float]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Sequences
 from contextlib import ExitStack
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,12 @@ class ModelDrafter(Drafter):
         self.draws_in_order, self.makes_trees = draws, not draws
         self.pool = BlockPool(max_blocks, runtime.resize)
         self._memories: dict[int, Memory] = {}  # by request, longest unused first
+
+    def drawing(self) -> Self:
+        """The same drafter on the same cache, but that it draws; while one of the two has texts, the other has none."""
+        other = copy(self)
+        other.draws_in_order, other.makes_trees = True, False
+        return other
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         with ExitStack() as reserved:

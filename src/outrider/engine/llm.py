@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence as Sequences
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,13 @@ class LLM:
         *,
         depth: Depth = "auto",
         predictions: str | Sequences[str | None] | None = None,
+        max_children: int | None = None,
     ) -> list[Sequence]:
         """Queue prompts without running them, for callers that drive `engine.step()` themselves: all, or none.
+
+        Args:
+            prompts, params, depth, predictions: as of `generate`.
+            max_children: guesses at one place of these texts; None: as the engine is configured.
 
         Returns:
             `n` sequences for each prompt, prompt after prompt.
@@ -184,6 +189,8 @@ class LLM:
             for parts in zip(prompt_list, params_list, prediction_list, strict=True)
             for request in self._requests.make(*parts, depth)
         ]
+        if max_children is not None:
+            requests = [replace(request, max_children=max_children) for request in requests]
         sequences: list[Sequence] = []
         try:
             sequences.extend(map(self.engine.add, requests))

@@ -24,6 +24,7 @@ def explain_check(document: Mapping[str, Any]) -> Story:
     chosen = _chosen(document)
     for row in chosen:
         _say_prediction(story, document, row)
+    _say_other_ways(story, document)
     _say_load(story, document)
     story.say("exactness", level_words(document["engine"].get("exactness", "")))
     for item in document["items"]:
@@ -91,8 +92,29 @@ def _say_prediction(story: Story, document: Mapping[str, Any], row: Row) -> None
     story.say("time", f"{name}, as predicted: {stage_words(seconds)}")
 
 
+def _say_other_ways(story: Story, document: Mapping[str, Any]) -> None:
+    """The fastest of trees and of block verification at each temperature; older results have none."""
+    best: dict[tuple[float, str], Row] = {}
+    for row in document.get("other_ways", []):
+        key = row["temperature"], row["rule"]
+        if key not in best or row["speedup"]["value"] > best[key]["speedup"]["value"]:
+            best[key] = row
+    for (temperature, rule), row in best.items():
+        what = f"block verification at depth {row['depth']}" if rule == "block" else f"trees of {row['depth']} nodes"
+        over = _interval(row["over_chains"]["gain"])
+        story.say(
+            "drafting",
+            f"{kind_of_text(temperature)}, {row['drafter']}, {what}: {_speedup(row)} is predicted, which is "
+            f"{over} of what chains at depth {row['over_chains']['depth']} bring",
+        )
+
+
 def _speedup(row: Row) -> str:
-    value, low, high = (row["speedup"][name] for name in ("value", "low", "high"))
+    return _interval(row["speedup"])
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    value, low, high = (found[name] for name in ("value", "low", "high"))
     return f"{value:.2f}x" + (" [no interval]" if high is None else f" [{low:.2f}, {high:.2f}]")
 
 

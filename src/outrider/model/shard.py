@@ -35,6 +35,12 @@ class RawTensor(NamedTuple):
     array: NDArray[Any]
 
 
+def as_float32(raw: RawTensor) -> NDArray[np.float32]:
+    """The numbers of a float32 tensor, as they stand; of a bfloat16 one, which is the upper half of that, a copy."""
+    assert raw.dtype != "I8", "an int8 matrix is nothing without its scales"
+    return raw.array if raw.dtype == "F32" else (raw.array.astype(np.uint32) << 16).view(np.float32)
+
+
 class Entry(NamedTuple):
     """A tensor's line in the header."""
 

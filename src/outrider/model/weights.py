@@ -13,9 +13,18 @@ import numpy as np
 from outrider.errors import ModelError
 from outrider.model.config import ModelConfig
 from outrider.model.fields import Fields
-from outrider.model.shard import RawTensor, read_header, read_shard
+from outrider.model.shard import RawTensor, as_float32, read_header, read_shard
 
-__all__ = ["RawTensor", "Weights", "expected_shapes", "fingerprint", "matrix_bytes", "num_matrix_values", "scale_name"]
+__all__ = [
+    "RawTensor",
+    "Weights",
+    "as_float32",
+    "expected_shapes",
+    "fingerprint",
+    "matrix_bytes",
+    "num_matrix_values",
+    "scale_name",
+]
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

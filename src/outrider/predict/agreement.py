@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from outrider import noise, sampling
 from outrider.cache.table import BlockPool, BlockTable
 from outrider.draft.cascade import DECENT_SCORE
 from outrider.draft.suffix import SuffixDrafter
-from outrider.predict.trace import MAX_TRACED_DEPTH, Root, Trace, runs_of
+from outrider.predict.trace import MAX_TRACED_DEPTH, Offer, Root, Trace, runs_of
 from outrider.request import Request, SamplingParams
 from outrider.runtime.base import Runtime, SequenceRows
 from outrider.sequence import Sequence as TextSequence
@@ -25,6 +26,10 @@ from outrider.tree import DraftBudget
 
 ROWS_AT_ONCE = 64
 BUDGET = DraftBudget(MAX_TRACED_DEPTH, MAX_TRACED_DEPTH)
+# Guesses at one place that are looked at: of more than two, trees were not seen to gain.
+NUM_OFFERED = 2
+# Of logarithms of probabilities over others: where one of the two is next to nothing, it is all the same by how much.
+MAX_ODDS = 50.0
 
 
 class KnownText(NamedTuple):
@@ -81,34 +86,41 @@ def model_trace(draft: Teacher, target: Teacher | None, text: KnownText, vocab_s
 
     Args:
         draft: the draft model.
-        target: to compare distributions with, too; None leaves the overlap out.
+        target: to compare distributions with, too; None leaves overlap and odds out.
         text: to be guessed.
         vocab_size: ids that both models have.
         max_context: of the draft model: beyond it there are no guesses.
     """
     begin, end = len(text.prompt_token_ids), len(text.prompt_token_ids) + len(text.token_ids)
     tables = [each.table() for each in (draft, target) if each is not None]
-    matches: list[bool] = []
+    offers: list[Offer] = []
     overlaps: list[float] = []
+    odds: list[float] = []
     try:
         for first in range(begin, min(end, max_context), ROWS_AT_ONCE):
             last = min(first + ROWS_AT_ONCE, end, max_context)
             guessed = draft.logits(text, first, last, tables[0])[:, :vocab_size]
             for place, row in zip(range(first, last), guessed, strict=True):
                 address = noise.Address(text.params.seed or 0, 0, place)
-                matches.append(sampling.choose(row, text.params, address) == text.token_ids[place - begin])
+                guesses = sampling.guesses(row, text.params, address, NUM_OFFERED)
+                offers.append(_offer(guesses, text.token_ids[place - begin]))
             if target is not None:
                 known = target.logits(text, first, last, tables[1])[:, :vocab_size]
-                overlaps += [_overlap(*rows, text.params) for rows in zip(known, guessed, strict=True)]
+                for place, ours, theirs in zip(range(first, last), known, guessed, strict=True):
+                    overlap, own_odds = _compared(ours, theirs, text.params, text.token_ids[place - begin])
+                    overlaps.append(overlap)
+                    odds.append(own_odds)
     finally:
         for table in tables:
             table.release()
+    matches = [offer.rank == 0 for offer in offers]
     num_beyond = len(text.token_ids) - len(matches)
     limits = [min(MAX_TRACED_DEPTH, max_context - place) for place in range(begin, end)]
     runs = runs_of([*matches, *[False] * num_beyond], MAX_TRACED_DEPTH)
     # The last places have fewer tokens after them than a draft has guesses: what lies beyond the text is not judged.
     roots = [Root(max(limit, 0), run, is_modelled=True) for limit, run in zip(limits, runs, strict=True)]
-    return _trace(text, roots, float(np.mean(overlaps)) if overlaps else None)
+    trace = _trace(text, roots, float(np.mean(overlaps)) if overlaps else None)
+    return replace(trace, offers=tuple(offers), odds=tuple(odds))
 
 
 def suffix_trace(text: KnownText) -> tuple[Trace, list[bool]]:
@@ -141,7 +153,8 @@ def cascade_trace(suffix: Trace, is_sure: Sequence[bool], model: Trace, text: Kn
         looked_up if sure or not modelled.num_drafted else modelled
         for looked_up, modelled, sure in zip(suffix.roots, model.roots, is_sure, strict=True)
     ]
-    return _trace(text, roots, look_up_seconds=suffix.look_up_seconds)
+    trace = _trace(text, roots, look_up_seconds=suffix.look_up_seconds)
+    return replace(trace, offers=model.offers, odds=model.odds)
 
 
 def _trace(text: KnownText, roots: Sequence[Root], overlap: float | None = None, look_up_seconds: float = 0.0) -> Trace:
@@ -156,6 +169,18 @@ def _trace(text: KnownText, roots: Sequence[Root], overlap: float | None = None,
     )
 
 
-def _overlap(known: NDArray[np.float32], guessed: NDArray[np.float32], params: SamplingParams) -> float:
-    first, second = (np.exp(sampling.log_probs(row, params)) for row in (known, guessed))
-    return float(np.minimum(first, second).sum())
+def _offer(guesses: Sequence[sampling.Guess], token_id: int) -> Offer:
+    ranks = (rank for rank, guess in enumerate(guesses) if guess.token_id == token_id)
+    return Offer(tuple(guess.score for guess in guesses), next(ranks, None))
+
+
+def _compared(
+    known: NDArray[np.float32], guessed: NDArray[np.float32], params: SamplingParams, token_id: int
+) -> tuple[float, float]:
+    """Overlap of the two distributions, and the logarithm of the second's probability of a token over the first's."""
+    first, second = (sampling.log_probs(row, params) for row in (known, guessed))
+    overlap = float(np.exp(np.minimum(first, second)).sum())
+    if token_id >= len(second):  # an id that the draft model lacks
+        return overlap, -MAX_ODDS
+    ours, theirs = (max(float(each[token_id]), -MAX_ODDS) for each in (first, second))
+    return overlap, theirs - ours

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from outrider.engine.llm import LLM, raise_errors
 from outrider.predict.agreement import KnownText
 from outrider.predict.costs import Timing
+from outrider.predict.trace import CHAINS, Way
 from outrider.request import MAX_DEPTH
 from outrider.sequence import Sequence as TextSequence
 from outrider.stats import Stage
@@ -34,6 +35,7 @@ class Setting(NamedTuple):
     temperature: float
     num_sequences: int
     depth: int
+    way: Way = CHAINS
 
 
 class InterruptedTimingError(Exception):
@@ -41,7 +43,12 @@ class InterruptedTimingError(Exception):
 
 
 def time_round(
-    llm: LLM, texts: Sequence[KnownText], settings: Sequence[Setting], number: int, is_wanted: Callable[[], bool]
+    llm: LLM,
+    texts: Sequence[KnownText],
+    settings: Sequence[Setting],
+    number: int,
+    is_wanted: Callable[[], bool],
+    prepare: Callable[[Setting], None] = lambda _: None,
 ) -> list[Timing]:
     """Time every setting once, those of few rows first, and those of fewest, which all others are held against, twice.
 
@@ -55,6 +62,7 @@ def time_round(
         settings: to be timed.
         number: of the round.
         is_wanted: whether to stop.
+        prepare: called before each setting, to have the engine draft and verify in its way.
 
     Raises:
         InterruptedTimingError: it was wanted; the engine is idle again.
@@ -64,6 +72,7 @@ def time_round(
     found: list[Timing] = []
     for setting in (*fewest, *ordered):
         num_before = NUM_WARM_STEPS if found else NUM_SETTLING_STEPS
+        prepare(setting)
         timing = _time_setting(llm, texts, setting, number, is_wanted, num_before)
         if timing is not None:
             found.append(timing)
@@ -93,6 +102,7 @@ def _time_setting(
         beginnings,
         [replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen],
         depth=setting.depth,
+        max_children=setting.way.max_children,
     )
     try:
         while any(sequence.num_output_tokens == 0 for sequence in sequences):
@@ -125,6 +135,7 @@ def _time_setting(
         target=mean["target"],
         other=mean["sample"] + mean["policy"] + mean["other"],
         first=_first_extra(before, num_untimed, mean, share_of_prompts),
+        way=setting.way,
     )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
 from typing import NamedTuple
 
+from outrider.predict.trace import CHAINS, Way
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -23,11 +25,12 @@ class Timing:
         round: in which it was timed.
         is_greedy: noise and sampling cost nothing there.
         num_sequences: that the steps decoded together.
-        depth: guesses made for each.
+        depth: guesses made for each, or nodes of a tree.
         num_rows: roots and guesses of all sequences.
         draft, target, other: seconds of a step in the drafter, in the target's forward and in all else.
         first: seconds that the first steps of a text took longer: a draft model reads the prompt, and a target is slow
             to go over from a prompt's rows to a step's.
+        way: that drafts were made and kept.
     """
 
     round: int
@@ -39,6 +42,7 @@ class Timing:
     target: float
     other: float
     first: float = 0.0
+    way: Way = CHAINS
 
     @property
     def total(self) -> float:

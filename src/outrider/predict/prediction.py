@@ -11,14 +11,17 @@ Knows numbers only.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from outrider.predict.costs import Costs, StepSeconds, Timing
 from outrider.predict.interval import Estimate, Uncertainty, combined, left_out, spread
 from outrider.predict.together import BatchStep, batch_steps
-from outrider.predict.trace import Trace, Walk, survival_of, walk
+from outrider.predict.trace import CHAINS, Trace, Walk, Way, survival_of
+from outrider.predict.walks import num_kept_at_once, walks_of
 
 # Standard deviation of the logarithm of what seconds timed now and seconds timed later differ by, over and above what
 # the rounds show: an allowance, not a measurement.
@@ -45,17 +48,20 @@ class Forecast:
     """What one setting is expected to come to.
 
     Attributes:
-        drafter, depth, temperature, num_sequences: the setting.
+        drafter, depth, temperature, num_sequences: the setting; of trees, `depth` is the number of their nodes.
         speedup: over plain decoding.
         tokens_per_step: 1 and the sum of `survival`.
         survival: by depth, of all steps.
-        agreement: share of all tokens that would be guessed right at once.
-        break_even: the agreement at which this depth would just pay if guesses were right independently of each other;
-            None where no agreement would do.
+        agreement: share of all tokens that would be guessed right at once; under block verification, of first guesses
+            that would be kept.
+        break_even: the agreement at which this depth would just pay if guesses were right independently of each other,
+            and of trees if more of their misses were of that kind, see `break_even_of_tree`; None where no agreement
+            would do.
         seconds: of a step, by "draft", "target" and "other".
         plain_seconds: of a plain step.
         num_prompts: that the survival is of.
         leavings: what the interval was made from, for `compare`.
+        way: that drafts are made and kept.
     """
 
     drafter: str
@@ -71,6 +77,7 @@ class Forecast:
     plain_seconds: float
     num_prompts: int
     leavings: Leavings = NOTHING_LEFT_OUT
+    way: Way = CHAINS
 
 
 def compare(first: Forecast, second: Forecast, drift: float = DRIFT) -> Estimate:
@@ -103,12 +110,19 @@ class Predictor:
         computed_rows: how many rows the target computes for so many.
         drift: see `DRIFT`.
         name: of these timings, see `Leavings`.
+        way: that drafts are made and kept; the timings are of it, and of plain steps.
     """
 
     def __init__(
-        self, timings: Sequence[Timing], computed_rows: Callable[[int], int], drift: float = DRIFT, name: str = ""
+        self,
+        timings: Sequence[Timing],
+        computed_rows: Callable[[int], int],
+        drift: float = DRIFT,
+        name: str = "",
+        way: Way = CHAINS,
     ) -> None:
         self._timings = timings
+        self._way = way
         self._computed_rows = computed_rows
         self._drift = drift
         self._name = name
@@ -138,9 +152,10 @@ class Predictor:
         costs = self.costs(temperature, num_sequences)
         if not costs.is_known:
             return None
-        walks = [walk(trace, depth) for trace in traces]
+        by_text = [walks_of(trace, depth, self._way) for trace in traces]
+        walks = [walk for each in zip(*by_text, strict=True) for walk in each]
         look_up = math.fsum(trace.look_up_seconds for trace in traces) / len(traces)
-        plan = _Plan(walks, num_sequences, look_up)
+        plan = _Plan(walks, len(traces), num_sequences, look_up)
         speedup = plan.speedup(costs)
         leavings = Leavings(
             plan.without_prompts(costs),
@@ -155,6 +170,9 @@ class Predictor:
         sources = [prompts, spread(leavings.rounds), Uncertainty(self._drift**2, math.inf)]
         seconds = plan.step_seconds(costs)
         survival = survival_of(walks)
+        agreement = sum(num_kept_at_once(trace, self._way) for trace in traces) / sum(map(_num_tokens, traces))
+        step_ratio = math.fsum(seconds.values()) / costs.plain.total
+        is_tree = self._way.max_children > 1
         return Forecast(
             drafter=drafter,
             depth=depth,
@@ -163,13 +181,20 @@ class Predictor:
             speedup=combined(speedup, sources),
             tokens_per_step=1 + math.fsum(survival),
             survival=survival,
-            agreement=sum(trace.num_agreed for trace in traces) / sum(len(trace.roots) for trace in traces),
-            break_even=break_even(depth, math.fsum(seconds.values()) / costs.plain.total),
+            agreement=agreement,
+            break_even=break_even_of_tree(survival, agreement, step_ratio)
+            if is_tree
+            else break_even(depth, step_ratio),
             seconds=seconds,
             plain_seconds=costs.plain.total,
             num_prompts=len(traces),
             leavings=leavings,
+            way=self._way,
         )
+
+
+def _num_tokens(trace: Trace) -> int:
+    return len(trace.roots)
 
 
 def break_even(depth: int, step_ratio: float) -> float | None:
@@ -189,10 +214,42 @@ def break_even(depth: int, step_ratio: float) -> float | None:
     return high
 
 
-class _Plan:
-    """Texts and the steps that they take part in, to be priced."""
+def break_even_of_tree(survival: Sequence[float], agreement: float, step_ratio: float) -> float | None:
+    """The agreement at which a tree earns its price, if misses at all depths become more as those of first guesses do.
 
-    def __init__(self, walks: Sequence[Walk], num_sequences: int, look_up: float) -> None:
+    Args:
+        survival: by depth, as it is.
+        agreement: as it is.
+        step_ratio: as of `break_even`.
+    """
+    kept = [deeper / before for before, deeper in pairwise([1.0, *survival]) if deeper]
+    low, high = 0.0, 1.0
+
+    def tokens(wanted: float) -> float:
+        misses = (1 - wanted) / max(1 - agreement, 1e-9)
+        chances = (max(1 - (1 - each) * misses, 0.0) for each in kept)
+        return 1 + math.fsum(accumulate(chances, operator.mul))
+
+    if tokens(high) < step_ratio:
+        return None
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tokens(middle) < step_ratio else (low, middle)
+    return high
+
+
+class _Plan:
+    """Texts and the steps that they take part in, to be priced.
+
+    Args:
+        walks: of all texts, perhaps of all of them again.
+        num_texts: texts.
+        num_sequences: at once.
+        look_up: seconds of a step that go into guesses that no model makes.
+    """
+
+    def __init__(self, walks: Sequence[Walk], num_texts: int, num_sequences: int, look_up: float) -> None:
+        self._num_texts = num_texts
         self._num_emitted = [each.num_emitted for each in walks]
         self._steps = batch_steps(walks, num_sequences)
         self._look_up = look_up
@@ -220,13 +277,15 @@ class _Plan:
     def _seconds(self, costs: Costs) -> list[tuple[float, float]]:
         """Plain and speculative seconds of each text: of all steps that it takes part in, the whole."""
         prices, plain, first = self._prices(costs), costs.plain.total, self._first(costs)
-        return [
+        of_walks = [
             (
                 num_emitted * plain + costs.first_plain,
                 first + math.fsum(count * prices[step].total for step, count in steps.items()),
             )
             for num_emitted, steps in zip(self._num_emitted, self._steps, strict=True)
         ]
+        parts = (of_walks[text :: self._num_texts] for text in range(self._num_texts))
+        return [(math.fsum(plain for plain, _ in part), math.fsum(own for _, own in part)) for part in parts]
 
     def _prices(self, costs: Costs) -> dict[BatchStep, StepSeconds]:
         found: dict[BatchStep, StepSeconds] = {}

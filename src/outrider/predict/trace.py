@@ -6,12 +6,24 @@ depth can be counted without making any. Knows numbers only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import NamedTuple
 
+from outrider.recipe import Rule
+
 MAX_TRACED_DEPTH = 8
+
+
+class Way(NamedTuple):
+    """How drafts branch, and by what rule they are kept."""
+
+    max_children: int = 1
+    rule: Rule = "coupled"
+
+
+CHAINS = Way()
 
 
 class Root(NamedTuple):
@@ -28,6 +40,18 @@ class Root(NamedTuple):
     is_modelled: bool
 
 
+class Offer(NamedTuple):
+    """A draft model's best guesses at one place of a text, all tokens before it being the target's own.
+
+    Attributes:
+        scores: of the guesses, the best first, as trees are grown by.
+        rank: of the target's token among them; None: it is not there.
+    """
+
+    scores: tuple[float, ...]
+    rank: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """One text and one drafter.
@@ -40,6 +64,9 @@ class Trace:
         roots: one for each token of the text: what is drafted when that token comes next.
         overlap: mean over the tokens of the sum of the smaller probabilities; None where there are none to compare.
         look_up_seconds: that each step spends on guesses that no model makes.
+        offers: of the draft model at each token, if there is one, up to the end of its context.
+        odds: of each token, the logarithm of the draft model's probability over the target's; empty where they were not
+            compared.
     """
 
     prompt: str
@@ -49,6 +76,8 @@ class Trace:
     roots: tuple[Root, ...]
     overlap: float | None = None
     look_up_seconds: float = 0.0
+    offers: tuple[Offer, ...] = ()
+    odds: tuple[float, ...] = ()
 
     @property
     def num_agreed(self) -> int:
@@ -92,11 +121,17 @@ class Walk:
         return any(step.is_modelled and step.num_drafted for step in self.steps)
 
 
-def walk(trace: Trace, depth: int) -> Walk:
+def walk(trace: Trace, depth: int, keeps: Callable[[int, int], int] | None = None) -> Walk:
     """The steps that an engine takes for this text at a fixed depth: from each root to the one after the next token.
 
     The next root lies behind the first wrong guess, so hard places are met more often than an average over all
     positions would have it; and never is more drafted than the text has left.
+
+    Args:
+        trace: of the text.
+        depth: guesses a step, or nodes of a tree.
+        keeps: how many tokens a step keeps that begins at such a place and has so many guesses of a model; None: those
+            before the first wrong one of a chain.
     """
     assert 0 <= depth <= MAX_TRACED_DEPTH
     found = Walk(num_emitted=len(trace.roots), accepted_at=[0] * depth)
@@ -105,6 +140,8 @@ def walk(trace: Trace, depth: int) -> Walk:
         root = trace.roots[place]
         drafted = min(depth, root.num_drafted, len(trace.roots) - place - 1)
         accepted = min(drafted, root.num_accepted)
+        if keeps is not None and root.is_modelled:
+            accepted = keeps(place, drafted)
         for index in range(accepted):
             found.accepted_at[index] += 1
         found.steps.append(Step(drafted, root.is_modelled))

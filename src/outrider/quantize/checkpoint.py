@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from outrider.errors import ModelError, UsageError
 from outrider.model.config import QUANT_METHOD, QUANT_VERSION, ModelConfig, read_config
 from outrider.model.fields import Fields
-from outrider.model.weights import SINGLE_NAME, RawTensor, Weights, expected_shapes, scale_name
+from outrider.model.weights import SINGLE_NAME, RawTensor, Weights, as_float32, expected_shapes, scale_name
 
 NUM_WEIGHT_STEPS = 63
 CHUNK_VALUES = 2**24
@@ -132,11 +132,6 @@ class Original:
                 scales.append(rounded.scales)
             file.seek(start + header[scale_name(name)]["data_offsets"][0])
             file.write(np.concatenate(scales).tobytes())
-
-
-def as_float32(raw: RawTensor) -> NDArray[np.float32]:
-    """The numbers of a float32 or bfloat16 tensor."""
-    return raw.array if raw.dtype == "F32" else (raw.array.astype(np.uint32) << 16).view(np.float32)
 
 
 def _chunks(raw: RawTensor, name: str) -> Iterator[NDArray[np.float32]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from outrider.bench.provenance import provenance, write_json
+from outrider.bench.provenance import check_room, provenance, write_json
 from outrider.errors import ModelError, UsageError
 from outrider.model.config import read_config
 from outrider.quantize.checkpoint import QUANTIZATION, Original
@@ -35,7 +34,10 @@ def quantize(
     """
     began = provenance()
     original = Original(source)
-    _check_place(out, original.num_quantised_bytes, replaces=replaces)
+    if out.exists() and not (replaces and _is_ours(out)):
+        remedy = "--force replaces only what outrider quantized: name another folder with --out"
+        raise UsageError(f"{out} exists already: {remedy if replaces else 'name another with --out, or add --force'}")
+    check_room(out, original.num_quantised_bytes, "the checkpoint")
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
             folder = Path(scratch) / "new"
@@ -55,20 +57,6 @@ def quantize(
     except OSError as error:
         raise UsageError(f"cannot write {out} ({error.strerror}): make room, or name another with --out") from error
     return document
-
-
-def _check_place(out: Path, num_bytes: int, *, replaces: bool) -> None:
-    if out.exists() and not (replaces and _is_ours(out)):
-        remedy = "--force replaces only what outrider quantized: name another folder with --out"
-        raise UsageError(f"{out} exists already: {remedy if replaces else 'name another with --out, or add --force'}")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is no folder, so {out.name} cannot be made in it: make it first")
-    num_free = shutil.disk_usage(out.parent).free
-    if num_free < 1.1 * num_bytes:
-        raise UsageError(
-            f"the checkpoint takes {num_bytes / 1e9:.2f} GB, but {num_free / 1e9:.2f} GB are free in {out.parent}: "
-            "make room"
-        )
 
 
 def _is_ours(folder: Path) -> bool:

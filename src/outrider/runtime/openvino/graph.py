@@ -27,7 +27,7 @@ from openvino import Node, Output, Type, opset15 as ops
 from openvino.op import _PagedAttentionExtension as PagedAttention  # pyright: ignore[reportAttributeAccessIssue]
 
 from outrider.model.config import ModelConfig
-from outrider.model.weights import RawTensor, Weights, scale_name
+from outrider.model.weights import Weights, as_float32, scale_name
 
 ELEMENT_TYPES = {"F32": Type.f32, "BF16": Type.bf16, "I8": Type.i8}
 
@@ -156,7 +156,7 @@ class _GraphBuilder:
             (name,) = names
             return self.stored(name)
         if names not in self.constants:
-            array = np.concatenate([_widened(self.weights[name]) for name in names])
+            array = np.concatenate([as_float32(self.weights[name]) for name in names])
             self.arrays[" ".join(names)] = array
             tensor = ov.Tensor(array, ov.Shape(array.shape), Type.f32)
             self.constants[names] = ops.constant(tensor, shared_memory=True)
@@ -286,11 +286,6 @@ class _GraphBuilder:
         rows = self.operand(self.norm(hidden, f"{prefix}.post_attention_layernorm"))
         gate, up = self.linears(rows, f"{prefix}.mlp.gate_proj", f"{prefix}.mlp.up_proj")
         return self.linear(self.operand(ops.multiply(ops.swish(gate), up)), f"{prefix}.mlp.down_proj")
-
-
-def _widened(raw: RawTensor) -> NDArray[np.float32]:
-    """The same numbers as float32, of which bfloat16 is the upper half."""
-    return raw.array if raw.dtype == "F32" else (raw.array.astype(np.uint32) << 16).view(np.float32)
 
 
 def _num_columns(rows: Node | Output) -> int:
