@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from outrider.runtime.base import RuntimeOptions, SequenceRows
-from outrider.runtime.openvino.forms import MAX_FORM_BYTES, MAX_FORMS, MIN_FORMS, num_affordable
+from outrider.runtime.openvino.forms import MAX_FORM_BYTES, MAX_FORMS, MIN_FORMS, PRICE_SHARE, num_affordable
 from outrider.runtime.openvino.layout import NUM_FORM_COPIES
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from tests.runtime.checkpoints import FAMILIES, OPENVINO_DTYPES, make_checkpoint
@@ -95,17 +95,29 @@ def test_a_prompt_needs_no_form_and_disturbs_none(tmp_path):
     assert runtime._forms._making is None
 
 
-def test_it_is_made_when_changes_have_taken_as_long_as_making_it(tmp_path):
+def test_forms_are_made_together_when_they_would_have_saved_a_share_of_their_price(tmp_path):
     runtime = load(make_checkpoint(tmp_path, "llama"))
     few, many = batch_of(1), batch_of(5)
-    seconds = runtime._forms._compile_seconds / 2.5
-    runtime.set_change_price(seconds, 1.0)
-    runtime._ladder.patience = 0.0
-    decode(runtime, few, few, few, many, many, few, many, many)  # two changes to many, and three to few
+    price = PRICE_SHARE * runtime._forms._compile_seconds
+    runtime.set_change_price(2 * price / 7.5, 0.0)  # two forms, after eight changes
+    decode(runtime, few, many, few, many, few, many, few)
     assert runtime._forms._making is None
+    decode(runtime, many)
+    shapes, _ = runtime._forms._making
+    assert {shape.num_rows for shape in shapes} == {1, 5}
     decode(runtime, few)
-    shape, _ = runtime._forms._making
-    assert shape.num_rows == 1
+    assert len(runtime._forms._fixed) == 2
+
+
+def test_a_number_that_stays_saves_less_and_one_that_seldom_comes_is_left_out(tmp_path):
+    runtime = load(make_checkpoint(tmp_path, "llama"))
+    few, many = batch_of(1), batch_of(5)
+    price = PRICE_SHARE * runtime._forms._compile_seconds
+    runtime.set_change_price(price / 20, 0.0)
+    decode(runtime, many, *[few] * 150)
+    assert runtime._forms._making is None
+    decode(runtime, *[few] * 20)
+    assert {shape.num_rows for shape in runtime._forms._fixed} == {1}
 
 
 def test_before_changes_have_a_price_none_is_made(tmp_path):
