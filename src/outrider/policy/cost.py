@@ -26,6 +26,7 @@ MAX_CHANGE_GROWTH = 3.0  # over what a change was measured to take
 MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected counts for no more
 MIN_SHAPE_GAIN = 0.04
 NUM_TRUSTED_PROFILE = 12  # observations that a profile counts for
+MAX_COMPUTED = 8192  # numbers of rows whose computed rows are kept
 NUM_UNREAD = 8  # corrections that estimates may lag behind: working them out takes time too
 
 
@@ -161,7 +162,8 @@ class StepCosts:
         together: tuple[int, Sequences[tuple[int, float]]] = (1, ()),
         max_rows: int | None = None,
     ) -> None:
-        self.computed_rows = computed_rows
+        self._rows_of = computed_rows
+        self._computed: dict[tuple[int, ...], int] = {}
         self.change_seconds, self._is_ready_for = changes
         self.speed = 1.0
         self.change_share = CHANGE_SHARE
@@ -188,6 +190,16 @@ class StepCosts:
     def last_rows(self) -> int | None:
         """Rows computed in the last step."""
         return self._last_rows
+
+    def computed_rows(self, num_rows: Sequences[int]) -> int:
+        """Rows that the runtime computes for so many of each sequence; kept, since plans ask again and again."""
+        key = tuple(num_rows)
+        found = self._computed.get(key)
+        if found is None:
+            if len(self._computed) == MAX_COMPUTED:
+                self._computed.clear()
+            found = self._computed[key] = self._rows_of(num_rows)
+        return found
 
     def change(self, rows: int) -> float:
         """What preparing for so many rows would take now, after the last steps."""
