@@ -64,7 +64,8 @@ def load_full_price(folder: Path) -> Pairs:
         member = make_member(folder / name / "draft", loaded, stand.llm.config)
         assert isinstance(member, ModelDrafter)
         # As loading with an engine does it.
-        member.runtime.set_change_price(measure_profile(member.runtime, DRAFT_WIDTHS).change_rows)
+        profile = measure_profile(member.runtime, DRAFT_WIDTHS)
+        member.runtime.set_change_price(profile.change_seconds, profile.change_rows)
         warm_up(member.runtime)
         drafts[name] = member
     return Pairs(SHARED_TARGET, stand, drafts)
