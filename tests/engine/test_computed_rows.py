@@ -58,7 +58,7 @@ def test_an_engine_believes_what_its_runtime_does(folder, exactness, runtime, ro
         pytest.importorskip("torch")
     options = RuntimeOptions(dtype="float32", num_threads=1)
     llm = LLM(folder, draft="suffix", config=EngineConfig(runtime=runtime, exactness=exactness, options=options))
-    llm.target.set_change_price(0)  # no change of rows is put off
+    llm.target.set_change_price(0, 0)  # no change of rows is put off
     llm.target.row_class = row_class or llm.target.row_class
     for num_texts in BATCHES:
         for depth in (0, 3, "auto"):

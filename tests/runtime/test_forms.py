@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from outrider.errors import ParameterError
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino.forms import MAX_FORM_BYTES, MAX_FORMS, MIN_FORMS, PRICE_SHARE, num_affordable
 from outrider.runtime.openvino.layout import NUM_FORM_COPIES
@@ -15,8 +16,7 @@ from tests.runtime.checkpoints import FAMILIES, OPENVINO_DTYPES, make_checkpoint
 
 NUM_PAST = 40
 TOKEN_IDS = np.random.default_rng(3).integers(0, 211, 80).tolist()
-# As if a single change took longer than compiling.
-DEAR, CHEAP = 1e6, 1e-9
+DEAR = 1e6  # as if a single change took longer than compiling
 
 
 def load(folder: Path, **options) -> OpenVinoRuntime:
@@ -43,10 +43,20 @@ def decode(runtime: OpenVinoRuntime, *batches: list[SequenceRows]) -> list[np.nd
     """The batches' logits, with whatever was being made finished before each."""
     found: list[np.ndarray] = []
     for batch in batches:
-        if runtime._forms._making:
-            runtime._forms._making[1].result()
+        finish(runtime)
         found.append(runtime.forward(batch).logits.copy())
     return found
+
+
+def finish(runtime: OpenVinoRuntime) -> None:
+    """Wait for what is being made."""
+    while runtime._forms._making:
+        runtime._forms._making.next.exception()
+        runtime._forms._take_in()
+
+
+def rows_of(runtime: OpenVinoRuntime, *lengths: int) -> set[int]:
+    return {runtime.computed_rows([length]) for length in lengths}
 
 
 def use_forms(runtime: OpenVinoRuntime, *batches: list[SequenceRows]) -> None:
@@ -87,7 +97,7 @@ def test_all_forms_share_a_cache_that_may_grow(tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_prompt_needs_no_form_and_disturbs_none(tmp_path):
+def test_a_prompt_needs_no_form(tmp_path):
     runtime = load(make_checkpoint(tmp_path, "llama"))
     runtime.set_change_price(DEAR, 1.0)
     for length in (7, 8, 9):
@@ -97,80 +107,128 @@ def test_a_prompt_needs_no_form_and_disturbs_none(tmp_path):
 
 def test_forms_are_made_together_when_they_would_have_saved_a_share_of_their_price(tmp_path):
     runtime = load(make_checkpoint(tmp_path, "llama"))
-    few, many = batch_of(1), batch_of(5)
+    few, many = batch_of(5), batch_of(9)
     price = PRICE_SHARE * runtime._forms._compile_seconds
     runtime.set_change_price(2 * price / 7.5, 0.0)  # two forms, after eight changes
     decode(runtime, few, many, few, many, few, many, few)
     assert runtime._forms._making is None
-    decode(runtime, many)
-    shapes, _ = runtime._forms._making
-    assert {shape.num_rows for shape in shapes} == {1, 5}
-    decode(runtime, few)
+    runtime.forward(many)
+    assert {shape.num_rows for shape in runtime._forms._making.shapes} == rows_of(runtime, 5, 9)
+    while runtime._forms._making:
+        assert not runtime._forms._fixed
+        runtime._forms._making.next.result()
+        runtime._forms._take_in()
     assert len(runtime._forms._fixed) == 2
 
 
 def test_a_number_that_stays_saves_less_and_one_that_seldom_comes_is_left_out(tmp_path):
     runtime = load(make_checkpoint(tmp_path, "llama"))
-    few, many = batch_of(1), batch_of(5)
+    few, many = batch_of(5), batch_of(9)
     price = PRICE_SHARE * runtime._forms._compile_seconds
     runtime.set_change_price(price / 20, 0.0)
     decode(runtime, many, *[few] * 150)
     assert runtime._forms._making is None
     decode(runtime, *[few] * 20)
-    assert {shape.num_rows for shape in runtime._forms._fixed} == {1}
+    assert {shape.num_rows for shape in runtime._forms._fixed} == rows_of(runtime, 5)
 
 
 def test_before_changes_have_a_price_none_is_made(tmp_path):
     runtime = load(make_checkpoint(tmp_path, "llama"))
     for _ in range(20):
-        decode(runtime, batch_of(1), batch_of(5))
+        decode(runtime, batch_of(5), batch_of(9))
     assert not runtime._forms._making
     assert not runtime._forms.free
 
 
-def test_one_that_differs_in_a_bit_is_given_up(tmp_path, monkeypatch):
-    folder = make_checkpoint(tmp_path, "llama")
-    (wanted,) = decode(load(folder), batch_of(5))
-    runtime = load(folder)
+def spoil(runtime: OpenVinoRuntime, monkeypatch, change) -> None:
+    """Let forms for one number of rows give other logits."""
     make = runtime._forms._make
 
     def make_wrongly(shape):
         form = make(shape)
         run = form.run
-        form.run = lambda layout: np.nextafter(run(layout), np.float32(np.inf))
+        form.run = lambda layout: change(run(layout))
         return form
 
     monkeypatch.setattr(runtime._forms, "_make", make_wrongly)
-    use_forms(runtime, batch_of(1), batch_of(5))
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({}, lambda logits: np.nextafter(logits, np.float32(np.inf))),
+        ({"bitwise": False}, lambda logits: np.roll(logits, 1, axis=-1)),
+    ],
+    ids=["a bit", "another model"],
+)
+def test_one_that_differs_is_given_up(options, change, tmp_path, monkeypatch):
+    folder = make_checkpoint(tmp_path, "llama")
+    (wanted,) = decode(load(folder, **options), batch_of(5))
+    runtime = load(folder, **options)
+    spoil(runtime, monkeypatch, change)
+    use_forms(runtime, batch_of(5), batch_of(9))
     assert not runtime._forms.free
-    assert {shape.num_rows for shape in runtime._forms._refused} == {1, 5}
+    assert {shape.num_rows for shape in runtime._forms._refused} == rows_of(runtime, 5, 9)
     np.testing.assert_array_equal(decode(runtime, batch_of(5))[0], wanted)
     assert not runtime._forms._making
 
 
-def test_a_draft_model_is_not_compared(tmp_path):
+def test_one_that_cannot_be_made_is_done_without(tmp_path, monkeypatch):
+    folder = make_checkpoint(tmp_path, "llama")
+    (wanted,) = decode(load(folder), batch_of(5))
+    runtime = load(folder)
+
+    def fail(shape):
+        raise MemoryError
+
+    monkeypatch.setattr(runtime._forms, "_make", fail)
+    use_forms(runtime, batch_of(5), batch_of(9))
+    assert rows_of(runtime, 5, 9) <= {shape.num_rows for shape in runtime._forms._refused}
+    np.testing.assert_array_equal(decode(runtime, batch_of(5))[0], wanted)
+
+
+def test_a_runtime_may_be_dropped_or_grow_while_forms_are_made(tmp_path):
+    folder = make_checkpoint(tmp_path, "llama")
+    for _ in range(3):
+        runtime = load(folder)
+        runtime.set_change_price(DEAR, 1.0)
+        runtime.forward(batch_of(5))
+        assert runtime._forms._making is not None
+        runtime.resize(40)
+    (wanted,) = decode(load(folder), batch_of(5))
+    np.testing.assert_array_equal(decode(runtime, batch_of(5))[0], wanted)
+
+
+def test_a_draft_model_has_forms_too(tmp_path):
     runtime = load(make_checkpoint(tmp_path, "llama"), bitwise=False)
     runtime.set_change_price(DEAR, 1.0)
-    last_only = [batch_of(2)[0]._replace(output_rows=[1])]
-    (wanted,) = decode(runtime, last_only)
-    (found,) = decode(runtime, last_only)
-    assert runtime.is_ready_for(runtime.computed_rows([2]))
+    last_only = [batch_of(5)[0]._replace(output_rows=[4])]
+    wanted, *_, found = decode(runtime, *[last_only] * 6)
+    assert runtime.is_ready_for(runtime.computed_rows([5]))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_no_more_than_asked_for_and_none_of_a_large_model(tmp_path):
-    runtime = load(make_checkpoint(tmp_path, "llama"), num_forms=1)
-    use_forms(runtime, batch_of(1), batch_of(5), batch_of(9))
-    assert len(runtime._forms.free) == 1
+    folder = make_checkpoint(tmp_path, "llama")
+    runtime = load(folder, num_forms=1)
+    use_forms(runtime, batch_of(5), batch_of(9), batch_of(13))
+    assert len(runtime._forms._fixed) == 1
+    with pytest.raises(ParameterError, match="num_forms is -1, but must be 0 or more"):
+        load(folder, num_forms=-1)
     assert num_affordable(1000) == MAX_FORMS
     most = MAX_FORM_BYTES // (NUM_FORM_COPIES * MIN_FORMS)
     assert (num_affordable(most), num_affordable(most + MIN_FORMS)) == (MIN_FORMS, 0)
 
 
-def test_trees_go_on_in_the_form_for_any_number(tmp_path):
+def test_what_is_free_has_a_form_after_trees_too(tmp_path):
     folder = make_checkpoint(tmp_path, "llama")
-    tree = batch_of(3, parents=(-1, 0, 0))
-    (wanted,) = decode(load(folder, num_forms=0), tree)
+    chain, tree = batch_of(3), batch_of(3, parents=(-1, 0, 0))
+    wanted = decode(load(folder, num_forms=0), chain, tree)
     runtime = load(folder)
-    use_forms(runtime, batch_of(1), batch_of(3), tree)
-    np.testing.assert_array_equal(decode(runtime, tree)[0], wanted)
+    use_forms(runtime, chain, batch_of(9))
+    assert runtime.is_ready_for(runtime.computed_rows([3]))
+    for _ in range(2):  # from the first tree on attention may have more rows
+        found = decode(runtime, chain, tree)
+        np.testing.assert_array_equal(np.concatenate(found), np.concatenate(wanted))
+        shapes = {shape.num_rows for shape in runtime._forms._fixed}
+        assert runtime._forms.free <= shapes

@@ -226,7 +226,7 @@ def test_memory_counts_each_weight_once_and_the_cache(tmp_path):
 
 def test_options_come_back_resolved_and_described(folder):
     runtime = TorchRuntime.from_folder(folder, OPTIONS)
-    assert runtime.options == RuntimeOptions(dtype="float32", num_threads=torch.get_num_threads())
+    assert runtime.options == RuntimeOptions(dtype="float32", num_threads=torch.get_num_threads(), num_forms=0)
     description = runtime.describe()
     assert (description["name"], description["dtype"]) == ("torch", "float32")
     assert description["torch"] == torch.__version__

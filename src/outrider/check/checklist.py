@@ -188,7 +188,8 @@ class Checklist:
             return
         found, num_sequences = self._found, min(self._plan.concurrencies)
         drafter = decide(self._evidence()).drafter
-        stand = stand if drafter is None else self._stand_with(drafter, stand)
+        if drafter is not None and not self._budget.is_spent():
+            stand = self._stand_with(drafter, stand)
         stand.traces = found.traces
         ways = (BLOCK, TREES)
         if self._plan.memory_limit is not None:
@@ -198,8 +199,6 @@ class Checklist:
             stand.time_other_ways(found.texts, num_sequences, self._budget, self._watch, ways)
         finally:
             found.others = stand.other_predictions(num_sequences)
-        if not found.others:
-            self._budget.skip("trees and block verification: no time")
         for draft in map(models.name_of, self._plan.drafts):
             if draft != stand.model:
                 self._budget.skip(f"trees and block verification with {draft}: only {stand.model} was looked at")

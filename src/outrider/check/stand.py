@@ -177,11 +177,13 @@ class Stand:
                 for number in range(MAX_OTHER_ROUNDS if settings else 0):
                     if budget.used + seconds > end:
                         break
-                    watch.report(f"timing {'trees' if way == TREES else 'block verification'}: round {number + 1}")
+                    watch.report(f"timing {_name_of(way)}: round {number + 1}")
                     began = time.monotonic()
                     timings = time_round(self.llm, texts.known, settings, number, watch.is_wanted, self._go_over_to)
                     seconds = time.monotonic() - began
                     self.other_timings[way] = [*self.other_timings.get(way, ()), *(timings if number else ())]
+                if settings and not self.other_timings.get(way):
+                    budget.skip(f"{_name_of(way)}: no time")
         except InterruptedTimingError as error:
             raise InterruptedCheckError from error
         finally:
@@ -249,6 +251,10 @@ class Stand:
                     }
                 )
         return found
+
+
+def _name_of(way: Way) -> str:
+    return "trees" if way == TREES else "block verification"
 
 
 def _settings_of(way: Way, texts: Texts, num_sequences: int) -> list[Setting]:

@@ -7,8 +7,8 @@ What a checkpoint says settles weights, cache and logits to the byte. The rest i
     widened        the matrices in float32, where the processor has no products of bfloat16 numbers
     packed         OpenVINO's own copies of the matrices, in the order in which its kernels read them. The first forward
                    makes one; in float32, a forward of another number of rows makes a second, unless they are widened
-    forms          further compilations of a small model, each for one number of rows, made when it has come often; none
-                   where there is a memory limit, of which the cache makes more
+    forms          further compilations of a small model, each for one number of rows, of those that keep coming;
+                   none where there is a memory limit, of which the cache makes more
     activations    values between layers, for the most rows that a forward may have
     drafter        automata and indexes of texts, at most so many bytes a token
 """

@@ -187,9 +187,9 @@ class StepCosts:
         return self._alone.is_known
 
     @property
-    def last_rows(self) -> int | None:
-        """Rows computed in the last step."""
-        return self._last_rows
+    def prepared_rows(self) -> int | None:
+        """Rows that the runtime prepared for in the last step that had to."""
+        return self._prepared_rows
 
     def computed_rows(self, num_rows: Sequences[int]) -> int:
         """Rows that the runtime computes for so many of each sequence; kept, since plans ask again and again."""

@@ -147,11 +147,11 @@ class AutoPolicy(Policy):
 
     def _price(self, rows: int) -> float:
         """In tokens, of computing so many rows; a runtime is slow to compute fewer than before."""
-        num_sequences, last = self._round.base.num_sequences, self.costs.last_rows
+        num_sequences, prepared = self._round.base.num_sequences, self.costs.prepared_rows
         seconds = self.costs.target(rows, num_sequences)
-        if last is not None and (change := self.costs.change(rows)):
+        if prepared is not None and (change := self.costs.change(rows)):
             seconds += self.costs.change_share * change
-            seconds = min(seconds, self.costs.target(last, num_sequences)) if rows < last else seconds
+            seconds = min(seconds, self.costs.target(prepared, num_sequences)) if rows < prepared else seconds
         return self._rate * seconds
 
     def observe(self, step: DecodeStep) -> None:

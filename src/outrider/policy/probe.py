@@ -160,7 +160,7 @@ class Prober:
             for place in places:
                 rows[place] += depth
             computed = self.costs.computed_rows(rows)
-            is_higher = computed > max(base.computed, self.costs.last_rows or 0)
+            is_higher = computed > max(base.computed, self.costs.prepared_rows or 0)
             change = 2 * self.costs.change_between(computed, base.computed) * is_higher
             seconds[depth - 1] = fixed + depth * step + self.costs.target(computed, base.num_sequences) - plain + change
         depth = 2 if seconds[1] <= NEXT_TO_NOTHING * plain else 1

@@ -105,7 +105,7 @@ class MemoryUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeOptions:
-    """How to compute a model. One field is one option of the CLI.
+    """How to compute a model.
 
     `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of
     padding rows, and of attention to each branch of a tree by itself; a draft model does without, since its numbers can
@@ -120,7 +120,7 @@ class RuntimeOptions:
     dtype: str | None = None  # "float32", "bfloat16"; None: the checkpoint's own
     num_threads: int | None = None  # None: one per core that this process may use
     bitwise: bool = True
-    num_forms: int | None = None  # compiled for a single number of rows each; None: as many as the model's size allows
+    num_forms: int | None = None  # OpenVINO's, each for one number of rows; None: as many as the model's size allows
 
 
 class Runtime(ABC):

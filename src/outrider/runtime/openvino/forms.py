@@ -7,7 +7,7 @@ what they would have saved is a share of that: nobody knows the future, and deco
 goes on (the ski rental problem). All numbers that keep coming are compiled at once and used from the same step on: a
 cheap forward of one number beside dear ones of others would make plans that do not last.
 
-Where bits count, both forms compute the first forwards of a number, and one that differs in a bit is not used.
+Both forms compute the first forwards of a number: one that differs, where bits count in a bit, is not used.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ STEADY_SHARE = 0.12
 # Forms are made for the numbers of rows that so much of what could be saved is of, once that is so much of their price.
 MOST_SAVINGS, PRICE_SHARE = 0.9, 0.25
 
-# Forwards that both forms compute.
+# Forwards that both forms compute; where bits do not count, how far a logit may move, over its row's spread.
 NUM_COMPARED = 3
+TOLERANCE = 0.05
 
 Compile = Callable[[ov.Model], ov.CompiledModel]
 Logits = NDArray[np.float32]
@@ -52,6 +53,14 @@ def num_affordable(matrix_bytes: int) -> int:
     return count if count >= MIN_FORMS else 0
 
 
+class _Making(NamedTuple):
+    """Forms that are being compiled, one after the other, so that whoever stops waits for one at most."""
+
+    shapes: list[Shape]
+    forms: list[_Form]
+    next: Future[_Form]
+
+
 class Forms:
     """Runs layouts, each in the form that serves it best.
 
@@ -59,25 +68,26 @@ class Forms:
         graph: for any number of rows.
         compile_: makes it computable.
         num_fixed: forms for single numbers of rows, at most.
-        is_compared: whether those must give the same bits.
+        is_bitwise: whether those must give the same bits.
 
     Attributes:
         graph: with the weights, which must be there as long as anything is compiled from them.
-        free: numbers of rows that a forward may have without any layer being prepared for them.
+        free: numbers of rows that a forward may have without any layer being prepared for them, as far as the last
+            ones tell: how many rows attention has depends on the sequences, too.
         change_seconds: what preparing takes, once it is known; up to then no form is made.
     """
 
-    def __init__(self, graph: Graph, compile_: Compile, *, num_fixed: int, is_compared: bool) -> None:
+    def __init__(self, graph: Graph, compile_: Compile, *, num_fixed: int, is_bitwise: bool) -> None:
         began = time.perf_counter()
         self._any = _Form(compile_(graph.model))
         self._compile_seconds = time.perf_counter() - began
         # OpenVINO reads the graph's arrays in place, but does not keep them.
         self.graph, self._compile, self._num_fixed = graph, compile_, num_fixed
-        self._num_compared = NUM_COMPARED if is_compared else 0
+        self._is_bitwise = is_bitwise
         self._shared: dict[str, ov.Tensor] = {}
         self._last: Shape | None = None
         self._savings: dict[Shape, float] = {}  # seconds that forms would have saved since some were made
-        self._making: tuple[list[Shape], Future[list[_Form]]] | None = None
+        self._making: _Making | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._fixed: dict[Shape, _Form] = {}
         self._num_to_compare: dict[Shape, int] = {}
@@ -107,11 +117,15 @@ class Forms:
         self._take_in()
         form = self._fixed.get(shape)
         if form is None:
+            self.free.discard(shape.num_rows)
             self._count(shape)
             return self._any.run(layout)
         filling = [0] * (shape.num_rows - num_outputs)  # any row does, since nobody reads its logits
         logits = form.run(layout._replace(output_rows=layout.output_rows + filling))[:num_outputs]
-        return self._compared(shape, logits, layout) if shape in self._num_to_compare else logits
+        if shape in self._num_to_compare:
+            return self._compared(shape, logits, layout)
+        self.free.add(shape.num_rows)
+        return logits
 
     def _count(self, shape: Shape) -> None:
         """Note what a form would have saved, and begin to make the forms that would have saved enough."""
@@ -133,7 +147,7 @@ class Forms:
         if total >= price * len(wanted):
             self._savings.clear()
             self._worker = self._worker or ThreadPoolExecutor(max_workers=1)
-            self._making = wanted, self._worker.submit(lambda: [self._make(each) for each in wanted])
+            self._making = _Making(wanted, [], self._worker.submit(self._make, wanted[0]))
 
     def _make(self, shape: Shape) -> _Form:
         model = self.graph.model.clone()
@@ -145,25 +159,33 @@ class Forms:
         return _Form(self._compile(model))
 
     def _take_in(self) -> None:
-        """Use the forms that were being made, if they are finished."""
-        if self._making is None or not self._making[1].done():
+        """Go on making forms, and use them once all are there. What cannot be made is done without."""
+        if self._making is None or not self._making.next.done():
             return
-        shapes, made = self._making
+        shapes, forms, made = self._making
+        if made.exception() is not None:  # too little memory, perhaps: the form for any number serves as before
+            self._refused.update(shapes)
+            self._making = None
+            return
+        forms.append(made.result())
+        if len(forms) < len(shapes):
+            assert self._worker is not None
+            self._making = _Making(shapes, forms, self._worker.submit(self._make, shapes[len(forms)]))
+            return
         self._making = None
-        for shape, form in zip(shapes, made.result(), strict=True):
+        for shape, form in zip(shapes, forms, strict=True):
             self._fixed[shape] = form
+            self._num_to_compare[shape] = NUM_COMPARED
             for name, tensor in self._shared.items():
                 form.share(name, tensor)
-            if self._num_compared:
-                self._num_to_compare[shape] = self._num_compared
-            else:
-                self.free.add(shape.num_rows)
 
     def _compared(self, shape: Shape, logits: Logits, layout: RowLayout) -> Logits:
         """What the form for any number gives, which also has the last word on what the cache holds."""
         expected = self._any.run(layout)
         self._last = shape
-        if not np.array_equal(logits, expected):
+        if not np.isfinite(expected).all():  # a text whose logits are no numbers, which tells nothing
+            return expected
+        if not self._is_same(logits, expected):
             del self._fixed[shape], self._num_to_compare[shape]
             self._refused.add(shape)
             return expected
@@ -172,6 +194,12 @@ class Forms:
             del self._num_to_compare[shape]
             self.free.add(shape.num_rows)
         return expected
+
+    def _is_same(self, logits: Logits, expected: Logits) -> bool:
+        if self._is_bitwise:
+            return np.array_equal(logits.view(np.uint32), expected.view(np.uint32))
+        moved = np.abs(logits - expected).max(axis=-1)
+        return bool((moved <= TOLERANCE * expected.std(axis=-1)).all())
 
 
 class _Form:

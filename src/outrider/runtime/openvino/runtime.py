@@ -73,14 +73,14 @@ class OpenVinoRuntime(Runtime):
     def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
         has_bfloat16 = computes_bfloat16(core)
-        dtype, is_widened, num_forms = computed_form(config, weights.num_bytes, options)
-        graph = build_graph(config, weights, widens=is_widened)
+        dtype, widens, num_forms = computed_form(config, weights.num_bytes, options)
+        graph = build_graph(config, weights, widens=widens)
         properties = _properties(dtype, options.num_threads)
         self._forms = Forms(
             graph,
             lambda model: core.compile_model(model, "CPU", properties),
             num_fixed=num_forms,
-            is_compared=options.bitwise,
+            is_bitwise=options.bitwise,
         )
         num_threads = int(self._forms.compiled.get_property("INFERENCE_NUM_THREADS"))
         self.config = config
@@ -258,8 +258,10 @@ def computed_form(config: ModelConfig, num_bytes: int, options: RuntimeOptions) 
     """Of a checkpoint of so many bytes, with nothing of it read but what it says.
 
     Raises:
-        ParameterError: this processor does not compute in the dtype asked for.
+        ParameterError: this processor does not compute in the dtype asked for, or forms are fewer than none.
     """
+    if options.num_forms is not None and options.num_forms < 0:
+        raise ParameterError(f"num_forms is {options.num_forms}, but must be 0 or more")
     has_bfloat16 = computes_bfloat16(ov.Core())
     dtype = resolve_dtype(config, options.dtype, has_bfloat16=has_bfloat16)
     widens = is_widened(config, has_bfloat16=has_bfloat16)

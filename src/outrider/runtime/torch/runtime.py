@@ -264,7 +264,8 @@ def _resolve(options: RuntimeOptions, config: ModelConfig) -> RuntimeOptions:
     dtype = options.dtype or config.dtype
     if dtype not in DTYPES:
         raise ParameterError(f"dtype is {dtype!r}, but must be one of {', '.join(DTYPES)}")
-    return replace(options, dtype=dtype, num_threads=options.num_threads or torch.get_num_threads())
+    num_threads = options.num_threads or torch.get_num_threads()
+    return replace(options, dtype=dtype, num_threads=num_threads, num_forms=0)
 
 
 def _find_device(name: str) -> torch.device:
