@@ -25,6 +25,10 @@ def stand(tmp_path_factory):
     return Stand.load(target, None, EngineConfig(self_test=False, max_sequences=8))
 
 
+def test_nothing_is_compiled_between_timing_steps_and_the_trial(stand):
+    assert stand.llm.target.options.num_forms == 0
+
+
 def known(stand, length):
     params = SamplingParams(temperature=1.0, seed=length, max_tokens=length, ignore_eos=True)
     (plain,) = stand.llm.generate(PROMPT, params, depth=0)

@@ -16,7 +16,7 @@ from outrider.recipe import read_recipe
 from tests.cli.tiny import make_tiny
 
 SECRET = "zebra crossing"
-QUICK = ("--temperature", "1", "--concurrency", "1,2", "--context", "64,9999", "--budget", "20s")
+QUICK = ("--temperature", "1", "--concurrency", "1,2", "--context", "64,9999", "--budget", "30s")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_prompts_are_in_the_json_where_that_was_asked_for(check, prompts):
 
 
 def test_trees_take_no_memory_beyond_a_limit(check, prompts):
-    quick = [*QUICK[:-2], "--budget", "10s", "--no-verify", "--json"]
+    quick = [*QUICK[:-2], "--budget", "20s", "--no-verify", "--json"]
     document = check("--prompts", prompts, *quick, "--memory", "2GiB").json
     assert {row["rule"] for row in document["other_ways"]} == {"block"}
     assert any(each.startswith("trees: ") for each in document["not_measured"])

@@ -73,7 +73,7 @@ def vocabulary_item(target: str | Path, draft: str | Path) -> Item:
 
 def memory_of(target: str | Path, drafts: Sequence[str | Path], config: EngineConfig) -> dict[str, Any] | None:
     """The ledger of these models, and what drafting costs in bytes."""
-    # what is given up where memory is short is no price of drafting
+    # what is given up where memory is short, and by the check, is no price of drafting
     config = dataclasses.replace(config, options=dataclasses.replace(config.options, num_forms=0))
     alone, together = ledger_of(target, None, config), ledger_of(target, [*drafts], config)
     if alone is None or together is None:

@@ -75,7 +75,11 @@ class Stand:
 
     @classmethod
     def load(cls, target: str | Path, draft: str | Path | None, config: EngineConfig) -> Stand:
-        """A target with a suffix automaton, and perhaps a draft model."""
+        """A target with a suffix automaton, and perhaps a draft model.
+
+        Nothing is compiled while it is measured: what steps take would change between timing them and the trial.
+        """
+        config = replace(config, options=replace(config.options, num_forms=0))
         drafts: list[str | Path] = [SUFFIX] if draft is None else [SUFFIX, draft]
         llm = LLM(target, draft=drafts, config=config)
         assert isinstance(llm.drafter, Cascade)
