@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outrider import LLM, EngineConfig, SamplingParams
+from outrider.predict import calibrate
 from outrider.predict.agreement import KnownText, Teacher, cascade_trace, model_trace, suffix_trace
 from outrider.predict.calibrate import InterruptedTimingError, Setting, time_round
 from outrider.predict.trace import walk
@@ -98,6 +99,13 @@ def test_steps_are_timed_all_over_the_texts_by_those_who_follow_one_another(llm,
     assert min(places) < 0.2
     assert max(places) > 0.6
     assert all(prompts[0] == (*texts[0].prompt_token_ids, *texts[0].token_ids)[: len(prompts[0])] for prompts in begun)
+
+
+@pytest.mark.parametrize(("enough", "num_steps"), [(0.0, 2), (60.0, 8)])
+def test_of_slow_steps_fewer_are_timed_in_a_row(llm, monkeypatch, enough, num_steps):
+    monkeypatch.setattr(calibrate, "ENOUGH_SECONDS", enough)
+    timings = time_round(llm, [known(llm, 0.0)], [Setting(0.0, 1, 0), Setting(0.0, 1, 1)], 0, lambda: False)
+    assert {each.num_steps for each in timings} == {num_steps}
 
 
 def test_timing_that_is_interrupted_leaves_the_engine_idle(llm):

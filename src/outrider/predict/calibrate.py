@@ -23,6 +23,9 @@ DEPTHS = (0, 1, 2, 4, 8)
 # Few, and then it is the next setting's turn: what disturbs a machine for a second or two is to be met by all settings
 # alike, so there are many short rounds and no long ones.
 NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
+# A large model's steps are long: after so many seconds no more are timed of a setting than these, for the sake of more
+# rounds. Two rounds of many steps say less of a machine than six of few.
+ENOUGH_SECONDS, LEAST_TIMED_STEPS = 0.6, 2
 DECODING: tuple[Stage, ...] = ("draft", "target", "sample", "policy", "other")
 NUM_SETTLING_STEPS = 8  # before a round's first steps are timed
 # Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
@@ -113,8 +116,9 @@ def _time_setting(
                 break
             _step(llm, is_wanted)
         before, num_untimed = dict(sequences[0].stats.seconds), sequences[0].stats.num_steps
-        for _ in range(NUM_TIMED_STEPS):
-            if not _all_run(sequences, setting.depth):
+        for number_of_step in range(NUM_TIMED_STEPS):
+            is_enough = _decoding(sequences[0].stats.seconds) - _decoding(before) > ENOUGH_SECONDS
+            if not _all_run(sequences, setting.depth) or (is_enough and number_of_step >= LEAST_TIMED_STEPS):
                 break
             _step(llm, is_wanted)
         seconds, num_timed = sequences[0].stats.seconds, sequences[0].stats.num_steps - num_untimed
@@ -135,6 +139,7 @@ def _time_setting(
         target=mean["target"],
         other=mean["sample"] + mean["policy"] + mean["other"],
         first=_first_extra(before, num_untimed, mean, share_of_prompts),
+        num_steps=num_timed,
         way=setting.way,
     )
 
@@ -155,6 +160,10 @@ def _step(llm: LLM, is_wanted: Callable[[], bool]) -> None:
 def _all_run(sequences: Sequence[TextSequence], depth: int) -> bool:
     """Whether the next step is one of all texts, each with a whole draft."""
     return all(sequence.finish_reason is None and sequence.num_tokens_left > depth for sequence in sequences)
+
+
+def _decoding(seconds: Mapping[Stage, float]) -> float:
+    return sum(seconds[stage] for stage in DECODING)
 
 
 def _first_extra(

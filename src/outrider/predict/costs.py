@@ -30,6 +30,7 @@ class Timing:
         draft, target, other: seconds of a step in the drafter, in the target's forward and in all else.
         first: seconds that the first steps of a text took longer: a draft model reads the prompt, and a target is slow
             to go over from a prompt's rows to a step's.
+        num_steps: that these are means over.
         way: that drafts were made and kept.
     """
 
@@ -42,6 +43,7 @@ class Timing:
     target: float
     other: float
     first: float = 0.0
+    num_steps: int = 8
     way: Way = CHAINS
 
     @property
