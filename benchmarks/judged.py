@@ -16,6 +16,7 @@ from matplotlib.ticker import NullLocator
 
 from benchmarks.steady import SteadyRun
 from outrider.check.agreement import estimate
+from outrider.predict.clock import Later
 from outrider.predict.prediction import Predictor
 from outrider.predict.trace import Trace
 
@@ -43,12 +44,14 @@ def judge(
     """
     pair, depth, temperature, num_sequences = setting
     predicted_from, measured_on = traces
-    found = predictor.predict(pair, predicted_from, depth, num_sequences, num_later=len(measured_on))
+    # All settings share what plain decoding took, so all of it that is known counts.
+    run, beside = pooled(rounds[:num_rounds]), pooled(plain)
+    num_turns, num_plain_turns = sum(map(len, rounds[:num_rounds])), sum(map(len, plain))
+    later = Later(len(measured_on), num_turns, num_plain_turns, run.num_steps / num_turns)
+    found = predictor.predict(pair, predicted_from, depth, num_sequences, later=later)
     known = predictor.predict(pair, measured_on, depth, num_sequences)
     assert found is not None
     assert known is not None
-    # All settings share what plain decoding took, so all of it that is known counts.
-    run, beside = pooled(rounds[:num_rounds]), pooled(plain)
     measured = run.tokens_per_second / beside.tokens_per_second
     again = None
     if len(rounds) > num_rounds:
@@ -60,6 +63,7 @@ def judge(
         "num_sequences": num_sequences,
         "num_prompts": [len(predicted_from), len(measured_on)],
         "num_tokens": run.num_tokens,
+        "num_turns": [num_turns, num_plain_turns],
         "agreement": found.agreement,
         "measured": measured,
         "measured_again": again,

@@ -16,6 +16,8 @@ import numpy as np
 Unit = TypeVar("Unit")
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95
+# Student's quantile where it is steep, by degrees of freedom.
+FEW_FREEDOM = ((1, 12.706), (2, 4.303), (3, 3.182))
 
 
 class Estimate(NamedTuple):
@@ -71,11 +73,14 @@ def combined(value: float, sources: Sequence[Uncertainty]) -> Estimate:
 
 
 def student_quantile(freedom: float) -> float:
-    """What Student's t exceeds in 2.5 % of all cases (Cornish and Fisher's expansion; tabulated for 1 and 2)."""
-    if freedom < 1.5:
-        return 12.706
-    if freedom < 2.5:
-        return 4.303
+    """What Student's t exceeds in 2.5 % of all cases (Cornish and Fisher's expansion).
+
+    Below 3 it lies between tabulated values: the logarithm on a line over one over the freedom, within 3 %.
+    """
+    if freedom < FEW_FREEDOM[-1][0]:
+        place = 1 / max(freedom, 1.0)
+        (fewer, high), (more, low) = FEW_FREEDOM[:2] if freedom < FEW_FREEDOM[1][0] else FEW_FREEDOM[1:]
+        return low * (high / low) ** ((place - 1 / more) / (1 / fewer - 1 / more))
     z = 1.959964
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96

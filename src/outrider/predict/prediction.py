@@ -14,9 +14,10 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
+from outrider.predict.clock import Later, of_turns, parts_of, pooled
 from outrider.predict.costs import Costs, StepSeconds, Timing
 from outrider.predict.interval import Estimate, Uncertainty, combined, left_out, spread
 from outrider.predict.together import BatchStep, batch_steps
@@ -29,7 +30,7 @@ DRIFT = 0.02
 
 
 class Leavings(NamedTuple):
-    """Logarithms of a speedup with one prompt, and with one round of timing, left out in turn.
+    """Logarithms of a speedup with one prompt, and with one part of the rounds of timing, left out in turn.
 
     Attributes:
         timed_with: the rounds' name: what was timed in the same rounds was slowed by the same.
@@ -127,6 +128,7 @@ class Predictor:
         self._drift = drift
         self._name = name
         self._costs: dict[tuple[bool, int, frozenset[int] | None], Costs] = {}
+        self._of_rounds: dict[tuple[bool, int], Uncertainty] = {}
 
     def costs(self, temperature: float, num_sequences: int, rounds: frozenset[int] | None = None) -> Costs:
         """Of steps at this temperature, perhaps as if there had been these rounds only."""
@@ -138,7 +140,7 @@ class Predictor:
         return self._costs[key]
 
     def predict(
-        self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int, *, num_later: int | None = None
+        self, drafter: str, traces: Sequence[Trace], depth: int, num_sequences: int, *, later: Later | None = None
     ) -> Forecast | None:
         """Of texts that one drafter would have drafted at one temperature; None where nothing was timed for it.
 
@@ -146,7 +148,7 @@ class Predictor:
             drafter: its name.
             traces: of the texts.
             depth, num_sequences: the setting.
-            num_later: texts of other prompts that the interval is to hold the speedup of; None: of all such texts.
+            later: that the interval is to hold the speedup of, when it is measured; None: that of all such texts.
         """
         temperature = traces[0].temperature
         costs = self.costs(temperature, num_sequences)
@@ -160,14 +162,17 @@ class Predictor:
         leavings = Leavings(
             plan.without_prompts(costs),
             left_out(
-                costs.rounds, lambda rounds: plan.speedup(self.costs(temperature, num_sequences, frozenset(rounds)))
+                parts_of(costs.rounds),
+                lambda parts: plan.speedup(self.costs(temperature, num_sequences, frozenset(chain(*parts)))),
             ),
             self._name,
         )
-        prompts = spread(leavings.prompts)
-        if num_later is not None:  # those are of chance, too
-            prompts = prompts._replace(variance=prompts.variance * (1 + len(traces) / num_later))
-        sources = [prompts, spread(leavings.rounds), Uncertainty(self._drift**2, math.inf)]
+        prompts, turns = spread(leavings.prompts), list[Uncertainty]()
+        if later is not None:  # those texts, and the seconds that they are written in, are of chance, too
+            prompts = prompts._replace(variance=prompts.variance * (1 + len(traces) / later.num_texts))
+            turns = of_turns(self._timings_of(temperature, num_sequences), later)
+        sources = [prompts, self._rounds(temperature, num_sequences), *turns]
+        sources.append(Uncertainty(self._drift**2, math.inf))
         seconds = plan.step_seconds(costs)
         survival = survival_of(walks)
         agreement = sum(num_kept_at_once(trace, self._way) for trace in traces) / sum(map(_num_tokens, traces))
@@ -191,6 +196,38 @@ class Predictor:
             leavings=leavings,
             way=self._way,
         )
+
+    def _timings_of(self, temperature: float, num_sequences: int) -> list[Timing]:
+        kind = temperature == 0, num_sequences
+        return [timing for timing in self._timings if (timing.is_greedy, timing.num_sequences) == kind]
+
+    def _rounds(self, temperature: float, num_sequences: int) -> Uncertainty:
+        """What a speedup with so many sequences owes to which rounds there were: as all depths show it together.
+
+        Where there was one round only, it is taken for as sure as one was of the nearest number of sequences.
+        """
+        kind = temperature == 0, num_sequences
+        if kind not in self._of_rounds:
+            timed = {timing.num_sequences for timing in self._timings if timing.is_greedy == kind[0]}
+            for nearest in sorted(timed, key=lambda each: abs(each - num_sequences)):
+                found = self._of_rounds[kind] = self._rounds_shown(temperature, nearest)
+                if nearest != num_sequences:
+                    num_rounds = len(self.costs(temperature, nearest).rounds)
+                    self._of_rounds[kind] = found._replace(variance=found.variance * num_rounds)
+                if math.isfinite(found.variance):
+                    break
+        return self._of_rounds[kind]
+
+    def _rounds_shown(self, temperature: float, num_sequences: int) -> Uncertainty:
+        parts = parts_of(self.costs(temperature, num_sequences).rounds)
+        depths = {timing.depth for timing in self._timings_of(temperature, num_sequences)} - {0}
+
+        def ratios(parts: Sequence[Sequence[int]]) -> list[float]:
+            costs = self.costs(temperature, num_sequences, frozenset(chain(*parts)))
+            plain = costs.plain.total
+            return [plain / costs.step(depth, num_sequences * (depth + 1)).total for depth in sorted(depths)]
+
+        return pooled(parts, ratios)
 
 
 def _num_tokens(trace: Trace) -> int:
