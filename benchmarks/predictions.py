@@ -6,8 +6,10 @@
 Every other prompt of the six workloads is for predicting: the target writes, the draft is asked what it would have
 guessed there, and steps are timed as `check` times them. The other prompts are for measuring: all settings of a target,
 a temperature and a number of texts at once decode them in turns, in random order, plain decoding twice as often as each
-of the others, since all are held against it; as many texts as are asked for are decoded in every step that counts. What
-is marked so is measured twice. Steps of so many texts at once are timed right before these are measured.
+of the others, since all are held against it; as many texts as are asked for are decoded in every step that counts. A
+turn is about as many texts as are decoded at once, no more: a machine is not the same all the time, and what one
+setting meets all are to meet. What is marked so is measured twice. Steps of so many texts at once are timed right
+before these are measured.
 
 The full-price pairs have one target and five drafts of one shape, which differ in what they guess and not in what they
 cost: one engine serves them, each draft in its turn, and steps are timed with one of them. Each part saves what it has
@@ -99,8 +101,8 @@ PARTS = {
     "bundled": Part("bundled", 96, 40.0, tuple(_bundled(temperature, number) for temperature, number in LOADS)),
     "0.5b-greedy": Part(SHARED_TARGET, 32, 30.0, (_full_price(0.0, 1, 1, 2, 4, 8),)),
     "0.5b-sampled": Part(SHARED_TARGET, 32, 30.0, (_full_price(1.0, 1, 2, 4),)),
-    "0.5b-4": Part(SHARED_TARGET, 32, 40.0, (_full_price(1.0, 4, 1, 4),)),
-    "0.5b-8": Part(SHARED_TARGET, 32, 40.0, (_full_price(0.0, 8, 1, 4),)),
+    "0.5b-4": Part(SHARED_TARGET, 32, 80.0, (_full_price(1.0, 4, 1, 4),)),
+    "0.5b-8": Part(SHARED_TARGET, 32, 120.0, (_full_price(0.0, 8, 1, 4),)),
 }
 
 
@@ -178,12 +180,9 @@ def time_steps(pairs: Pairs, part: Part, shares: dict[float, Shares], num_sequen
 
 
 def measure(pairs: Pairs, block: Block, texts: Sequence[KnownText]) -> dict[Setting, list[list[SteadyRun]]]:
-    """Of each setting the rounds, each of the runs of all queues.
-
-    Where texts are decoded one at a time each is a queue of its own, and settings take turns text by text.
-    """
+    """Of each setting the rounds, each of the runs of all queues: settings take turns queue by queue."""
     generator = random.Random(0)
-    queues = [[text] for text in texts] if block.num_sequences == 1 else [list(texts)]
+    queues = queues_of(texts, block.num_sequences)
     settings = [(pair, depth) for pair in pairs.drafts for depth in block.depths]
     found: dict[Setting, list[list[SteadyRun]]] = {setting: [] for setting in (PLAIN, *settings)}
     warm_up(pairs, block, queues[0])
@@ -197,6 +196,12 @@ def measure(pairs: Pairs, block: Block, texts: Sequence[KnownText]) -> dict[Sett
                 run = run_undisturbed(pairs.stand.llm, queue, block.num_sequences, depth)
                 found[pair, depth][-1].append(run)
     return found
+
+
+def queues_of(texts: Sequence[KnownText], num_sequences: int) -> list[list[KnownText]]:
+    """No more texts in any than are decoded at once, and hardly fewer: what is too few for a step is begun again."""
+    num_queues = -(-len(texts) // num_sequences)
+    return [[*texts[number::num_queues]] for number in range(num_queues)]
 
 
 def warm_up(pairs: Pairs, block: Block, queue: Sequence[KnownText]) -> None:
