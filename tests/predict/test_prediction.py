@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from outrider.predict.clock import Later, parts_of
+from outrider.predict.clock import Later, of_turns, parts_of
 from outrider.predict.costs import Costs
 from outrider.predict.interval import Uncertainty, combined, jackknife, share_interval, student_quantile
 from outrider.predict.prediction import Predictor, break_even
@@ -200,6 +200,17 @@ def test_one_round_is_as_sure_as_one_of_another_number_of_texts():
     predictor = Predictor(timings, rows_as_they_are)
     once, often = (predictor.predict("m", traces, 4, number).speedup for number in (4, 1))
     assert 1.0 < often.high / often.value < once.high / once.value < 1.5
+
+
+def test_how_a_machine_differs_from_itself_is_asked_of_all_rounds_where_those_of_the_load_are_few():
+    # From two rounds alone the slow part would have one degree of freedom, and Student's quantile would be 13.
+    world, later = World(noise=0.02, drift=0.1), Later(18, 2, 4, 80)
+    few = world.timings(2, seeded(3), concurrencies=(8,))
+    slow, quick = of_turns([*few, *world.timings(20, seeded(4))], 8, later)
+    assert slow.freedom == 20
+    assert slow.variance == pytest.approx(0.1**2 * (1 / 2 + 1 / 4), rel=0.5)
+    assert quick.variance == pytest.approx(0.02**2 * (1 / 2 + 1 / 4) / 10, rel=0.5)
+    assert of_turns(few, 8, later)[0].freedom == 1
 
 
 def test_slow_rounds_in_a_row_say_less_than_as_many_here_and_there():

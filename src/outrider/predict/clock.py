@@ -23,6 +23,8 @@ Unit = TypeVar("Unit")
 NUM_PARTS = 10
 # Correlation of two depths' errors: both are held against the same plain steps, which are as uncertain as they are.
 SHARED = 0.5
+# Fewer say little of how fast a machine is at one time and at another.
+ENOUGH_ROUNDS = 5
 
 
 class Later(NamedTuple):
@@ -64,39 +66,72 @@ def pooled(parts: Sequence[Unit], ratios: Callable[[Sequence[Unit]], Sequence[fl
     return Uncertainty(fmean(each.variance for each in found), (len(parts) - 1) * num_independent)
 
 
-def of_turns(timings: Sequence[Timing], later: Later) -> list[Uncertainty]:
+class _Shown(NamedTuple):
+    """By rounds of one number of sequences: sums of squares, and degrees of freedom.
+
+    Attributes:
+        slow: of the rounds' means.
+        quick: of what settings differ by from them.
+        num_rounds, num_settings: that have all settings, and of them.
+    """
+
+    slow: float
+    quick: float
+    num_rounds: int
+    num_settings: int
+
+    @property
+    def freedom(self) -> int:
+        return (self.num_rounds - 1) * (self.num_settings - 1)
+
+
+def of_turns(timings: Sequence[Timing], num_sequences: int, later: Later) -> list[Uncertainty]:
     """What the logarithm of a measured speedup owes to when its turns were taken.
 
     A round's settings share what is slow to change; what they do not share is over soon, and longer turns hold less
-    of it. Both are as large as the rounds show (a two-way analysis of variance).
+    of it. Both are as large as the rounds show (a two-way analysis of variance). Where rounds with so many sequences
+    are few, those with others are asked as well: it is the same machine.
 
     Args:
-        timings: of one number of sequences, in rounds.
+        timings: in rounds.
+        num_sequences: of the turns.
         later: the turns.
     """
-    logs = _logs(timings)
-    depths = {depth for each in logs.values() for depth in each}
-    whole = [each for each in logs.values() if len(each) == len(depths)]
-    if len(whole) < 2 or len(depths) < 2:
+    shown = {number: _shown(timings, number) for number in {timing.num_sequences for timing in timings}}
+    own = shown[num_sequences]
+    asked = [own] if own.num_rounds >= ENOUGH_ROUNDS else [*shown.values()]
+    asked = [each for each in asked if each.freedom > 0]
+    if not asked:
         return [Uncertainty(math.inf, 1)]
-    of_depth = {depth: fmean(each[depth] for each in whole) for depth in depths}
-    differences = [[each[depth] - of_depth[depth] for depth in depths] for each in whole]
-    of_rounds = [fmean(each) for each in differences]
-    freedom = len(whole) - 1
-    slow = math.fsum(each**2 for each in of_rounds) / freedom
-    squares = [(one - mean) ** 2 for each, mean in zip(differences, of_rounds, strict=True) for one in each]
-    quick = math.fsum(squares) / (freedom * (len(depths) - 1))
-    share = min(fmean(timing.num_steps for timing in timings) / later.num_steps, 1.0)
+    of_quick = sum(each.freedom for each in asked)
+    quick = math.fsum(each.quick for each in asked) / of_quick
+    of_slow = sum(each.num_rounds - 1 for each in asked)
+    # Means over few settings hold some of what is quick, too.
+    in_means = math.fsum((each.num_rounds - 1) * quick / each.num_settings for each in asked) / of_slow
+    slow = max(math.fsum(each.slow for each in asked) / of_slow - in_means, 0.0)
+    chosen = [timing.num_steps for timing in timings if timing.num_sequences == num_sequences]
+    share = min(fmean(chosen) / later.num_steps, 1.0)
     turns = 1 / later.num_turns + 1 / later.num_plain_turns
-    return [
-        Uncertainty(max(slow - quick / len(depths), 0.0) * turns, freedom),
-        Uncertainty(quick * share * turns, freedom * (len(depths) - 1)),
-    ]
+    return [Uncertainty(slow * turns, of_slow), Uncertainty(quick * share * turns, of_quick)]
 
 
-def _logs(timings: Sequence[Timing]) -> Mapping[int, Mapping[int, float]]:
-    """By round and depth, of a step's seconds."""
-    found: dict[int, dict[int, list[float]]] = {}
+def _shown(timings: Sequence[Timing], num_sequences: int) -> _Shown:
+    logs = _logs([timing for timing in timings if timing.num_sequences == num_sequences])
+    settings = {setting for each in logs.values() for setting in each}
+    whole = [each for each in logs.values() if len(each) == len(settings)]
+    if not whole:
+        return _Shown(0.0, 0.0, 0, len(settings))
+    usual = {setting: fmean(each[setting] for each in whole) for setting in settings}
+    differences = [[each[setting] - usual[setting] for setting in settings] for each in whole]
+    means = [fmean(each) for each in differences]
+    squares = [(one - mean) ** 2 for each, mean in zip(differences, means, strict=True) for one in each]
+    return _Shown(math.fsum(mean**2 for mean in means), math.fsum(squares), len(whole), len(settings))
+
+
+def _logs(timings: Sequence[Timing]) -> Mapping[int, Mapping[tuple[bool, int], float]]:
+    """By round and setting, of a step's seconds."""
+    found: dict[int, dict[tuple[bool, int], list[float]]] = {}
     for timing in timings:
-        found.setdefault(timing.round, {}).setdefault(timing.depth, []).append(math.log(timing.total))
-    return {number: {depth: fmean(each) for depth, each in logs.items()} for number, logs in found.items()}
+        setting = timing.is_greedy, timing.depth
+        found.setdefault(timing.round, {}).setdefault(setting, []).append(math.log(timing.total))
+    return {number: {setting: fmean(each) for setting, each in logs.items()} for number, logs in found.items()}

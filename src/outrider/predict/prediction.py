@@ -14,6 +14,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
@@ -128,7 +129,7 @@ class Predictor:
         self._drift = drift
         self._name = name
         self._costs: dict[tuple[bool, int, frozenset[int] | None], Costs] = {}
-        self._of_rounds: dict[tuple[bool, int], Uncertainty] = {}
+        self._of_rounds: dict[int, Uncertainty] = {}
 
     def costs(self, temperature: float, num_sequences: int, rounds: frozenset[int] | None = None) -> Costs:
         """Of steps at this temperature, perhaps as if there had been these rounds only."""
@@ -170,8 +171,8 @@ class Predictor:
         prompts, turns = spread(leavings.prompts), list[Uncertainty]()
         if later is not None:  # those texts, and the seconds that they are written in, are of chance, too
             prompts = prompts._replace(variance=prompts.variance * (1 + len(traces) / later.num_texts))
-            turns = of_turns(self._timings_of(temperature, num_sequences), later)
-        sources = [prompts, self._rounds(temperature, num_sequences), *turns]
+            turns = of_turns(self._timings, num_sequences, later)
+        sources = [prompts, self._rounds(num_sequences), *turns]
         sources.append(Uncertainty(self._drift**2, math.inf))
         seconds = plan.step_seconds(costs)
         survival = survival_of(walks)
@@ -197,37 +198,44 @@ class Predictor:
             way=self._way,
         )
 
-    def _timings_of(self, temperature: float, num_sequences: int) -> list[Timing]:
-        kind = temperature == 0, num_sequences
-        return [timing for timing in self._timings if (timing.is_greedy, timing.num_sequences) == kind]
-
-    def _rounds(self, temperature: float, num_sequences: int) -> Uncertainty:
-        """What a speedup with so many sequences owes to which rounds there were: as all depths show it together.
+    def _rounds(self, num_sequences: int) -> Uncertainty:
+        """What a speedup with so many sequences owes to which rounds there were: as all settings show it together.
 
         Where there was one round only, it is taken for as sure as one was of the nearest number of sequences.
         """
-        kind = temperature == 0, num_sequences
-        if kind not in self._of_rounds:
-            timed = {timing.num_sequences for timing in self._timings if timing.is_greedy == kind[0]}
+        if num_sequences not in self._of_rounds:
+            timed = {timing.num_sequences for timing in self._timings}
             for nearest in sorted(timed, key=lambda each: abs(each - num_sequences)):
-                found = self._of_rounds[kind] = self._rounds_shown(temperature, nearest)
+                found, num_rounds = self._rounds_shown(nearest)
                 if nearest != num_sequences:
-                    num_rounds = len(self.costs(temperature, nearest).rounds)
-                    self._of_rounds[kind] = found._replace(variance=found.variance * num_rounds)
+                    found = found._replace(variance=found.variance * num_rounds)
+                self._of_rounds[num_sequences] = found
                 if math.isfinite(found.variance):
                     break
-        return self._of_rounds[kind]
+        return self._of_rounds[num_sequences]
 
-    def _rounds_shown(self, temperature: float, num_sequences: int) -> Uncertainty:
-        parts = parts_of(self.costs(temperature, num_sequences).rounds)
-        depths = {timing.depth for timing in self._timings_of(temperature, num_sequences)} - {0}
+    def _rounds_shown(self, num_sequences: int) -> tuple[Uncertainty, int]:
+        """By the rounds of so many sequences; and how many they are."""
+        timings = [timing for timing in self._timings if timing.num_sequences == num_sequences]
+        rounds = sorted({timing.round for timing in timings})
+        parts, found = parts_of(rounds), list[Uncertainty]()
+        for is_greedy in {timing.is_greedy for timing in timings}:
+            depths = {timing.depth for timing in timings if timing.is_greedy == is_greedy} - {0}
+            temperature = 0.0 if is_greedy else 1.0
+            if depths and self.costs(temperature, num_sequences).is_known:
+                found.append(pooled(parts, partial(self._ratios, temperature, num_sequences, sorted(depths))))
+        if not found:
+            return Uncertainty(math.inf, 1), len(rounds)
+        variance = math.fsum(each.variance for each in found) / len(found)
+        return Uncertainty(variance, math.fsum(each.freedom for each in found)), len(rounds)
 
-        def ratios(parts: Sequence[Sequence[int]]) -> list[float]:
-            costs = self.costs(temperature, num_sequences, frozenset(chain(*parts)))
-            plain = costs.plain.total
-            return [plain / costs.step(depth, num_sequences * (depth + 1)).total for depth in sorted(depths)]
-
-        return pooled(parts, ratios)
+    def _ratios(
+        self, temperature: float, num_sequences: int, depths: Sequence[int], parts: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Of a plain step's seconds to those of each depth, as if there had been these rounds only."""
+        costs = self.costs(temperature, num_sequences, frozenset(chain(*parts)))
+        plain = costs.plain.total
+        return [plain / costs.step(depth, num_sequences * (depth + 1)).total for depth in depths]
 
 
 def _num_tokens(trace: Trace) -> int:
