@@ -147,7 +147,8 @@ class DecodeStep(NamedTuple):
             what they had lost, which no other list names.
         num_computed_rows: of the target's forward, padding and filling counted.
         work: of those that were asked for drafts.
-        seconds: of everything else.
+        seconds: of everything else but thinking.
+        thinking_seconds: of the policy, over this step and the one before.
     """
 
     sequences: list[Sequence]
@@ -160,3 +161,4 @@ class DecodeStep(NamedTuple):
     num_computed_rows: int
     work: Sequences[DraftWork]
     seconds: float
+    thinking_seconds: float = 0.0

@@ -80,6 +80,7 @@ class World:
     change_seconds: float = 0.0
     seed: int = 0
     branch_seconds: float = 0.0  # of a leaf more than a chain has
+    thinking_seconds: float = 0.0  # of a step in which somebody may be drafted for
 
 
 @dataclass
@@ -177,7 +178,8 @@ class Simulation:
         outcome.branchings.append(bool(leaves))
         seconds += world.branch_seconds * sum(leaves)
         slowness = world.slowness(outcome.num_steps)
-        outcome.seconds += (seconds + draft_seconds) * slowness
+        thinking_seconds = world.thinking_seconds * any(budget.limit for budget in budgets)
+        outcome.seconds += (seconds + draft_seconds + thinking_seconds) * slowness
         outcome.draft_seconds += draft_seconds
         outcome.num_steps += 1
         for sequence, verdict in zip(sequences, verdicts, strict=True):
@@ -189,7 +191,7 @@ class Simulation:
                 sequences=sequences, budgets=budgets, trees=trees, scores=scores, sources=sources, verdicts=verdicts,
                 num_rows=num_rows, num_computed_rows=computed,
                 work=[each._replace(seconds=each.seconds * slowness * self.blur()) for each in work],
-                seconds=seconds * slowness * self.blur(),
+                seconds=seconds * slowness * self.blur(), thinking_seconds=thinking_seconds * slowness,
             )
         )  # fmt: skip
 

@@ -229,6 +229,15 @@ def test_a_text_of_another_character_gets_its_chance():
     assert sum(depths[0] > 0 for depths in outcome.depths) <= 120  # of 300, the first text is left alone
 
 
+@pytest.mark.parametrize("num_sequences", [1, 8])
+def test_drafts_earn_what_thinking_about_them_takes_or_are_not_made(num_sequences):
+    world = make_world(0.4, 0.02, "flat")
+    world.thinking_seconds = 0.5
+    assert decode(world, auto(world), num_sequences=num_sequences).rate >= 0.97 * plain_rate(world, num_sequences)
+    world.thinking_seconds = 0.0
+    assert decode(world, auto(world), num_sequences=num_sequences).rate >= 1.1 * plain_rate(world, num_sequences)
+
+
 def test_rows_that_change_dearly_change_seldom():
     def num_changes(change_seconds: float) -> int:
         world = make_world(0.7, 0.05, "staircase", is_scored=True, spread=2.0)

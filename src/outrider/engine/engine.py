@@ -78,6 +78,7 @@ class Engine:
         limits = Limits(config.max_sequences, config.max_prefill_tokens, parts.target.min_rows)
         self.scheduler = Scheduler(parts.policy, self.books, limits, forget=self._forget)
         self._live: dict[int, _Live] = {}
+        self._learning_seconds = 0.0
 
     def add(self, request: Request) -> Sequence:
         """Queue a request; its sequence shows how it fares."""
@@ -107,8 +108,11 @@ class Engine:
         deltas = self._advance(batch, draft, verdicts)
         stages.lap("other")
         if batch.kind == "decode":
-            self.parts.policy.observe(_as_step(batch, draft, output, verdicts, stages.seconds))
+            thinking = stages.seconds["policy"]
+            step = _as_step(batch, draft, output, verdicts, stages.seconds)
+            self.parts.policy.observe(step._replace(thinking_seconds=thinking + self._learning_seconds))
             stages.lap("policy")
+            self._learning_seconds = stages.seconds["policy"] - thinking
         for delta in deltas:
             if delta.finish_reason:
                 self._finish(self._live[delta.request_id], delta.finish_reason)
@@ -295,7 +299,7 @@ def _as_step(
         num_rows=[item.num_tokens + len(tree) for item, tree in zip(batch.items, draft.trees, strict=True)],
         num_computed_rows=output.num_computed_rows,
         work=draft.work,
-        seconds=sum(seconds.values()) - seconds["draft"],
+        seconds=sum(seconds.values()) - seconds["draft"] - seconds["policy"],
     )  # fmt: skip
 
 

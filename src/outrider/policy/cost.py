@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence as Sequences
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from outrider.policy.draft_cost import ASSUMED_DRAFT_SHARE, DraftCosts
+from outrider.policy.thinking import Thinking
 from outrider.sequence import DraftWork
 
 # Of a target without a profile: what one row more adds to the cost of a single row.
@@ -65,6 +67,9 @@ class TargetCosts:
         self._num_trusted = NUM_TRUSTED_PROFILE if self._points else 0
         self._corrections: dict[int, float] = {}
         self._counts: dict[int, int] = {}
+        # What follows from the corrections: rows corrected, the highest estimate up to each, and seconds asked for.
+        self._known: list[int] = []
+        self._highest: list[float] = []
         self._seconds: dict[int, float] = {}
         self._num_unread = 0
 
@@ -76,8 +81,9 @@ class TargetCosts:
         found = self._seconds.get(rows)
         if found is None:
             # More rows never take less time: where it looks so, it is noise.
-            fewer = [self._estimate(other) for other in self._corrections if other < rows]
-            found = self._seconds[rows] = max(self._estimate(rows), *fewer, 0.0)
+            num_fewer = bisect_left(self._known, rows)
+            fewer = self._highest[num_fewer - 1] if num_fewer else 0.0
+            found = self._seconds[rows] = max(self._estimate(rows), fewer)
         return found
 
     def start(self, rows: int, seconds: float) -> None:
@@ -86,6 +92,7 @@ class TargetCosts:
         self._points = [(1, single), (2, single * (1 + ASSUMED_ROW_SHARE))]
         self._counts[rows] = 1
         self._corrections[rows] = 0.0
+        self._read()
 
     def correct(self, rows: int, surprise: float) -> float:
         """Take in by how much a step was dearer than expected; the part of it that was taken in."""
@@ -94,9 +101,15 @@ class TargetCosts:
         self._counts[rows] = self._counts.get(rows, 0) + 1
         self._num_unread += 1
         if self._num_unread >= NUM_UNREAD or self._counts[rows] == 1:
-            self._num_unread = 0
-            self._seconds.clear()
+            self._read()
         return gain * surprise
+
+    def _read(self) -> None:
+        """Have estimates follow the corrections."""
+        self._num_unread = 0
+        self._seconds.clear()
+        self._known = sorted(self._corrections)
+        self._highest = [*accumulate(map(self._estimate, self._known), max)]
 
     def _estimate(self, rows: int) -> float:
         return self._profiled(rows) * math.exp(self._correction(rows))
@@ -108,7 +121,7 @@ class TargetCosts:
     def _correction(self, rows: int) -> float:
         if rows in self._corrections or not self._corrections:
             return self._corrections.get(rows, 0.0)
-        known = sorted(self._corrections)
+        known = self._known
         place = bisect_left(known, rows)
         if place == 0 or place == len(known):
             return self._corrections[known[min(place, len(known) - 1)]]
@@ -145,6 +158,7 @@ class StepCosts:
         change_seconds: what a change takes, as learned.
         speed: by what factor steps take longer now than usually.
         change_share: of the steps that might have stayed at the rows of the one before, those that did not.
+        thinking: what deciding takes, at the usual speed.
 
     Example:
         >>> costs = StepCosts([(1, 0.050), (5, 0.054)])
@@ -167,6 +181,7 @@ class StepCosts:
         self.change_seconds, self._is_ready_for = changes
         self.speed = 1.0
         self.change_share = CHANGE_SHARE
+        self.thinking = Thinking()
         limit = max_rows or math.inf
         self._alone, self._num_together = TargetCosts(profile, limit), together[0]
         self._together = TargetCosts(together[1], limit) if together[1] else self._alone

@@ -288,7 +288,7 @@ class AutoPolicy(Policy):
             self._trust.idle(len(step.sequences))
             return
         is_probe = self._prober.is_probing
-        lost = 0.0
+        lost = self.costs.thinking.extra(base.num_sequences) if decided else 0.0
         for work in step.work if decided else ():
             if work.source in self._index:
                 source = self._sources[self._index[work.source]]
@@ -311,6 +311,9 @@ class AutoPolicy(Policy):
         self._num_since_plain = 0 if is_plain else self._num_since_plain + 1
         seconds = self._branching.costs.observe_target(step)
         self.costs.observe_target(step.num_computed_rows, seconds, len(step.sequences))
+        is_drafting = any(budget.max_depth > 0 for budget in step.budgets)
+        thought = step.thinking_seconds / self.costs.speed
+        self.costs.thinking.observe(len(step.sequences), thought, is_drafting=is_drafting)
         for work in step.work:
             if work.source in self._index and work.seconds > 0:
                 is_comb = any(budget.of_member(self._index[work.source]).is_comb for budget in step.budgets)

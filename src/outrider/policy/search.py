@@ -49,6 +49,8 @@ class Search:
         self.candidates = candidates
         self.fixed, self.step = costs.draft(source, len(candidates))
         self._plain = costs.target(base.computed, base.num_sequences)
+        # Where a cheaper source drafts already, there is as much to think about without this one.
+        self._thinking = 0.0 if base.num_drafted else costs.thinking.extra(base.num_sequences)
         self._offered = offered
         self._trust = trust
         # A step is paid for if one sequence needs it, however many do without.
@@ -67,7 +69,7 @@ class Search:
                 break
             num_worse += 1
             for depths in self._depths(cap):
-                loss = self._target(depths) - self.base.seconds + self.fixed + self.step * cap
+                loss = self._target(depths) - self.base.seconds + self._thinking + self.fixed + self.step * cap
                 if cap > 1 and loss > max_loss:
                     continue
                 rate, _ = self._expected(depths, max(self._offered, LEAST_OFFERED))
@@ -95,7 +97,7 @@ class Search:
 
     def loss(self, cap: int, num_rows: int) -> float:
         """Seconds that are lost if nothing is accepted."""
-        return self._target_of(num_rows) - self._plain + self.fixed + self.step * cap
+        return self._target_of(num_rows) - self._plain + self._thinking + self.fixed + self.step * cap
 
     def expected_with(self, depths: list[int], comb: Comb, seconds: float) -> tuple[float, float]:
         """Tokens per second, and seconds of a step, of chains with siblings, which take so many seconds more.
@@ -111,7 +113,7 @@ class Search:
             if depth:
                 tokens += candidate.curve.tokens[depth]
                 seconds += candidate.entry_seconds
-        seconds = self.base.seconds + offered * seconds
+        seconds = self.base.seconds + self._thinking + offered * seconds
         return (self.base.num_tokens + offered * tokens) / seconds, seconds
 
     def _target_of(self, num_rows: int) -> float:
@@ -145,7 +147,7 @@ class Search:
         target = self._usual_target(depths, expected_rows / num_rows * offered / any_offered)
         seconds = any_offered * target + (1 - any_offered) * self._idle_target(depths, target, any_offered)
         seconds += offered * (self.costs.change(self._computed(depths)) / USUAL_NUM_STEPS + entry)
-        seconds += any_offered * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
+        seconds += self._thinking + any_offered * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
         return (self.base.num_tokens + offered * tokens) / seconds, seconds
 
     def _idle_target(self, depths: list[int], drafted: float, any_offered: float) -> float:

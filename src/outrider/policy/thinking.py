@@ -1,0 +1,31 @@
+"""What deciding takes, which is no draft and no forward, and yet a part of the step. Knows seconds only.
+
+Where nobody is drafted for there is little to think about. So what thinking takes more where somebody is, drafting must
+earn: with a fast target and many texts that is as much as a draft model takes.
+"""
+
+from __future__ import annotations
+
+GAIN = 0.02  # of a step, once many were seen: plans are made in some of them only
+# Of what thinking takes with drafts, what it is held to take without until that is seen.
+IDLE_SHARE = 0.3
+
+
+class Thinking:
+    """Seconds of thinking per step, by the number of sequences and whether any of them is drafted for."""
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[int, bool], tuple[float, int]] = {}
+
+    def extra(self, num_sequences: int) -> float:
+        """Seconds that thinking takes longer in a step with drafts; 0 until it is known."""
+        size = num_sequences.bit_length()
+        drafting, _ = self._means.get((size, True), (0.0, 0))
+        idle, _ = self._means.get((size, False), (IDLE_SHARE * drafting, 0))
+        return max(0.0, drafting - idle)
+
+    def observe(self, num_sequences: int, seconds: float, *, is_drafting: bool) -> None:
+        """A step was thought about for so long."""
+        key = num_sequences.bit_length(), is_drafting
+        mean, num = self._means.get(key, (0.0, 0))
+        self._means[key] = mean + max(GAIN, 1 / (num + 1)) * (seconds - mean), num + 1
