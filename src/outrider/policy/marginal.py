@@ -288,7 +288,7 @@ class AutoPolicy(Policy):
             self._trust.idle(len(step.sequences))
             return
         is_probe = self._prober.is_probing
-        lost = self.costs.thinking.extra(base.num_sequences) if decided else 0.0
+        lost = self.costs.thinking.beyond_idle(base.num_sequences) if decided else 0.0
         for work in step.work if decided else ():
             if work.source in self._index:
                 source = self._sources[self._index[work.source]]

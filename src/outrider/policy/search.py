@@ -50,7 +50,7 @@ class Search:
         self.fixed, self.step = costs.draft(source, len(candidates))
         self._plain = costs.target(base.computed, base.num_sequences)
         # Where a cheaper source drafts already, there is as much to think about without this one.
-        self._thinking = 0.0 if base.num_drafted else costs.thinking.extra(base.num_sequences)
+        self._thinking = 0.0 if base.num_drafted else costs.thinking.beyond_idle(base.num_sequences)
         self._offered = offered
         self._trust = trust
         # A step is paid for if one sequence needs it, however many do without.

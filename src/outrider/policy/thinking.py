@@ -17,7 +17,7 @@ class Thinking:
     def __init__(self) -> None:
         self._means: dict[tuple[int, bool], tuple[float, int]] = {}
 
-    def extra(self, num_sequences: int) -> float:
+    def beyond_idle(self, num_sequences: int) -> float:
         """Seconds that thinking takes longer in a step with drafts; 0 until it is known."""
         size = num_sequences.bit_length()
         drafting, _ = self._means.get((size, True), (0.0, 0))
