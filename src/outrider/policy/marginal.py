@@ -188,15 +188,16 @@ class AutoPolicy(Policy):
             self._round = NOBODY
             return
         step = self._round = self._round_of(sequences)
-        # A text alone is seldom helped by thinking in every step; among several, each step shows much that is new.
+        found = self._planner.plan(self._sources, step)
+        # A text alone is seldom helped by thinking in every step; among several, each step of a source that was seldom
+        # seen shows much that is new. One that nobody asks shows nothing.
         is_young = len(sequences) > 1 and any(
-            source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG and step.served(index)
-            for index, source in enumerate(self._sources)
+            plan.cap and source.survival.num_verified < YOUNG and source.num_asked < 3 * YOUNG
+            for source, (plan, _) in zip(self._sources, found, strict=True)
         )
         num_steps = min(max(REPLAN_STEPS, REPLAN_STEPS_EACH * len(sequences)), MAX_REPLAN_STEPS)
         self._countdown = num_steps * REPLAN_STEPS_YOUNG // REPLAN_STEPS if is_young else num_steps
-        found = self._planner.plan(self._sources, step)
-        is_idle = not is_young and not any(plan.cap for plan, _ in found)
+        is_idle = not any(plan.cap for plan, _ in found)
         self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1
         self._countdown *= self._idle
         rate = self._rate = max((plan.rate for plan, _ in found), default=step.base.rate)
