@@ -39,6 +39,7 @@ class PeerText:
     Attributes:
         workload, prompt, temperature: what it goes on from, and how.
         asked: it as engines get it; ends before it loops.
+        token_ids: that our plain decoding wrote.
         loop: in which our plain text would have ended.
         fault: why it is not measured; None if it is.
     """
@@ -47,6 +48,7 @@ class PeerText:
     prompt: Prompt
     temperature: float
     asked: Asked
+    token_ids: tuple[int, ...] = ()
     loop: Loop | None = None
     fault: str | None = None
 
@@ -123,7 +125,13 @@ def place_of(texts: Sequence[PeerText], setting: Setting) -> Place:
 
 
 def compare_peers(
-    llm: LLM, peers: Sequence[Engine], plan: BenchPlan, tuning: Sequence[Workload], interruption: Interruption
+    llm: LLM,
+    peers: Sequence[Engine],
+    plan: BenchPlan,
+    tuning: Sequence[Workload],
+    interruption: Interruption,
+    *,
+    takes_plain_turns: bool = True,
 ) -> PeerComparison:
     """Measure everything, or as much as there is time for.
 
@@ -133,11 +141,13 @@ def compare_peers(
         plan: what to measure, and the depth of ours.
         tuning: prompts that settings are chosen by.
         interruption: how it is ended early.
+        takes_plain_turns: of everybody; without, plain decoding is measured only where it is the best setting.
 
     Raises:
         UsageError: a prompt does not fit the model; nothing was measured.
     """
     bench = _Bench(llm, peers, plan, interruption)
+    bench.always = (PLAIN,) if takes_plain_turns else ()
     comparison = bench.comparison
     try:
         comparison.texts = bench.write_texts()
@@ -157,6 +167,7 @@ class _Bench:
         self.plan = plan
         self.interruption = interruption
         self.comparison = PeerComparison()
+        self.always: tuple[str, ...] = (PLAIN,)  # settings that are measured beside the best
         self.random = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated
 
     def write_texts(self) -> list[PeerText]:
@@ -216,7 +227,7 @@ class _Bench:
             (engine, each)
             for engine in (self.ours, *self.peers)
             if place in best.get(engine.name, {})
-            for each in dict.fromkeys((PLAIN, best[engine.name][place]))
+            for each in dict.fromkeys((*self.always, best[engine.name][place]))
         ]
         written: dict[str, dict[str, Written]] = {}
         faults: dict[str, str] = {}
@@ -321,6 +332,7 @@ class _Bench:
             prompt=text.prompt,
             temperature=text.temperature,
             asked=text.asked._replace(max_tokens=max(length, 1)),
+            token_ids=token_ids[: max(length, 1)],
             loop=loop,
             fault=fault,
         )

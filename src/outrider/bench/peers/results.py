@@ -7,6 +7,7 @@ once, over groups of them, which are mixed from all workloads. Knows no engines.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +50,11 @@ class Chosen(NamedTuple):
     def our_plain(self, run: PeerRun) -> Written:
         return run.written[OURS][PLAIN]
 
+    @property
+    def has_plain(self) -> bool:
+        """Whether both decoded plainly too, each time."""
+        return all(PLAIN in run.written[name] for group in self.groups for run in group for name in (self.name, OURS))
+
 
 def peers_document(
     plan: BenchPlan, comparison: PeerComparison, facts: Mapping[str, Mapping[str, Any]], skipped: Mapping[str, str]
@@ -81,11 +87,11 @@ def peers_document(
 def num_differing(comparison: PeerComparison) -> int:
     """Texts of ours that came out otherwise with drafts than without, and must not."""
     return sum(
-        ours != plain
+        ours != text.token_ids
         for run in comparison.runs
         for written in run.written[OURS].values()
         if written.is_promised
-        for ours, plain in zip(written.token_ids, run.written[OURS][PLAIN].token_ids, strict=True)
+        for ours, text in zip(written.token_ids, run.texts, strict=True)
     )
 
 
@@ -141,15 +147,16 @@ def _row(chosen: Chosen, temperature: float) -> dict[str, Any]:
         "num_texts": sum(len(run.texts) for run in runs),
         "num_prompts": len({(text.workload, text.prompt.name) for run in runs for text in run.texts}),
         "tokens_per_second": _rate(map(chosen.their, runs)),
-        "plain_tokens_per_second": _rate(map(chosen.their_plain, runs)),
+        "plain_tokens_per_second": _rate(map(chosen.their_plain, runs)) if chosen.has_plain else None,
         "ratio": None,
         "plain_ratio": None,
         "further_ratio": None,
         "num_same_texts": None,
+        "share_as_ours": _share_as_ours(chosen, runs) if temperature == 0 else None,
     }
     # A peer's noise is its own affair: at temperature 1 its texts may differ. Ours may not.
     is_speculative = any(chosen.best[run.place] != PLAIN for run in runs)
-    if is_speculative and (temperature == 0 or name == OURS):
+    if is_speculative and chosen.has_plain and (temperature == 0 or name == OURS):
         row["num_same_texts"] = sum(
             ours == plain
             for run in runs
@@ -158,10 +165,24 @@ def _row(chosen: Chosen, temperature: float) -> dict[str, Any]:
     if name != OURS:
         sides = chosen.their, chosen.our
         row["ratio"] = _ratio(chosen, sides, _per_token)
-        row["plain_ratio"] = _ratio(chosen, (chosen.their_plain, chosen.our_plain), _per_token)
+        if chosen.has_plain:
+            row["plain_ratio"] = _ratio(chosen, (chosen.their_plain, chosen.our_plain), _per_token)
         if all(side(run).first_seconds is not None for run in runs for side in sides):
             row["further_ratio"] = _ratio(chosen, sides, _per_further_token)
     return row
+
+
+def _share_as_ours(chosen: Chosen, runs: Sequence[PeerRun]) -> float:
+    """How much of the texts, from their beginnings on, is what our plain decoding writes."""
+    pairs = [
+        pair for run in runs for pair in zip(chosen.their(run).token_ids, (t.token_ids for t in run.texts), strict=True)
+    ]
+    return sum(itertools.starmap(_num_common, pairs)) / sum(len(ours) for _, ours in pairs)
+
+
+def _num_common(text: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that both begin with."""
+    return next((n for n, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
 
 
 def _rate(written: Iterable[Written]) -> float:
@@ -218,7 +239,7 @@ def _plan(plan: BenchPlan) -> dict[str, Any]:
 
 def _measurement(run: PeerRun) -> dict[str, Any]:
     """The raw numbers, from which all others can be computed again."""
-    plain = {name: by[PLAIN].token_ids for name, by in run.written.items()}
+    ours = [text.token_ids for text in run.texts]
     return {
         "temperature": run.setting[0],
         "concurrency": run.setting[1],
@@ -231,8 +252,8 @@ def _measurement(run: PeerRun) -> dict[str, Any]:
                 setting: {
                     "seconds": written.seconds,
                     "first_seconds": written.first_seconds,
-                    "num_as_plain": sum(map(_is_same, written.token_ids, plain[name])),
-                    "num_as_ours": sum(map(_is_same, written.token_ids, plain[OURS])),
+                    "num_as_plain": sum(map(_is_same, written.token_ids, by[PLAIN].token_ids)) if PLAIN in by else None,
+                    "num_tokens_as_ours": [*map(_num_common, written.token_ids, ours)],
                 }
                 for setting, written in by.items()
             }
