@@ -31,7 +31,13 @@ class VllmCpu:
         _set_environment(threads)
         speculations: dict[str, dict[str, Any] | None] = {"plain": None}
         for depth in DEPTHS if draft else ():
-            speculations[f"draft {depth}"] = {"method": "draft_model", "model": draft, "num_speculative_tokens": depth}
+            speculations[f"draft {depth}"] = {
+                "method": "draft_model",
+                "model": draft,
+                "num_speculative_tokens": depth,
+                # Its default drafts greedily at every temperature, of which less is accepted; greedy texts are the same.
+                "draft_sample_method": "probabilistic",
+            }
         speculations[f"lookup {LOOKUP_DEPTH}"] = {
             "method": "ngram",
             "prompt_lookup_max": LOOKUP_NGRAM,
@@ -53,7 +59,8 @@ class VllmCpu:
             "settings": list(self.speculations),
             "num_threads": self.num_threads,
             "dtype": self.dtype,
-            "notes": "prefix caching off; drafts are greedy",
+            "notes": "prefix caching off; drafts are drawn at the temperature of the text"
+            + ("" if "tcmalloc" in os.environ["LD_PRELOAD"] else "; without tcmalloc, which is not installed"),
         }
 
     def write(self, texts: list[dict[str, Any]], temperature: float, setting: str) -> dict[str, Any]:
@@ -103,12 +110,12 @@ class VllmCpu:
 def _set_environment(num_threads: int) -> None:
     """What its documentation advises: cores of its own, and an allocator and an OpenMP that are loaded first."""
     cores = sorted(os.sched_getaffinity(0))[:num_threads]
-    libraries = sorted(map(str, Path(sys.prefix).glob("lib/libiomp5.so")))
+    libraries = [*Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"), *Path(sys.prefix).glob("lib/libiomp5.so")]
     os.environ |= {
         "VLLM_CPU_KVCACHE_SPACE": str(CACHE_GB),
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_NO_USAGE_STATS": "1",
-        "LD_PRELOAD": ":".join(libraries),
+        "LD_PRELOAD": ":".join(map(str, libraries)),
     }
 
 
