@@ -24,6 +24,7 @@ CHECK = FOLDER.parent / "docs/check.md"
 CHECK_FILES = ("predictions.json", "hopeless.json")
 PERFORMANCE = FOLDER.parent / "docs/performance.md"
 FLOORS_FILE = "floors.json"
+PEERS_FILE = "peers.json"
 BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
@@ -145,8 +146,11 @@ def render_floors(folder: Path) -> str:
     if not path.exists():
         return report_floors.NOTHING_YET
     document = json.loads(path.read_text())
-    lines = configuration(document["parts"], "{}")[:-1]
-    return "\n".join([*lines, "", *report_floors.render(document)])
+    beside = folder / PEERS_FILE
+    peers = json.loads(beside.read_text()) if beside.exists() else None
+    parts = {f"beside peers: {name}": part for name, part in peers["parts"].items()} if peers else {}
+    lines = configuration(document["parts"] | parts, "{}")[:-1]
+    return "\n".join([*lines, "", *report_floors.render(document, peers)])
 
 
 def render_quantised(folder: Path) -> str:

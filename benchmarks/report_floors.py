@@ -1,9 +1,14 @@
-"""What docs/performance.md says of `floors.json`: rates, steps beside their floors, stages of a step, and the goals."""
+"""What docs/performance.md says of `floors.json`: rates, steps beside their floors, stages of a step, and the goals.
+
+Of `peers.json` it has where we stand beside other engines.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from outrider.bench.workloads import ALL
 
 Document = Mapping[str, Any]
 Rows = list[str]
@@ -13,15 +18,15 @@ NOT_MEASURED = "not measured"
 STAGES = ("target", "draft", "sample", "policy", "other")
 
 
-def render(document: Document) -> Rows:
-    """The page's tables, without the configuration of the tests."""
+def render(document: Document, peers: Document | None = None) -> Rows:
+    """The page's tables, without the configuration of the tests; of floors, and of peers where they were measured."""
     parts = document["parts"]
     models = [model for part in parts.values() for model in part.get("models", ())]
     return [
         *("### What the machine can do", "", *machine(parts["machine"]["machine"]), ""),
         *("### A step and its floor", "", *steps(models), "", *left_out(models), ""),
         *("### Where the time of a whole step goes", "", *loop(parts["loop"]["rows"]), ""),
-        *("### The goals", "", *goals(models)),
+        *("### The goals", "", *goals(models, peers["parts"] if peers else {})),
     ]
 
 
@@ -126,15 +131,29 @@ def num_bytes(row: Document) -> int:
     return row["weight_bytes"] + row["cache_bytes"]
 
 
+PLAIN = "plain, 0.5 B bf16, tokens/s over the fastest peer"
+GREEDY = "speculative greedy, agreement 0.95, 0.8, 0.6, over the best peer at its best setting"
+EDIT = "speculative on editing (with a prediction) and repetition, over the best peer"
+SAMPLED = "speculative, T = 1, the same three, over the best peer at its best setting"
+CROWD = "8 sequences at once, speculative, over the best peer at 8"
+# Of the goals that are about peers, the parts of the comparison that say where we stand, and their temperature.
+BESIDE_PEERS = {
+    PLAIN: (("plain",), 0.0),
+    GREEDY: (("0.95", "0.8", "0.6"), 0.0),
+    EDIT: (("edit",), 0.0),
+    SAMPLED: (("0.95", "0.8", "0.6"), 1.0),
+    CROWD: (("crowd",), 0.0),
+}
+
 # What is asked for, at least and as a goal; and what says where we stand, where anything does.
 GOALS: tuple[tuple[str, str, str, Callable[[list[Document]], str] | None], ...] = (
-    ("plain, 0.5 B bf16, tokens/s over the fastest peer", "0.95x", "1.05x", None),
+    (PLAIN, "0.95x", "1.05x", None),
     ("its step over the floor", "1.4", "1.2", over_floor),
-    ("speculative greedy, agreement 0.95, 0.8, 0.6, over the best peer at its best setting", "1.0x", "1.2x", None),
-    ("speculative on editing (with a prediction) and repetition, over the best peer", "1.2x", "2x", None),
-    ("speculative, T = 1, the same three, over the best peer at its best setting", "1.2x", "1.6x", None),
+    (GREEDY, "1.0x", "1.2x", None),
+    (EDIT, "1.2x", "2x", None),
+    (SAMPLED, "1.2x", "1.6x", None),
     ("realised speedup over the ideal one for the acceptance and the costs measured", "0.90", "0.95", None),
-    ("8 sequences at once, speculative, over the best peer at 8", "1.0x", "1.2x", None),
+    (CROWD, "1.0x", "1.2x", None),
     ("one draft step, 33 M, context 512", "1.5 ms", "0.9 ms", draft_step),
     ("int8 target over bf16, speculative", "1.2x", "1.4x", None),
     ("step time against context 512 to 8k and 1 to 16 sequences, over bytes moved", "1.3x", "1.15x", growth),
@@ -142,7 +161,28 @@ GOALS: tuple[tuple[str, str, str, Callable[[list[Document]], str] | None], ...] 
 )
 
 
-def goals(models: list[Document]) -> Iterator[str]:
+def beside_peers(parts: Mapping[str, Document], names: tuple[str, ...], temperature: float) -> str:
+    """Our ratio to the best peer, in each part that was measured."""
+    stands: list[str] = []
+    for name in names:
+        found = (
+            [each for each in parts[name]["findings"] if each["temperature"] == temperature] if name in parts else []
+        )
+        # The geometric mean of workloads, where the goal is not about one.
+        together = [each for each in found if each["workload"] == ALL and name != "edit"]
+        for each in together or [each for each in found if each["workload"] != ALL]:
+            ratio = each["ratio"]
+            label = each["workload"] if name == "edit" else f"{name}" if len(names) > 1 else ""
+            values = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            stands.append(f"{label}{': ' if label else ''}{values} over {each['best_peer']}, {each['setting']}")
+    return "; ".join(stands) or NOT_MEASURED
+
+
+def goals(models: list[Document], peers: Mapping[str, Document]) -> Iterator[str]:
     yield from head("", "at least", "goal", "here")
     for what, least, goal, stand in GOALS:
-        yield line(what, least, goal, stand(models) if stand else NOT_MEASURED)
+        if what in BESIDE_PEERS:
+            here = beside_peers(peers, *BESIDE_PEERS[what])
+        else:
+            here = stand(models) if stand else NOT_MEASURED
+        yield line(what, least, goal, here)

@@ -48,7 +48,7 @@ def note(what):
 
 if __name__ == "__main__":
     if "--version" in sys.argv:
-        sys.stderr.write("version: 7 (abc)\nbuilt with a compiler\n")
+        sys.stderr.write("version: 7 (build 1, commit abc)\nbuilt with a compiler\n")
         sys.exit()
     note({"started": sys.argv[1:], "pid": os.getpid()})
     if "draft-simple" in sys.argv:

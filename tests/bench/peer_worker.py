@@ -16,11 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "src/outrider/bench/peers/wor
 
 from serve import serve
 
-# rates: tokens/s of each setting; differs: settings whose texts are not the plain ones; fails: settings, and why;
-# dies_at: the number of the answer that is never given; asked: a file that gets every request.
+# rates: tokens/s of each setting; long_rates: others, after prompts of 600 tokens or more; differs: settings whose
+# texts are not the plain ones; fails: settings, and why; dies_at: the number of the answer that is never given;
+# asked: a file that gets every request.
 PEER = {"rates": {"plain": 10, "draft 4": 40, "draft 8": 20}, "differs": [], "fails": {}} | json.loads(
     os.environ.get("PEER", "{}")
 )
+LONG_PROMPT = 600
 
 
 class Peer:
@@ -47,10 +49,12 @@ class Peer:
             raise RuntimeError(PEER["fails"][setting])
         time.sleep(PEER.get("sleeps", 0))
         num_tokens = sum(text["max_tokens"] for text in texts) + PEER.get("num_too_many", 0)
+        is_long = len(texts[0]["token_ids"]) >= LONG_PROMPT
+        rates = PEER["rates"] | (PEER.get("long_rates", {}) if is_long else {})
         value = 8 if setting in PEER["differs"] else 7
         return {
             "token_ids": [[value] * (text["max_tokens"] + PEER.get("num_too_many", 0)) for text in texts],
-            "seconds": num_tokens / PEER["rates"][setting],
+            "seconds": num_tokens / rates[setting],
             "first_seconds": 0.001 if len(texts) == 1 else None,
         }
 

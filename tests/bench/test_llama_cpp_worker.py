@@ -40,7 +40,7 @@ def started(notes):
 
 def test_it_says_its_version_its_precision_and_how_it_can_decode(llama):
     facts = llama[0].describe()
-    assert facts["version"] == "7 (abc)"
+    assert facts["version"] == "7 (build 1, commit abc)"
     assert {"plain", "draft 2", "draft 16", "draft until 0.6", "lookup 10"} <= {*facts["settings"]}
     assert "weights, keys and values f32" in facts["notes"]
 

@@ -60,7 +60,7 @@ def test_all_do_the_same_work_and_it_is_shown_and_saved(bench, tmp_path):
         assert row["ratio"] is None
     assert {row["workload"] for row in rows_of(outcome, concurrency=1)} == {"code", "chat", "all"}
     assert {row["workload"] for row in rows_of(outcome, concurrency=3)} == {"all"}
-    assert len(outcome.json["tried"]) == 2 * 2 * (3 + 2)
+    assert len(outcome.json["tried"]) == 2 * (2 + 1) * (3 + 2)  # one at a time, each workload by itself
     assert "Outrider beside its peers" in outcome.stderr
     text = page.read_text()
     assert text.startswith("<!DOCTYPE html>")
@@ -89,6 +89,23 @@ def test_settings_are_chosen_by_prompts_that_are_not_measured(bench, tmp_path):
     assert {text["max_tokens"] for text, _ in texts} <= {*range(16, 21)}
 
 
+def test_each_workload_has_the_setting_that_is_best_for_it(bench):
+    """What looks up the prompt is best where texts repeat it, and worst elsewhere: one setting would do for neither."""
+    rates = {"plain": 10, "draft 4": 40, "lookup 4": 20}
+    outcome = bench(
+        *("--temperature", "0", "--concurrency", "1,2"), one={"rates": rates, "long_rates": {"lookup 4": 80}}
+    )
+    (code,) = rows_of(outcome, engine="one", workload="code")
+    (chat,) = rows_of(outcome, engine="one", workload="chat")
+    both, mixed = rows_of(outcome, engine="one", workload="all")
+    assert (code["setting"], code["tokens_per_second"]) == ("lookup 4", pytest.approx(80))
+    assert (chat["setting"], chat["tokens_per_second"]) == ("draft 4", pytest.approx(40))
+    assert (both["setting"], both["concurrency"]) == ("by workload", 1)
+    assert 40 < both["tokens_per_second"] < 80
+    assert both["num_same_texts"] == both["num_texts"] == 4
+    assert mixed["setting"] in {"draft 4", "lookup 4"}
+
+
 def test_what_is_not_the_peers_own_plain_text_is_counted(bench):
     outcome = bench("--temperature", "0", one={"rates": {"plain": 10, "draft 4": 40}, "differs": ["draft 4"]})
     for row in rows_of(outcome, engine="one"):
@@ -112,7 +129,7 @@ def test_a_setting_that_fails_is_not_the_best_and_is_named(bench):
     outcome = bench("--temperature", "0", one={"fails": {"draft 4": "no such depth"}})
     assert {row["setting"] for row in rows_of(outcome, engine="one")} == {"draft 8"}
     failed = [each for each in outcome.json["tried"] if each["fault"]]
-    assert [(each["setting"], each["fault"]) for each in failed] == [("draft 4", "RuntimeError: no such depth")]
+    assert {(each["setting"], each["fault"]) for each in failed} == {("draft 4", "RuntimeError: no such depth")}
 
 
 def test_without_plain_decoding_there_is_no_figure_but_a_reason(bench):

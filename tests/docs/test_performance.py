@@ -97,3 +97,26 @@ def test_rates_are_measured():
     assert limits.read_rate(limits.MIB, 1) > 1e8
     assert limits.product_rate(limits.ov.Core(), "float32", 1) > 1e8
     assert np.isclose(limits.rate_of_reading(MACHINE, 3 * limits.MIB, 2), 30e9)
+
+
+def test_where_we_stand_beside_peers_is_said_of_the_parts_that_were_measured():
+    def found(workload, temperature, ratio):
+        values = {"median": ratio, "low": ratio - 0.1, "high": ratio + 0.1}
+        return {
+            "workload": workload, "temperature": temperature, "best_peer": "other", "setting": "draft 4",
+            "ratio": values,
+        }  # fmt: skip
+
+    pair = [found("code", 0.0, 1.0), found("all", 0.0, 1.5), found("all", 1.0, 2.0)]
+    edit = [found("edit", 0.0, 3.0), found("repeat", 0.0, 4.0), found("all", 0.0, 3.5)]
+    peers = {"0.8": {"findings": pair}, "0.95": {"findings": pair}, "edit": {"findings": edit}}
+    stands = {what: report_floors.beside_peers(peers, *where) for what, where in report_floors.BESIDE_PEERS.items()}
+    assert stands[report_floors.GREEDY] == (
+        "0.95: 1.50x [1.40, 1.60] over other, draft 4; 0.8: 1.50x [1.40, 1.60] over other, draft 4"
+    )
+    assert stands[report_floors.SAMPLED].startswith("0.95: 2.00x [1.90, 2.10] over other")
+    assert stands[report_floors.EDIT] == (
+        "edit: 3.00x [2.90, 3.10] over other, draft 4; repeat: 4.00x [3.90, 4.10] over other, draft 4"
+    )
+    assert stands[report_floors.CROWD] == stands[report_floors.PLAIN] == report_floors.NOT_MEASURED
+    assert {*report_floors.BESIDE_PEERS} < {what for what, *_ in report_floors.GOALS}

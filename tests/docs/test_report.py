@@ -151,7 +151,7 @@ def test_the_report_reads_what_a_benchmark_writes(benchmark_, expected, results,
 
 def test_every_benchmark_is_reported():
     saving = {path.stem for path in common.FOLDER.glob("*.py") if " save(" in read(path)}
-    elsewhere = {report.AUDIT_FILE, report.FLOORS_FILE, *report.CHECK_FILES, report.QUANTISED_FILE}
+    elsewhere = {report.AUDIT_FILE, report.FLOORS_FILE, report.PEERS_FILE, *report.CHECK_FILES, report.QUANTISED_FILE}
     assert set(report.ROWS) == saving - {name.removesuffix(".json") for name in elsewhere} - {"common"}
     assert set(report.ROWS) == {benchmark.__name__.partition(".")[2] for benchmark in ARGUMENTS}
     assert set(checkpoints.SHAPES) < set(report_rows.TARGETS)

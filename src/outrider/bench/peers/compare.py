@@ -4,8 +4,8 @@ What is measured is first written plainly by us and not timed: a text that falls
 begins to repeat itself, and one that is too short not at all. Nobody ends a text otherwise: end tokens are written like
 any other, so that all write the same number of tokens.
 Then each peer's settings are tried on prompts that are measured nowhere else, and the fastest is its best, for each
-temperature and each number of texts at once. At last all take turns: each group of texts is written by everybody,
-plainly and at the best setting, in random order.
+temperature and each number of texts at once, and where that is one, for each workload. At last all take turns: each
+group of texts is written by everybody, plainly and at the best setting, in random order.
 Knows engines and turns; what is behind an engine is in `engine` and `peer`, what the measurements say in `results`.
 """
 
@@ -20,7 +20,7 @@ from outrider.bench.compare import BenchPlan
 from outrider.bench.groups import Interruption, filled
 from outrider.bench.peers.engine import OURS, PLAIN, Asked, Engine, OurEngine, Written
 from outrider.bench.peers.worker import GivenUpError, PeerError
-from outrider.bench.workloads import MIN_TOKENS, Loop, Prompt, Workload, find_loop, is_random
+from outrider.bench.workloads import ALL, MIN_TOKENS, Loop, Prompt, Workload, find_loop, is_random
 from outrider.engine.llm import LLM
 from outrider.errors import UsageError
 
@@ -29,6 +29,7 @@ TUNING_TOKENS = 64
 WARM_UP_TOKENS = 16
 
 Setting = tuple[float, int]  # temperature, and how many texts at once
+Place = tuple[str, float, int]  # the workload too; `ALL` where several are written at once, which are mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class PeerText:
     Attributes:
         workload, prompt, temperature: what it goes on from, and how.
         asked: it as engines get it; ends before it loops.
+        token_ids: that our plain decoding wrote.
         loop: in which our plain text would have ended.
         fault: why it is not measured; None if it is.
     """
@@ -46,6 +48,7 @@ class PeerText:
     prompt: Prompt
     temperature: float
     asked: Asked
+    token_ids: tuple[int, ...] = ()
     loop: Loop | None = None
     fault: str | None = None
 
@@ -65,11 +68,17 @@ class PeerRun(NamedTuple):
     written: Mapping[str, Mapping[str, Written]]
     faults: Mapping[str, str]
 
+    @property
+    def place(self) -> Place:
+        """Of the setting that is an engine's best."""
+        return place_of(self.texts, self.setting)
+
 
 class Tried(NamedTuple):
     """How fast a peer's setting was on the tuning prompts; tokens/s, or why it could not."""
 
     name: str
+    workload: str
     temperature: float
     concurrency: int
     setting: str
@@ -82,13 +91,13 @@ class PeerComparison:
     """All that was measured; `is_partial` if it was interrupted.
 
     Attributes:
-        best: of each engine, its fastest setting for each temperature and number of texts.
+        best: of each engine, its fastest setting for each workload, temperature and number of texts.
         lost: engines that ended on the way, and why.
     """
 
     texts: list[PeerText] = field(default_factory=list[PeerText])
     tried: list[Tried] = field(default_factory=list[Tried])
-    best: dict[str, dict[Setting, str]] = field(default_factory=dict[str, dict[Setting, str]])
+    best: dict[str, dict[Place, str]] = field(default_factory=dict[str, dict[Place, str]])
     runs: list[PeerRun] = field(default_factory=list[PeerRun])
     lost: dict[str, str] = field(default_factory=dict[str, str])
     is_partial: bool = False
@@ -110,8 +119,19 @@ def hold_out(workloads: Sequence[Workload], num_prompts: int | None) -> tuple[li
     return measured, [workload._replace(prompts=workload.prompts[-1:]) for workload in workloads]
 
 
+def place_of(texts: Sequence[PeerText], setting: Setting) -> Place:
+    """Where texts that are written at once belong."""
+    return (texts[0].workload if setting[1] == 1 else ALL, *setting)
+
+
 def compare_peers(
-    llm: LLM, peers: Sequence[Engine], plan: BenchPlan, tuning: Sequence[Workload], interruption: Interruption
+    llm: LLM,
+    peers: Sequence[Engine],
+    plan: BenchPlan,
+    tuning: Sequence[Workload],
+    interruption: Interruption,
+    *,
+    takes_plain_turns: bool = True,
 ) -> PeerComparison:
     """Measure everything, or as much as there is time for.
 
@@ -121,11 +141,13 @@ def compare_peers(
         plan: what to measure, and the depth of ours.
         tuning: prompts that settings are chosen by.
         interruption: how it is ended early.
+        takes_plain_turns: of everybody; without, plain decoding is measured only where it is the best setting.
 
     Raises:
         UsageError: a prompt does not fit the model; nothing was measured.
     """
     bench = _Bench(llm, peers, plan, interruption)
+    bench.always = (PLAIN,) if takes_plain_turns else ()
     comparison = bench.comparison
     try:
         comparison.texts = bench.write_texts()
@@ -145,6 +167,7 @@ class _Bench:
         self.plan = plan
         self.interruption = interruption
         self.comparison = PeerComparison()
+        self.always: tuple[str, ...] = (PLAIN,)  # settings that are measured beside the best
         self.random = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated
 
     def write_texts(self) -> list[PeerText]:
@@ -161,7 +184,7 @@ class _Bench:
         return texts
 
     def choose_settings(self, tuning: Sequence[Workload]) -> None:
-        """Each engine's best for each temperature and number of texts at once. Ours is not searched for."""
+        """Each engine's best for each workload, temperature and number of texts at once. Ours is not searched for."""
         ours = self.comparison.best.setdefault(OURS, {})
         texts = self._texts(tuning, min(TUNING_TOKENS, self.plan.max_tokens))
         for temperature in self.plan.temperatures:
@@ -169,13 +192,18 @@ class _Bench:
             for concurrency in self.plan.concurrencies:
                 setting = temperature, concurrency
                 groups = filled(same, concurrency)
-                ours[setting] = self.ours.settings[-1]
+                by_place: dict[Place, list[tuple[PeerText, ...]]] = {}
+                for group in groups:
+                    by_place.setdefault(place_of(group, setting), []).append(group)
+                ours |= dict.fromkeys(by_place, self.ours.settings[-1])
                 self._warm_up(self.ours, groups[0], temperature)
                 for peer in tuple(self.peers):
                     self.interruption.report(
                         f"trying {peer.name}'s settings, T = {temperature:g}, {concurrency} at once"
                     )
-                    self._search(peer, groups, setting)
+                    faults = self._warm_up(peer, groups[0], temperature)
+                    for place, part in by_place.items():
+                        self._search(peer, part, place, faults)
 
     def measure(self) -> Iterator[PeerRun]:
         """All groups of all runs, in random order."""
@@ -194,12 +222,12 @@ class _Bench:
             yield self._run(setting, group)
 
     def _run(self, setting: Setting, group: tuple[PeerText, ...]) -> PeerRun:
-        best = self.comparison.best
+        best, place = self.comparison.best, place_of(group, setting)
         turns = [
             (engine, each)
             for engine in (self.ours, *self.peers)
-            if setting in best.get(engine.name, {})
-            for each in dict.fromkeys((PLAIN, best[engine.name][setting]))
+            if place in best.get(engine.name, {})
+            for each in dict.fromkeys((*self.always, best[engine.name][place]))
         ]
         written: dict[str, dict[str, Written]] = {}
         faults: dict[str, str] = {}
@@ -212,10 +240,12 @@ class _Bench:
                 faults[engine.name] = f"{each}: {error}"
         return PeerRun(setting, group, {name: by for name, by in written.items() if name not in faults}, faults)
 
-    def _search(self, peer: Engine, groups: Sequence[tuple[PeerText, ...]], setting: Setting) -> None:
-        """Try all settings of a peer, warmed up, in random order."""
-        temperature, concurrency = setting
-        faults = self._warm_up(peer, groups[0], temperature)
+    def _search(
+        self, peer: Engine, groups: Sequence[tuple[PeerText, ...]], place: Place, cold: Mapping[str, str]
+    ) -> None:
+        """Try all settings of a peer in random order, but those that could not be warmed up."""
+        workload, temperature, concurrency = place
+        faults = dict(cold)
         seconds = {each: 0.0 for each in peer.settings if each not in faults}
         turns = [(each, group) for each in seconds for group in groups]
         for each, group in self.random.sample(turns, len(turns)):
@@ -228,11 +258,11 @@ class _Bench:
         num_tokens = sum(text.asked.max_tokens for group in groups for text in group)
         rates = {each: num_tokens / spent for each, spent in seconds.items() if each not in faults}
         for each in peer.settings:
-            tried = Tried(peer.name, temperature, concurrency, each, rates.get(each), faults.get(each))
+            tried = Tried(peer.name, workload, temperature, concurrency, each, rates.get(each), faults.get(each))
             self.comparison.tried.append(tried)
         # Without plain decoding nobody knows what a peer's own text is.
         if PLAIN in rates:
-            self.comparison.best.setdefault(peer.name, {})[setting] = max(rates, key=lambda each: rates[each])
+            self.comparison.best.setdefault(peer.name, {})[place] = max(rates, key=lambda each: rates[each])
 
     def _warm_up(self, engine: Engine, group: Sequence[PeerText], temperature: float) -> dict[str, str]:
         """Write a little in each setting: what is done only once is nobody's to pay for.
@@ -302,6 +332,7 @@ class _Bench:
             prompt=text.prompt,
             temperature=text.temperature,
             asked=text.asked._replace(max_tokens=max(length, 1)),
+            token_ids=token_ids[: max(length, 1)],
             loop=loop,
             fault=fault,
         )

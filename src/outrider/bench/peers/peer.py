@@ -20,8 +20,9 @@ from outrider.errors import ParameterError
 FOLDER = Path("build/peers")
 WORKERS = Path(__file__).with_name("workers")
 LOAD_SECONDS = 900.0  # converting a checkpoint takes minutes
-# What a text may take: nobody who is slower than this is worth waiting for.
-WRITE_SECONDS = 60.0
+# What a text may take: nobody who is slower than this is worth waiting for. The first in a setting may take long:
+# some make an engine then.
+WRITE_SECONDS = 300.0
 SECONDS_PER_TOKEN = 2.0
 # The hub is not asked: checkpoints are folders. Nothing of ours is on a peer's path.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}

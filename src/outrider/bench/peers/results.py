@@ -7,14 +7,19 @@ once, over groups of them, which are mixed from all workloads. Knows no engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outrider.bench.compare import BenchPlan
 from outrider.bench.measure import geometric_mean_interval, median_interval, ratios
-from outrider.bench.peers.compare import TUNING_TOKENS, PeerComparison, PeerRun, PeerText, Setting
+from outrider.bench.peers.compare import TUNING_TOKENS, PeerComparison, PeerRun, PeerText, Place, Setting
 from outrider.bench.peers.engine import OURS, PLAIN, Written
 from outrider.bench.workloads import ALL
+
+BY_WORKLOAD = "by workload"
+
+Side = Callable[[PeerRun], Written]
 
 
 class Chosen(NamedTuple):
@@ -23,14 +28,32 @@ class Chosen(NamedTuple):
     Attributes:
         groups: of runs, each a workload's, or all that there are.
         name: of the engine.
-        best: its setting, and ours.
+        best: its setting by where a run belongs, and ours.
         our_best: ours.
     """
 
     groups: Sequence[Sequence[PeerRun]]
     name: str
-    best: str
-    our_best: str
+    best: Mapping[Place, str]
+    our_best: Mapping[Place, str]
+
+    def their(self, run: PeerRun) -> Written:
+        """What the engine wrote at its best setting."""
+        return run.written[self.name][self.best[run.place]]
+
+    def our(self, run: PeerRun) -> Written:
+        return run.written[OURS][self.our_best[run.place]]
+
+    def their_plain(self, run: PeerRun) -> Written:
+        return run.written[self.name][PLAIN]
+
+    def our_plain(self, run: PeerRun) -> Written:
+        return run.written[OURS][PLAIN]
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether both decoded plainly too, each time."""
+        return all(PLAIN in run.written[name] for group in self.groups for run in group for name in (self.name, OURS))
 
 
 def peers_document(
@@ -64,11 +87,11 @@ def peers_document(
 def num_differing(comparison: PeerComparison) -> int:
     """Texts of ours that came out otherwise with drafts than without, and must not."""
     return sum(
-        ours != plain
+        ours != text.token_ids
         for run in comparison.runs
         for written in run.written[OURS].values()
         if written.is_promised
-        for ours, plain in zip(written.token_ids, run.written[OURS][PLAIN].token_ids, strict=True)
+        for ours, text in zip(written.token_ids, run.texts, strict=True)
     )
 
 
@@ -91,15 +114,21 @@ def _rows(
         kinds[names[0]] = [runs]
     for workload, groups in kinds.items():
         for name in (OURS, *peers):
-            best = comparison.best.get(name, {}).get(setting)
+            best = comparison.best.get(name, {})
             row = {"workload": workload, "temperature": temperature, "concurrency": concurrency, "engine": name}
             fault = _fault(comparison, name, setting, runs)
-            row |= {"setting": best, "fault": fault, "num_texts": 0}
+            row |= {"setting": _setting(best, groups), "fault": fault, "num_texts": 0}
             own = [[run for run in group if name in run.written] for group in groups]
             own = [group for group in own if group]
-            if best is not None and own:
-                row |= _row(Chosen(own, name, best, comparison.best[OURS][setting]), temperature)
+            if own:
+                row |= _row(Chosen(own, name, best, comparison.best[OURS]), temperature)
             yield row
+
+
+def _setting(best: Mapping[Place, str], groups: Sequence[Sequence[PeerRun]]) -> str | None:
+    """The best one, of several workloads if they agree."""
+    settings = {best[run.place] for group in groups for run in group if run.place in best}
+    return settings.pop() if len(settings) == 1 else BY_WORKLOAD if settings else None
 
 
 def _fault(comparison: PeerComparison, name: str, setting: Setting, runs: Sequence[PeerRun]) -> str | None:
@@ -113,51 +142,65 @@ def _fault(comparison: PeerComparison, name: str, setting: Setting, runs: Sequen
 
 def _row(chosen: Chosen, temperature: float) -> dict[str, Any]:
     runs = [run for group in chosen.groups for run in group]
-    name, best = chosen.name, chosen.best
+    name = chosen.name
     row: dict[str, Any] = {
         "num_texts": sum(len(run.texts) for run in runs),
         "num_prompts": len({(text.workload, text.prompt.name) for run in runs for text in run.texts}),
-        "tokens_per_second": _rate(runs, name, best),
-        "plain_tokens_per_second": _rate(runs, name, PLAIN),
+        "tokens_per_second": _rate(map(chosen.their, runs)),
+        "plain_tokens_per_second": _rate(map(chosen.their_plain, runs)) if chosen.has_plain else None,
         "ratio": None,
         "plain_ratio": None,
         "further_ratio": None,
         "num_same_texts": None,
+        "share_as_ours": _share_as_ours(chosen, runs) if temperature == 0 else None,
     }
     # A peer's noise is its own affair: at temperature 1 its texts may differ. Ours may not.
-    if best != PLAIN and (temperature == 0 or name == OURS):
+    is_speculative = any(chosen.best[run.place] != PLAIN for run in runs)
+    if is_speculative and chosen.has_plain and (temperature == 0 or name == OURS):
         row["num_same_texts"] = sum(
             ours == plain
             for run in runs
-            for ours, plain in zip(run.written[name][best].token_ids, run.written[name][PLAIN].token_ids, strict=True)
+            for ours, plain in zip(chosen.their(run).token_ids, chosen.their_plain(run).token_ids, strict=True)
         )
     if name != OURS:
-        row["ratio"] = _ratio(chosen, (best, chosen.our_best), _per_token)
-        row["plain_ratio"] = _ratio(chosen, (PLAIN, PLAIN), _per_token)
-        settings = {name: best, OURS: chosen.our_best}
-        if all(
-            run.written[each][setting].first_seconds is not None for run in runs for each, setting in settings.items()
-        ):
-            row["further_ratio"] = _ratio(chosen, (best, chosen.our_best), _per_further_token)
+        sides = chosen.their, chosen.our
+        row["ratio"] = _ratio(chosen, sides, _per_token)
+        if chosen.has_plain:
+            row["plain_ratio"] = _ratio(chosen, (chosen.their_plain, chosen.our_plain), _per_token)
+        if all(side(run).first_seconds is not None for run in runs for side in sides):
+            row["further_ratio"] = _ratio(chosen, sides, _per_further_token)
     return row
 
 
-def _rate(runs: Sequence[PeerRun], name: str, setting: str) -> float:
+def _share_as_ours(chosen: Chosen, runs: Sequence[PeerRun]) -> float:
+    """How much of the texts, from their beginnings on, is what our plain decoding writes."""
+    pairs = [
+        pair for run in runs for pair in zip(chosen.their(run).token_ids, (t.token_ids for t in run.texts), strict=True)
+    ]
+    return sum(itertools.starmap(_num_common, pairs)) / sum(len(ours) for _, ours in pairs)
+
+
+def _num_common(text: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that both begin with."""
+    return next((n for n, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+
+
+def _rate(written: Iterable[Written]) -> float:
     """Tokens of all texts together in a second."""
-    written = [run.written[name][setting] for run in runs]
-    return sum(map(_num_tokens, written)) / sum(each.seconds for each in written)
+    known = list(written)
+    return sum(map(_num_tokens, known)) / sum(each.seconds for each in known)
 
 
-def _ratio(chosen: Chosen, settings: tuple[str, str], measure: Callable[[Written], float]) -> dict[str, float]:
-    """A peer's time in the first setting over ours in the second."""
+def _ratio(chosen: Chosen, sides: tuple[Side, Side], measure: Callable[[Written], float]) -> dict[str, float]:
+    """A peer's time over ours: of the first of these sides over the second."""
     by_group: list[list[float]] = []
     for group in chosen.groups:
         theirs: dict[str, list[float]] = {}
         ours: dict[str, list[float]] = {}
         for run in group:
             key = "\0".join(f"{text.workload}\0{text.prompt.name}" for text in run.texts)
-            theirs.setdefault(key, []).append(measure(run.written[chosen.name][settings[0]]))
-            ours.setdefault(key, []).append(measure(run.written[OURS][settings[1]]))
+            theirs.setdefault(key, []).append(measure(sides[0](run)))
+            ours.setdefault(key, []).append(measure(sides[1](run)))
         by_group.append(ratios(theirs, ours))
     interval = median_interval(by_group[0]) if len(by_group) == 1 else geometric_mean_interval(by_group)
     return interval._asdict()
@@ -196,7 +239,7 @@ def _plan(plan: BenchPlan) -> dict[str, Any]:
 
 def _measurement(run: PeerRun) -> dict[str, Any]:
     """The raw numbers, from which all others can be computed again."""
-    plain = {name: by[PLAIN].token_ids for name, by in run.written.items()}
+    ours = [text.token_ids for text in run.texts]
     return {
         "temperature": run.setting[0],
         "concurrency": run.setting[1],
@@ -209,8 +252,8 @@ def _measurement(run: PeerRun) -> dict[str, Any]:
                 setting: {
                     "seconds": written.seconds,
                     "first_seconds": written.first_seconds,
-                    "num_as_plain": sum(map(_is_same, written.token_ids, plain[name])),
-                    "num_as_ours": sum(map(_is_same, written.token_ids, plain[OURS])),
+                    "num_as_plain": sum(map(_is_same, written.token_ids, by[PLAIN].token_ids)) if PLAIN in by else None,
+                    "num_tokens_as_ours": [*map(_num_common, written.token_ids, ours)],
                 }
                 for setting, written in by.items()
             }

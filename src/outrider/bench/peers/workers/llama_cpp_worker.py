@@ -209,12 +209,12 @@ class Server:
 
 
 def _version(program: str) -> str:
-    """As it says itself: a line `version: NUMBER (COMMIT)`."""
+    """As it says itself, in a line `version: NUMBER (build N, commit COMMIT)`."""
     run = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=START_SECONDS)  # noqa: S603
     said = [line.removeprefix("version: ") for line in (run.stdout + run.stderr).splitlines() if "version: " in line]
     if run.returncode != 0 or not said:
         raise RuntimeError(f"llama-server cannot be run: exit code {run.returncode}")
-    return said[0].split(", ")[0]
+    return said[0]
 
 
 def _convert(checkpoint: str, out: str, _conversion: str, _version: str, precision: str) -> None:
