@@ -35,7 +35,7 @@ class VllmCpu:
                 "method": "draft_model",
                 "model": draft,
                 "num_speculative_tokens": depth,
-                # Its default drafts greedily at every temperature, of which less is accepted; greedy texts are the same.
+                # Its default drafts greedily at every temperature, of which less is accepted.
                 "draft_sample_method": "probabilistic",
             }
         speculations[f"lookup {LOOKUP_DEPTH}"] = {
