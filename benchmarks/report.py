@@ -216,7 +216,7 @@ def predicted(name: str, part: Mapping[str, Any]) -> str:
 
 def configuration(results: Mapping[str, Document], name_as: str = "{}.json") -> list[str]:
     """On what the files were measured: one value where all agree, else each with its files, named in this way."""
-    lines = []
+    lines: list[str] = []
     for label, describe in FACTS.items():
         files: dict[str, list[str]] = {}
         for name, document in results.items():
@@ -251,7 +251,7 @@ def revision(document: Document) -> Iterator[str]:
 def computation(document: Document) -> Iterator[str]:
     """How the targets were computed; benchmarks that do not vary it do not say it."""
     engines = [part["engine"] for part in (document, *document.get("rows", ())) if "engine" in part]
-    targets = [engine["target"] for engine in engines]
+    targets = [engine["target"] for engine in engines if engine and not isinstance(engine, str)]  # else a peer's name
     yield from dict.fromkeys(f"{target['dtype']}, {target['num_threads']} threads" for target in targets)
 
 
