@@ -20,6 +20,7 @@ from outrider.audit.distribution import Witnesses, feed_text
 from outrider.audit.forward import TeacherForcing
 from outrider.audit.replay import Emitted, Rounding
 from outrider.audit.sequential import SequentialTest
+from outrider.audit.texts import drafters_of
 from outrider.bench.peers.engine import Asked
 from outrider.bench.peers.peer import PeerEngine, Work, load_peer, parse_names
 from outrider.bench.peers.worker import PeerError
@@ -32,8 +33,7 @@ from outrider.runtime.numerics import TOLERANCES
 def examine(llm: LLM, peer: PeerEngine, setting: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Bet on texts until the claim is refuted, or there are no more."""
     assert llm.tokenizer
-    drafter = llm.drafter
-    assert isinstance(drafter, ModelDrafter)
+    drafter = next(each for each in drafters_of(llm).values() if isinstance(each, ModelDrafter))
     chunk = llm.config.prefill_chunk
     witnesses = Witnesses(
         TeacherForcing(runtime=llm.target, pool=llm.engine.pool, prefill_chunk=chunk),
