@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outrider.bench.compare import BenchPlan
-from outrider.bench.groups import Interruption, filled
+from outrider.bench.groups import Interruption, filled, parts
 from outrider.bench.peers.engine import OURS, PLAIN, Asked, Engine, OurEngine, Written
 from outrider.bench.peers.worker import GivenUpError, PeerError
 from outrider.bench.workloads import ALL, MIN_TOKENS, Loop, Prompt, Workload, find_loop, is_random
@@ -174,14 +174,21 @@ class _Bench:
         """What is to be measured, by what we write plainly."""
         texts: list[PeerText] = []
         asked = self._texts(self.plan.workloads, self.plan.max_tokens)
-        for number, text in enumerate(asked):
-            self.interruption.report(f"writing the texts: {number} of {len(asked)}")
-            try:
-                written = self.ours.write([text.asked], text.temperature, PLAIN)
-            except UsageError as error:
-                raise type(error)(f"{text.workload}, {text.prompt.name}: {error}") from error
-            texts.append(self._judge(text, written.token_ids[0]))
+        for temperature in self.plan.temperatures:
+            same = [text for text in asked if text.temperature == temperature]
+            for part in parts(same, self.llm.config.max_sequences):
+                self.interruption.report(f"writing the texts: {len(texts)} of {len(asked)}")
+                texts += map(self._judge, part, self._write_plainly(part))
         return texts
+
+    def _write_plainly(self, texts: Sequence[PeerText]) -> tuple[tuple[int, ...], ...]:
+        """By us, all at once; if one does not fit, it is found by writing each alone."""
+        try:
+            return self.ours.write([text.asked for text in texts], texts[0].temperature, PLAIN).token_ids
+        except UsageError as error:
+            if len(texts) == 1:
+                raise type(error)(f"{texts[0].workload}, {texts[0].prompt.name}: {error}") from error
+            return tuple(self._write_plainly([text])[0] for text in texts)
 
     def choose_settings(self, tuning: Sequence[Workload]) -> None:
         """Each engine's best for each workload, temperature and number of texts at once. Ours is not searched for."""
