@@ -24,7 +24,7 @@ CHECK = FOLDER.parent / "docs/check.md"
 CHECK_FILES = ("predictions.json", "hopeless.json")
 PERFORMANCE = FOLDER.parent / "docs/performance.md"
 FLOORS_FILE = "floors.json"
-PEERS_FILE = "peers.json"
+PEERS_FILE, EXACT_FILE = "peers.json", "peers_exact.json"
 BEGIN = "<!-- results: written by `python -m benchmarks.report` -->"
 END = "<!-- end of results -->"
 NOTHING_YET = "Results follow from `make bench`, which measures them on the machine at hand and writes them here."
@@ -146,11 +146,14 @@ def render_floors(folder: Path) -> str:
     if not path.exists():
         return report_floors.NOTHING_YET
     document = json.loads(path.read_text())
-    beside = folder / PEERS_FILE
-    peers = json.loads(beside.read_text()) if beside.exists() else None
+    peers, exact = (
+        json.loads(beside.read_text()) if beside.exists() else None
+        for beside in (folder / PEERS_FILE, folder / EXACT_FILE)
+    )
     parts = {f"beside peers: {name}": part for name, part in peers["parts"].items()} if peers else {}
+    parts |= {"peers' texts": exact} if exact else {}
     lines = configuration(document["parts"] | parts, "{}")[:-1]
-    return "\n".join([*lines, "", *report_floors.render(document, peers)])
+    return "\n".join([*lines, "", *report_floors.render(document, peers, exact)])
 
 
 def render_quantised(folder: Path) -> str:

@@ -5,7 +5,7 @@ Of `peers.json` it has where we stand beside other engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from outrider.bench.workloads import ALL
@@ -18,16 +18,35 @@ NOT_MEASURED = "not measured"
 STAGES = ("target", "draft", "sample", "policy", "other")
 
 
-def render(document: Document, peers: Document | None = None) -> Rows:
-    """The page's tables, without the configuration of the tests; of floors, and of peers where they were measured."""
+def render(document: Document, peers: Document | None = None, exact: Document | None = None) -> Rows:
+    """The page's tables, without the configuration of the tests; of floors, and of peers where they were measured.
+
+    Args:
+        document, peers, exact: what `floors.json`, `peers.json` and `peers_exact.json` hold.
+    """
+    refuted = [row for row in exact["rows"] if row["is_refuted"]] if exact else []
     parts = document["parts"]
     models = [model for part in parts.values() for model in part.get("models", ())]
     return [
         *("### What the machine can do", "", *machine(parts["machine"]["machine"]), ""),
         *("### A step and its floor", "", *steps(models), "", *left_out(models), ""),
         *("### Where the time of a whole step goes", "", *loop(parts["loop"]["rows"]), ""),
-        *("### The goals", "", *goals(models, peers["parts"] if peers else {})),
+        *("### The goals", "", *goals(models, peers["parts"] if peers else {}, {row["peer"] for row in refuted})),
+        *(("", bets(exact, refuted)) if exact else ()),
     ]
+
+
+def bets(exact: Document, refuted: list[Document]) -> str:
+    """Whose sampled texts are not the target's."""
+    found = ", ".join(f"{row['peer']} {row['setting']} (after {row['num_tokens_at_alarm']} tokens)" for row in refuted)
+    sound = [
+        f"{row['peer']} {row['setting']} ({row['num_tokens']} tokens)" for row in exact["rows"] if row not in refuted
+    ]
+    return (
+        "Peers' texts at T = 1 were bet on, as the audit bets (`peers_exact.json`; alpha 0.001). Refuted, so that what "
+        f"they write is not the target's distribution and their speed that of other work: {found or 'none'}. "
+        f"Not refuted: {', '.join(sound) or 'none'}."
+    )
 
 
 def head(*names: str) -> Rows:
@@ -161,8 +180,10 @@ GOALS: tuple[tuple[str, str, str, Callable[[list[Document]], str] | None], ...] 
 )
 
 
-def beside_peers(parts: Mapping[str, Document], names: tuple[str, ...], temperature: float) -> str:
-    """Our ratio to the best peer, in each part that was measured."""
+def beside_peers(
+    parts: Mapping[str, Document], names: tuple[str, ...], temperature: float, refuted: Collection[str] = ()
+) -> str:
+    """Our ratio to the best peer, in each part that was measured; also to the best of those that are not refuted."""
     stands: list[str] = []
     for name in names:
         found = (
@@ -171,18 +192,27 @@ def beside_peers(parts: Mapping[str, Document], names: tuple[str, ...], temperat
         # The geometric mean of workloads, where the goal is not about one.
         together = [each for each in found if each["workload"] == ALL and name != "edit"]
         for each in together or [each for each in found if each["workload"] != ALL]:
-            ratio = each["ratio"]
             label = each["workload"] if name == "edit" else f"{name}" if len(names) > 1 else ""
-            values = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            values = as_ratio(each["ratio"])
             stands.append(f"{label}{': ' if label else ''}{values} over {each['best_peer']}, {each['setting']}")
+            if temperature and each["best_peer"] in refuted:
+                others = {peer: ratio for peer, ratio in each["ratios"].items() if peer not in refuted}
+                nearest = min(others, key=lambda peer: others[peer]["median"], default=None)
+                stands[-1] += ", which is not exact" + (
+                    f"; {as_ratio(others[nearest])} over {nearest}" if nearest else ""
+                )
     return "; ".join(stands) or NOT_MEASURED
 
 
-def goals(models: list[Document], peers: Mapping[str, Document]) -> Iterator[str]:
+def as_ratio(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def goals(models: list[Document], peers: Mapping[str, Document], refuted: Collection[str]) -> Iterator[str]:
     yield from head("", "at least", "goal", "here")
     for what, least, goal, stand in GOALS:
         if what in BESIDE_PEERS:
-            here = beside_peers(peers, *BESIDE_PEERS[what])
+            here = beside_peers(peers, *BESIDE_PEERS[what], refuted)
         else:
             here = stand(models) if stand else NOT_MEASURED
         yield line(what, least, goal, here)

@@ -120,3 +120,18 @@ def test_where_we_stand_beside_peers_is_said_of_the_parts_that_were_measured():
     )
     assert stands[report_floors.CROWD] == stands[report_floors.PLAIN] == report_floors.NOT_MEASURED
     assert {*report_floors.BESIDE_PEERS} < {what for what, *_ in report_floors.GOALS}
+
+
+def test_a_peer_whose_sampled_texts_were_refuted_is_named_and_the_next_one_stands_beside_it():
+    low, high = ({"median": value, "low": value - 0.1, "high": value + 0.1} for value in (0.8, 1.1))
+    finding = {"workload": "all", "temperature": 1.0, "best_peer": "fast", "setting": "draft 8", "ratio": low}
+    finding["ratios"] = {"fast": low, "sound": high}
+    stand = report_floors.beside_peers({"0.8": {"findings": [finding]}}, ("0.8",), 1.0, {"fast"})
+    assert stand == "0.80x [0.70, 0.90] over fast, draft 8, which is not exact; 1.10x [1.00, 1.20] over sound"
+    rows = [
+        {"peer": "fast", "setting": "draft 8", "is_refuted": True, "num_tokens": 96, "num_tokens_at_alarm": 6},
+        {"peer": "fast", "setting": "plain", "is_refuted": False, "num_tokens": 3456, "num_tokens_at_alarm": None},
+    ]
+    said = report_floors.bets({"rows": rows}, rows[:1])
+    assert "fast draft 8 (after 6 tokens)" in said
+    assert said.endswith("Not refuted: fast plain (3456 tokens).")

@@ -47,8 +47,8 @@ class Kind(NamedTuple):
 KINDS = {
     # Unpinned, torch's threads ran at half their speed on some machines: a peer gets its best setting.
     "transformers": Kind("transformers_worker.py", 1, 1 << 30, {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}),
-    # Without drafts, with a draft model and with the prompt looked up it is a pipeline each, with weights and a cache, of
-    # a draft model too, of its own.
+    # Without drafts, with a draft model and with the prompt looked up it is a pipeline each, with weights and a cache
+    # of its own, of a draft model too.
     "openvino-genai": Kind("openvino_genai_worker.py", 3, 5 << 30, {}),
     # Its servers are many, but have the weights from the same files.
     "llama.cpp": Kind("llama_cpp_worker.py", 1, 2 << 30, {}),
