@@ -135,6 +135,6 @@ def test_lesser_instruction_sets_are_probed_by_themselves_and_keep_what_they_the
         assert found[-1]["same"] or found[-1]["exactness"] == "seed"
     assert found[1]["dtype"] == "float32"  # these have no products of bfloat16 numbers
     assert len(list((tmp_path / "numerics").iterdir())) == 4  # target and draft, twice
-    # Where the processor has more: bitwise still, but in forwards of fewer rows; or no longer.
+    # Where the processor has more: bitwise still, of some in forwards of fewer rows (with AMX as many); or no longer.
     if found[0]["dtype"] == "bfloat16":
-        assert found[1]["exactness"] == "seed" or found[1]["row_class"]["max_rows"] < found[0]["row_class"]["max_rows"]
+        assert found[1]["exactness"] == "seed" or found[1]["row_class"]["max_rows"] <= found[0]["row_class"]["max_rows"]
