@@ -238,6 +238,18 @@ def test_drafts_earn_what_thinking_about_them_takes_or_are_not_made(num_sequence
     assert decode(world, auto(world), num_sequences=num_sequences).rate >= 1.1 * plain_rate(world, num_sequences)
 
 
+def test_a_source_that_no_plan_asks_keeps_nobody_planning():
+    """Of two sources one is soon known to be bad; the other is so slow that it is never tried."""
+    bad = Guesser("suffix", lambda *_: 0.0, step=0.05, is_scored=True)
+    world = World([bad, Guesser("model", lambda *_: 0.5, step=50.0)], noise=0.05)
+    policy = auto(world)
+    planner, num_plans = policy._planner, []
+    plan = planner.plan
+    planner.plan = lambda *arguments: num_plans.append(1) or plan(*arguments)  # type: ignore[method-assign]
+    outcome = decode(world, policy, num_sequences=8)
+    assert len(num_plans) < 0.1 * outcome.num_steps
+
+
 def test_rows_that_change_dearly_change_seldom():
     def num_changes(change_seconds: float) -> int:
         world = make_world(0.7, 0.05, "staircase", is_scored=True, spread=2.0)

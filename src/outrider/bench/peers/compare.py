@@ -146,8 +146,7 @@ def compare_peers(
     Raises:
         UsageError: a prompt does not fit the model; nothing was measured.
     """
-    bench = _Bench(llm, peers, plan, interruption)
-    bench.always = (PLAIN,) if takes_plain_turns else ()
+    bench = _Bench(llm, peers, plan, interruption, always=(PLAIN,) if takes_plain_turns else ())
     comparison = bench.comparison
     try:
         comparison.texts = bench.write_texts()
@@ -160,14 +159,16 @@ def compare_peers(
 
 
 class _Bench:
-    def __init__(self, llm: LLM, peers: Sequence[Engine], plan: BenchPlan, interruption: Interruption) -> None:
+    def __init__(
+        self, llm: LLM, peers: Sequence[Engine], plan: BenchPlan, interruption: Interruption, *, always: tuple[str, ...]
+    ) -> None:
         self.llm = llm
         self.ours = OurEngine(llm, plan.depth, interruption.is_wanted)
         self.peers = list(peers)
         self.plan = plan
         self.interruption = interruption
         self.comparison = PeerComparison()
-        self.always: tuple[str, ...] = (PLAIN,)  # settings that are measured beside the best
+        self.always = always  # settings that are measured beside the best
         self.random = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated
 
     def write_texts(self) -> list[PeerText]:
