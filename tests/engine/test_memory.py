@@ -80,6 +80,17 @@ def test_forms_of_single_numbers_of_rows_are_counted_where_there_may_be_any(targ
     assert bytes_of(some)["target forms"] > 8 * 2 * bytes_of(some)["target packed weights"]
 
 
+def test_what_a_fused_feed_forward_is_packed_from_is_counted_in_each_form_too(target):
+    fused, apart = (
+        plan_memory(target._replace(num_forms=8, is_fused=is_fused), [], EngineConfig())[0]
+        for is_fused in (True, False)
+    )
+    config = target.config
+    once = bytes_of(fused)["target fused weights"]
+    assert once == 2 * 3 * config.num_layers * config.hidden_size * config.intermediate_size
+    assert fused.num_bytes - apart.num_bytes == 9 * once
+
+
 def test_a_memory_limit_is_for_the_cache_first():
     ledger = ledger_of(bundled_pair().target, None, EngineConfig(memory_limit=2**30))
     assert ledger is not None
@@ -158,8 +169,9 @@ def test_a_process_holds_what_its_ledger_says():
     held = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     config = EngineConfig(options=RuntimeOptions(num_forms=0), max_cache_tokens=2048)
     ledger = ledger_of(pair.target, pair.draft, config)
-    _, is_widened, _ = computed_form(read_config(pair.target), size_of(pair.target).weight_bytes, RuntimeOptions())
-    assert ("target widened weights" in bytes_of(ledger)) == is_widened
+    form = computed_form(read_config(pair.target), size_of(pair.target).weight_bytes, RuntimeOptions())
+    assert ("target widened weights" in bytes_of(ledger)) == form.is_widened
+    assert ("target fused weights" in bytes_of(ledger)) == form.is_fused
     assert LOWEST * ledger.num_bytes < held <= HIGHEST * ledger.num_bytes
 
 

@@ -18,7 +18,15 @@ from outrider.model.weights import num_matrix_values
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino import runtime as runtime_module
 from outrider.runtime.openvino.layout import lay_out
-from outrider.runtime.openvino.runtime import MAX_ROWS_ALONE, NUM_FILLING_BLOCKS, OpenVinoRuntime, is_widened
+from outrider.runtime.openvino.runtime import (
+    MAX_ROWS_ALONE,
+    NUM_FILLING_BLOCKS,
+    OpenVinoRuntime,
+    computed_form,
+    is_fused,
+    is_widened,
+)
+from outrider.runtime.remembered import processor
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
 LLAMA3_ROPE = {
@@ -44,6 +52,7 @@ VARIANTS = {
     "qwen3": ("qwen3", {}),
     "qwen3 tied, with biases": ("qwen3", {"tie_word_embeddings": True, "attention_bias": True}),
 }
+HAS_AMX = HAS_BFLOAT16 and "amx_bf16" in processor()
 NUM_TOKENS = 75  # two borders between blocks
 TOKEN_IDS = np.random.default_rng(7).integers(0, 211, NUM_TOKENS).tolist()
 BLOCKS = [5, 0, 3]
@@ -163,6 +172,41 @@ class TestWidening:
             assert not is_widened(replace(config, dtype="float32"), has_bfloat16=False)
 
 
+def num_fused(runtime: OpenVinoRuntime) -> int:
+    """Feed-forwards that OpenVINO computes in one node each."""
+    nodes = runtime._forms.compiled.get_runtime_model().get_ops()
+    return sum(node.get_rt_info()["layerType"].astype(str) == "LLMMLP" for node in nodes)
+
+
+class TestFusing:
+    @pytest.mark.skipif(not HAS_AMX, reason="this processor has no AMX")
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_feed_forwards_are_one_node_each_and_give_the_same_logits(self, family, tmp_path, monkeypatch):
+        folder = make_checkpoint(tmp_path, family, dtype="bfloat16")
+        fused = load(folder, num_threads=2)
+        monkeypatch.setattr(runtime_module, "is_fused", lambda _: False)
+        apart = load(folder, num_threads=2)
+        assert (num_fused(fused), num_fused(apart)) == (fused.config.num_layers, 0)
+        assert relative_error(in_chunks(fused, 9), in_chunks(apart, 9)) < 0.02
+
+    def test_not_where_openvino_would_fail_or_does_not(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(runtime_module, "processor", lambda: "flags: amx_bf16")
+        monkeypatch.setattr(runtime_module, "computes_bfloat16", lambda _: True)
+        config = read_config(make_checkpoint(tmp_path, "llama", dtype="bfloat16"))
+        forms = {
+            options: computed_form(config, 10**6, RuntimeOptions(num_threads=options[0], dtype=options[1])).is_fused
+            for options in ((1, "bfloat16"), (2, "float32"), (2, "bfloat16"))
+        }
+        assert list(forms.values()) == [False, False, True]
+        assert not is_fused(replace(config, intermediate_size=80))
+        for limit, expected in (("AVX512_CORE_BF16", False), ("avx512_core_amx", True)):
+            monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+            assert is_fused(config) == expected
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+        monkeypatch.setattr(runtime_module, "processor", lambda: "flags: avx512_bf16")
+        assert not is_fused(config)
+
+
 class TestWantedRows:
     def test_only_wanted_rows_come_back_sequence_after_sequence(self, any_dtype):
         whole = in_chunks(any_dtype, MAX_ROWS_ALONE)
@@ -203,8 +247,8 @@ class TestBits:
     def test_they_do_not_depend_on_the_order_of_the_blocks(self, any_dtype):
         np.testing.assert_array_equal(in_chunks(any_dtype, 8, [5, 0, 3]), in_chunks(any_dtype, 8, [2, 14, 1]))
 
-    def test_they_do_not_depend_on_the_number_of_threads(self, llama_folder):
-        one, two = load(llama_folder, num_threads=1), load(llama_folder, num_threads=2)
+    def test_they_do_not_depend_on_the_number_of_threads_where_the_same_nodes_compute(self, llama_folder):
+        one, two = (load(llama_folder, num_threads=number, dtype="float32") for number in (1, 2))
         assert (one.options.num_threads, two.options.num_threads) == (1, 2)
         np.testing.assert_array_equal(in_chunks(one, 6), in_chunks(two, 6))
 

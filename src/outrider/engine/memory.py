@@ -5,6 +5,7 @@ What a checkpoint says settles weights, cache and logits to the byte. The rest i
     program        the interpreter and its libraries
     graph          what OpenVINO keeps of a compiled model besides its weights
     widened        the matrices in float32, where the processor has no products of bfloat16 numbers
+    fused          where feed-forwards are one node each, their matrices in float16, of which OpenVINO packs them
     packed         OpenVINO's own copies of the matrices, in the order in which its kernels read them. The first forward
                    makes one; in float32, a forward of another number of rows makes a second, unless they are widened
     forms          further compilations of a small model, each for one number of rows, of those that keep coming;
@@ -39,6 +40,7 @@ MIN_CACHE_TOKENS = 256
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 PROGRAM_BYTES = {"openvino": 100 * MIB, "torch": 260 * MIB}
 GRAPH_BYTES, GRAPH_BYTES_PER_LAYER = 8 * MIB, 1 * MIB
+FUSED_BYTES = 2  # a weight
 NUM_PACKED_COPIES = {"float32": 2, "bfloat16": 1}
 # Of a row's widest layer, all its values together; measured as 7 to 14 of them.
 NUM_ACTIVATIONS = 16
@@ -57,6 +59,7 @@ class ModelSize(NamedTuple):
         weight_bytes: of its tensors, as stored.
         dtype: computed in, resolved.
         is_widened: whether the matrices are copied to float32 to be multiplied with.
+        is_fused: whether each feed-forward is one node.
         num_forms: for single numbers of rows, at most.
     """
 
@@ -64,6 +67,7 @@ class ModelSize(NamedTuple):
     weight_bytes: int
     dtype: str
     is_widened: bool = False
+    is_fused: bool = False
     num_forms: int = 0
 
 
@@ -222,7 +226,7 @@ class _Model(NamedTuple):
         return [*self._weights(), self._cache(), self._buffers(num_rows, num_outputs)]
 
     def _weights(self) -> list[Entry]:
-        config, stored, dtype, is_widened, num_forms = self.size
+        config, stored, dtype, is_widened, is_fused, num_forms = self.size
         num_values = sum(map(math.prod, expected_shapes(config).values()))
         if self.runtime == "torch":
             num_bytes = num_values * DTYPE_BYTES[dtype]
@@ -233,11 +237,15 @@ class _Model(NamedTuple):
         times = "once" if num_copies == 1 else "twice, for few and for many rows"
         graph = GRAPH_BYTES + GRAPH_BYTES_PER_LAYER * config.num_layers
         widened = Entry(f"{self.role} widened weights", packed, "the matrices in float32")
-        forms = num_forms * (NUM_FORM_COPIES * matrices + graph)
+        num_fused = 3 * config.num_layers * config.hidden_size * config.intermediate_size
+        fused = FUSED_BYTES * num_fused * is_fused
+        before_packing = Entry(f"{self.role} fused weights", fused, "feed-forwards' matrices in float16")
+        forms = num_forms * (NUM_FORM_COPIES * matrices + fused + graph)
         more_forms = Entry(f"{self.role} forms", forms, f"up to {num_forms} for single numbers of rows")
         return [
             Entry(f"{self.role} weights", stored, "the checkpoint's own file, mapped"),
             *[widened] * is_widened,
+            *[before_packing] * is_fused,
             Entry(f"{self.role} packed weights", packed, f"the matrices as the kernels read them, {times}"),
             Entry(f"{self.role} graph", graph, f"{config.num_layers} layers compiled"),
             *[more_forms] * bool(forms),

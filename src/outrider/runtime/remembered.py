@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ def cache_folder() -> Path:
 
 
 def machine_key(runtime: Runtime, facts: list[Any]) -> str:
-    """Of these facts and all else that bits and seconds can depend on: libraries, options, the processor."""
-    facts = [*facts, runtime.describe(), asdict(runtime.options), _processor(), isa_limits()]
+    """Of these facts and all else that bits and seconds can depend on: our code, libraries, options, the processor."""
+    facts = [*facts, _code(type(runtime)), runtime.describe(), asdict(runtime.options), processor(), isa_limits()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -57,8 +59,15 @@ def remember(name: str, fact: Any) -> None:
         Path(file.name).replace(path)
 
 
-def _processor() -> str:
-    """The instruction sets: a virtual machine may offer others under the same name."""
+@cache
+def _code(runtime_type: type[Runtime]) -> str:
+    """Of the modules beside the runtime's own: what is computed may be the same, and rounded otherwise."""
+    folder = Path(inspect.getfile(runtime_type)).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+
+
+def processor() -> str:
+    """Its instruction sets, as the system says: a virtual machine may offer others under the same name."""
     with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
         for line in lines:
             if line.startswith(("flags", "Features")):

@@ -17,7 +17,7 @@ over the rows, of width 1: what OpenVINO has for int8 matrices packs them anew e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import Node, Output, Type, opset15 as ops
 from openvino.op import _PagedAttentionExtension as PagedAttention  # pyright: ignore[reportAttributeAccessIssue]
+from openvino.utils.node_factory import NodeFactory
 
 from outrider.model.config import ModelConfig
 from outrider.model.weights import Weights, as_float32, scale_name
@@ -71,7 +72,7 @@ class AttentionInputs(NamedTuple):
     sines: Node
 
 
-def build_graph(config: ModelConfig, weights: Weights, *, widens: bool = False) -> Graph:
+def build_graph(config: ModelConfig, weights: Weights, *, widens: bool = False, fuses: bool = False) -> Graph:
     """Lay out the model's nodes around its weights.
 
     Args:
@@ -79,8 +80,9 @@ def build_graph(config: ModelConfig, weights: Weights, *, widens: bool = False) 
         weights: its tensors.
         widens: matrices are copied to float32, those that the same rows are multiplied with into one; else nothing is
             copied nor converted, and OpenVINO converts as it multiplies.
+        fuses: feed-forwards are laid out so that OpenVINO makes one node of each.
     """
-    return _GraphBuilder(config, weights, widens=widens).build()
+    return _GraphBuilder(config, weights, widens=widens, fuses=fuses).build()
 
 
 def cache_input_names(layer: int) -> tuple[str, str]:
@@ -88,10 +90,11 @@ def cache_input_names(layer: int) -> tuple[str, str]:
 
 
 class _GraphBuilder:
-    def __init__(self, config: ModelConfig, weights: Weights, *, widens: bool) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, *, widens: bool, fuses: bool) -> None:
         self.config = config
         self.weights = weights
         self.widens = widens
+        self.fuses = fuses
         self.arrays: dict[str, NDArray[Any]] = {}
         self.parameters: list[Node] = []
         self.constants: dict[tuple[Any, ...], Node] = {}
@@ -283,9 +286,18 @@ class _GraphBuilder:
         return node.output(0)
 
     def feed_forward(self, hidden: Node, prefix: str) -> Node:
-        rows = self.operand(self.norm(hidden, f"{prefix}.post_attention_layernorm"))
+        normed = self.norm(hidden, f"{prefix}.post_attention_layernorm")
+        if self.fuses:
+            # The pattern that OpenVINO looks for has rows of rank 3, and a swish without the input that ours always has.
+            rows = self.reshaped(normed, [1, -1, self.config.hidden_size])
+            gated = self.gated(rows, prefix, lambda gate: NodeFactory("opset4").create("Swish", [gate], {}))
+            return self.reshaped(self.linear(gated, f"{prefix}.mlp.down_proj"), [-1, self.config.hidden_size])
+        gated = self.gated(self.operand(normed), prefix, ops.swish)
+        return self.linear(self.operand(gated), f"{prefix}.mlp.down_proj")
+
+    def gated(self, rows: Rows, prefix: str, swish: Callable[[Output], Node]) -> Node:
         gate, up = self.linears(rows, f"{prefix}.mlp.gate_proj", f"{prefix}.mlp.up_proj")
-        return self.linear(self.operand(ops.multiply(ops.swish(gate), up)), f"{prefix}.mlp.down_proj")
+        return ops.multiply(swish(gate), up)
 
 
 def _num_columns(rows: Node | Output) -> int:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino import opset15 as ops
 
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ParameterError
@@ -32,7 +33,7 @@ from outrider.runtime.openvino.layout import (
     lay_out,
     num_branch_blocks,
 )
-from outrider.runtime.remembered import isa_limits
+from outrider.runtime.remembered import isa_limits, processor
 from outrider.runtime.rope import inverse_frequencies
 
 # Attention has a kernel of its own for a single row, which adds up in another order. With two rows at least, a row's
@@ -59,6 +60,11 @@ NUM_FILLING_BLOCKS = 1
 # As the libraries' limit names them; they have no products of bfloat16 numbers, though OpenVINO offers these anyway.
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
+ISAS_WITH_AMX = ("AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "ALL", "DEFAULT")
+
+# OpenVINO's one node for a feed-forward divides matrices into blocks of so many inputs and outputs.
+FUSED_BLOCK = 32
+
 # numpy has no bfloat16: the cache's bits are seen as uint16, which is all that copying them needs.
 _CACHE_TYPES: dict[str, tuple[type[np.generic], ov.Type]] = {
     "float32": (np.float32, ov.Type.f32),
@@ -74,8 +80,8 @@ class OpenVinoRuntime(Runtime):
     def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
         has_bfloat16 = computes_bfloat16(core)
-        dtype, widens, num_forms = computed_form(config, weights.num_bytes, options)
-        graph = build_graph(config, weights, widens=widens)
+        dtype, widens, fuses, num_forms = computed_form(config, weights.num_bytes, options)
+        graph = build_graph(config, weights, widens=widens, fuses=fuses)
         properties = _properties(dtype, options.num_threads)
         self._forms = Forms(
             graph,
@@ -247,11 +253,13 @@ class ComputedForm(NamedTuple):
     Attributes:
         dtype: resolved.
         is_widened: whether from matrices that are copied to float32.
+        is_fused: whether each feed-forward is one node.
         num_forms: for single numbers of rows, at most.
     """
 
     dtype: str
     is_widened: bool
+    is_fused: bool
     num_forms: int
 
 
@@ -263,12 +271,14 @@ def computed_form(config: ModelConfig, num_bytes: int, options: RuntimeOptions) 
     """
     if options.num_forms is not None and options.num_forms < 0:
         raise ParameterError(f"num_forms is {options.num_forms}, but must be 0 or more")
-    has_bfloat16 = computes_bfloat16(ov.Core())
+    core = ov.Core()
+    has_bfloat16 = computes_bfloat16(core)
     dtype = resolve_dtype(config, options.dtype, has_bfloat16=has_bfloat16)
     widens = is_widened(config, has_bfloat16=has_bfloat16)
     num_affordable_forms = num_affordable(matrix_bytes(config, num_bytes, dtype, is_widened=widens))
     num_forms = num_affordable_forms if options.num_forms is None else min(options.num_forms, num_affordable_forms)
-    return ComputedForm(dtype, widens, num_forms)
+    fuses = dtype == "bfloat16" and is_fused(config) and _num_threads(core, options.num_threads) > 1
+    return ComputedForm(dtype, widens, fuses, num_forms)
 
 
 def resolve_dtype(config: ModelConfig, asked: str | None, *, has_bfloat16: bool) -> str:
@@ -287,10 +297,27 @@ def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
     return 4 * num_matrix_values(config) <= MAX_WIDENED_CACHES * last_cache_bytes()
 
 
+def is_fused(config: ModelConfig) -> bool:
+    """Whether OpenVINO makes one node of a feed-forward in bfloat16, if two threads or more compute it.
+
+    The node is of AMX, and of matrices that its blocks divide; with one thread OpenVINO 2026.4.1 divides by zero.
+    """
+    has_amx = "amx_bf16" in processor() and not any(limit not in ISAS_WITH_AMX for limit in isa_limits().values())
+    sizes = config.hidden_size, config.intermediate_size
+    return has_amx and not config.is_quantised and not any(size % FUSED_BLOCK for size in sizes)
+
+
 def last_cache_bytes() -> int:
     """Of the processor's largest cache; 0 where the system does not say."""
     sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
     return max((int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]] for size in sizes), default=0)
+
+
+def _num_threads(core: ov.Core, asked: int | None) -> int:
+    """That would compute: OpenVINO's own choice, which only something compiled tells, unless a number is asked for."""
+    row = ops.parameter(ov.PartialShape([1]), ov.Type.f32)
+    least = ov.Model([ops.result(ops.abs(row))], [row], "least")  # pyright: ignore[reportGeneralTypeIssues]
+    return int(core.compile_model(least, "CPU", _properties("float32", asked)).get_property("INFERENCE_NUM_THREADS"))
 
 
 def _properties(dtype: str, num_threads: int | None) -> dict[str, Any]:
