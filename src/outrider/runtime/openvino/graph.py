@@ -288,7 +288,7 @@ class _GraphBuilder:
     def feed_forward(self, hidden: Node, prefix: str) -> Node:
         normed = self.norm(hidden, f"{prefix}.post_attention_layernorm")
         if self.fuses:
-            # The pattern that OpenVINO looks for has rows of rank 3, and a swish without the input that ours always has.
+            # What OpenVINO looks for has rows of rank 3, and a swish without the second input that ours always has.
             rows = self.reshaped(normed, [1, -1, self.config.hidden_size])
             gated = self.gated(rows, prefix, lambda gate: NodeFactory("opset4").create("Swish", [gate], {}))
             return self.reshaped(self.linear(gated, f"{prefix}.mlp.down_proj"), [-1, self.config.hidden_size])
