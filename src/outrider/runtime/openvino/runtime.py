@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset15 as ops
 
 from outrider.cache.table import BLOCK_SIZE
 from outrider.errors import ParameterError
@@ -23,7 +22,7 @@ from outrider.model.weights import Weights, matrix_bytes, num_matrix_values
 from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
 from outrider.runtime.openvino.forms import Forms, num_affordable
-from outrider.runtime.openvino.graph import build_graph, cache_input_names
+from outrider.runtime.openvino.graph import build_graph, cache_input_names, least_model
 from outrider.runtime.openvino.layout import (
     MAX_BRANCH_BLOCKS,
     Branching,
@@ -315,9 +314,9 @@ def last_cache_bytes() -> int:
 
 def _num_threads(core: ov.Core, asked: int | None) -> int:
     """That would compute: OpenVINO's own choice, which only something compiled tells, unless a number is asked for."""
-    row = ops.parameter(ov.PartialShape([1]), ov.Type.f32)
-    least = ov.Model([ops.result(ops.abs(row))], [row], "least")  # pyright: ignore[reportGeneralTypeIssues]
-    return int(core.compile_model(least, "CPU", _properties("float32", asked)).get_property("INFERENCE_NUM_THREADS"))
+    return int(
+        core.compile_model(least_model(), "CPU", _properties("float32", asked)).get_property("INFERENCE_NUM_THREADS")
+    )
 
 
 def _properties(dtype: str, num_threads: int | None) -> dict[str, Any]:
