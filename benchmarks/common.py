@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from outrider.bench.machine import machine_to_ourselves
+from outrider.bench.machine import free_bytes, machine_to_ourselves
 from outrider.bench.measure import Interval, paired_ratio
 from outrider.bench.provenance import write_json
 
-__all__ = ["Prompt", "machine_to_ourselves", "paired_ratio", "read_prompts", "save", "show"]
+__all__ = ["Prompt", "machine_to_ourselves", "old_memory_occupied", "paired_ratio", "read_prompts", "save", "show"]
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -23,6 +26,23 @@ class Prompt(NamedTuple):
 
     name: str
     text: str
+
+
+@contextmanager
+def old_memory_occupied(num_bytes_left: int) -> Generator[None]:
+    """Hold all free memory but so many bytes, so that whoever is loaded meanwhile gets memory of one kind.
+
+    A virtual machine's host takes back what a process has freed, and gives it again in small pages: of two processes
+    that did the same work, the one loaded first took 1.2 to 1.6 times as long (docs/log.md).
+    """
+    num_bytes = (free_bytes() or 0) - num_bytes_left
+    if num_bytes <= 0:
+        yield
+        return
+    with mmap.mmap(-1, num_bytes) as held:
+        for start in range(0, num_bytes, mmap.PAGESIZE):
+            held[start] = 1
+        yield
 
 
 def read_prompts() -> list[Prompt]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from benchmarks.common import machine_to_ourselves, save, show
+from benchmarks.common import machine_to_ourselves, old_memory_occupied, save, show
 from outrider.bench.compare import BenchPlan
 from outrider.bench.groups import Interruption
 from outrider.bench.measure import Interval
@@ -59,6 +59,9 @@ class Part:
         """Whether nobody speculates."""
         return self.kinds == (PLAIN,)
 
+
+# By ours and all peers together, with drafts.
+BYTES_TO_LOAD = 13 * 2**30
 
 PARTS = {
     "plain": Part("0.8", num_prompts=2, kinds=(PLAIN,), temperatures=(0.0,)),
@@ -142,7 +145,7 @@ def main() -> None:
     path = common.RESULTS / "peers.json"
     for name in arguments.part or PARTS:
         began = provenance()
-        with machine_to_ourselves():
+        with machine_to_ourselves(), old_memory_occupied(BYTES_TO_LOAD):
             found = measure(PARTS[name], arguments.peers, arguments)
         for each in found["findings"]:
             where = f"{name}, {each['workload']}, T = {each['temperature']:g}"

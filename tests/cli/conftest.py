@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +92,19 @@ def outrider(monkeypatch, capsys, cache, tiny_pair) -> Outrider:
         return Outcome(exit_.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def interrupt_while_waiting(monkeypatch):
+    """Has Ctrl-C pressed while a command of this module waits for another timed run."""
+
+    @contextmanager
+    def waiting(say_waiting):
+        say_waiting()
+        signal.raise_signal(signal.SIGINT)
+        yield
+
+    return lambda module: monkeypatch.setattr(module, "machine_to_ourselves", waiting)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -98,15 +97,9 @@ def test_an_interrupted_comparison_is_shown_as_far_as_it_came(bench, monkeypatch
 
 
 @pytest.mark.parametrize("others", [[], ["--url", "http://127.0.0.1:9"]], ids=["ours", "url"])
-def test_ctrl_c_ends_who_still_waits_for_another_run(bench, monkeypatch, tmp_path, others):
-    @contextmanager
-    def waiting(say_waiting):
-        say_waiting()
-        signal.raise_signal(signal.SIGINT)
-        yield
-
+def test_ctrl_c_ends_who_still_waits_for_another_run(bench, interrupt_while_waiting, tmp_path, others):
     for module in (bench_show, bench_url_show):
-        monkeypatch.setattr(module, "machine_to_ourselves", waiting)
+        interrupt_while_waiting(module)
     saved, page = tmp_path / "bench.json", tmp_path / "bench.html"
     quick = QUICK[:-2] if others else QUICK
     outcome = bench(*quick, *others, "--json", saved, "--html", page)

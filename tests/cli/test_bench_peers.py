@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -165,14 +164,8 @@ def test_ctrl_c_ends_it_and_what_was_measured_is_shown(bench, monkeypatch):
     assert outcome.json["is_partial"]
 
 
-def test_ctrl_c_ends_who_still_waits_for_another_run(bench, monkeypatch):
-    @contextmanager
-    def waiting(say_waiting):
-        say_waiting()
-        signal.raise_signal(signal.SIGINT)
-        yield
-
-    monkeypatch.setattr(bench_peers_show, "machine_to_ourselves", waiting)
+def test_ctrl_c_ends_who_still_waits_for_another_run(bench, interrupt_while_waiting):
+    interrupt_while_waiting(bench_peers_show)
     outcome = bench("--temperature", "0", one={})
     assert outcome.exit_code == 130
     assert outcome.stderr.splitlines() == ["waiting for another timed run to end"]

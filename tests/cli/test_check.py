@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -133,14 +132,8 @@ def test_what_was_measured_until_ctrl_c_is_reported(check, monkeypatch, prompts,
     assert "Interrupted" in (tmp_path / "out/report.html").read_text()
 
 
-def test_ctrl_c_ends_who_still_waits_for_another_run(check, monkeypatch, prompts, tmp_path):
-    @contextmanager
-    def waiting(say_waiting):
-        say_waiting()
-        signal.raise_signal(signal.SIGINT)
-        yield
-
-    monkeypatch.setattr(check_show, "machine_to_ourselves", waiting)
+def test_ctrl_c_ends_who_still_waits_for_another_run(check, interrupt_while_waiting, prompts, tmp_path):
+    interrupt_while_waiting(check_show)
     outcome = check("--prompts", prompts, *QUICK, "--out", tmp_path / "out")
     assert outcome.exit_code == 130
     assert "waiting for another timed run to end" in outcome.stderr

@@ -79,6 +79,16 @@ def test_few_rows_are_filled_up_to_one_of_a_few_numbers():
     assert [ladder.rung(count) for count in (1, 5, 6, 13, 14, 66)] == [5, 5, 9, 13, 17, 69]
 
 
+@pytest.mark.parametrize(
+    ("patience", "rungs"), [(8, [5, 8, 12, 16, 20, 24]), (16, [5, 8, 16, 24, 32]), (64, [5, 8, 16, 32, 48, 64])]
+)
+def test_aligned_rungs_fill_tiles_of_16_rows(patience, rungs):
+    ladder = Ladder(5, is_aligned=True)
+    ladder.patience = patience
+    assert sorted({ladder.rung(num_rows) for num_rows in range(1, rungs[-1] + 1)}) == rungs
+    assert all(num_rows <= ladder.rung(num_rows) for num_rows in range(1, 200))
+
+
 def test_rungs_lie_apart_where_changes_are_dear():
     ladder = Ladder(5)
     ladder.patience = 40.0

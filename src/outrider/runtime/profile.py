@@ -16,7 +16,7 @@ from outrider.runtime.base import Runtime, SequenceRows
 from outrider.runtime.remembered import machine_key, recall, remember
 
 # One sequence's rows: around where kernels change, and as far as a deep draft or many sequences go.
-TARGET_WIDTHS = (1, 5, 9, 13, 17, 25, 33, 49, 65)
+TARGET_WIDTHS = (1, 5, 8, 12, 16, 24, 32, 48, 64)
 DRAFT_WIDTHS = (1, 5)
 # Attention costs by the sequence, too: several with so many rows each.
 NUM_TOGETHER, WIDTHS_TOGETHER = 8, (1, 2, 4, 8)

@@ -99,15 +99,17 @@ class Ladder:
 
     Args:
         first: the lowest rung.
+        is_aligned: rungs are multiples of four instead, and with that 16 and 32: AMX multiplies 16 rows at a time.
         free: rungs that a change to costs nothing; they may become more.
 
     Attributes:
         patience: computed rows that a change is worth.
     """
 
-    def __init__(self, first: int, free: Collection[int] = ()) -> None:
+    def __init__(self, first: int, free: Collection[int] = (), *, is_aligned: bool = False) -> None:
         self.first = first
         self._free = free
+        self._is_aligned = is_aligned
         self._patience = USUAL_PATIENCE
         self._rungs: dict[int, int] = {}
         self._last = 0
@@ -129,7 +131,9 @@ class Ladder:
             spacing = max(LEAST_SPACING, min(int(self._patience) // 2, MAX_FILLING))
             rung = self.first
             while rung < num_rows:
-                rung = min(rung + spacing, max(rung + LEAST_SPACING, 2 * rung - 1))
+                doubled = 2 * rung - (not self._is_aligned)
+                rung = min(rung + spacing, max(rung + LEAST_SPACING, doubled))
+                rung -= rung % LEAST_SPACING if self._is_aligned else 0
             self._rungs[num_rows] = rung
         return rung
 

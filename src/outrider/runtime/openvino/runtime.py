@@ -97,7 +97,8 @@ class OpenVinoRuntime(Runtime):
         self.num_blocks = 0
         self._num_branch_blocks = 0
         least = MIN_TARGET_ROWS if options.bitwise or config.is_quantised else MIN_DRAFT_ROWS
-        self._ladder = Ladder(least if has_bfloat16 else 1, self._forms.free)
+        first, is_tiled = least if has_bfloat16 else 1, dtype == "bfloat16" and has_amx()
+        self._ladder = Ladder(first, self._forms.free, is_aligned=is_tiled)
         self._branch_ladder = Ladder(self._ladder.first)
         self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._shared: dict[str, NDArray[Any]] = {}
@@ -296,14 +297,18 @@ def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
     return 4 * num_matrix_values(config) <= MAX_WIDENED_CACHES * last_cache_bytes()
 
 
+def has_amx() -> bool:
+    """Whether this processor multiplies tiles of bfloat16 numbers, and no limit forbids it."""
+    return "amx_bf16" in processor() and all(limit in ISAS_WITH_AMX for limit in isa_limits().values())
+
+
 def is_fused(config: ModelConfig) -> bool:
     """Whether OpenVINO makes one node of a feed-forward in bfloat16, if two threads or more compute it.
 
     The node is of AMX, and of matrices that its blocks divide; with one thread OpenVINO 2026.4.1 divides by zero.
     """
-    has_amx = "amx_bf16" in processor() and not any(limit not in ISAS_WITH_AMX for limit in isa_limits().values())
     sizes = config.hidden_size, config.intermediate_size
-    return has_amx and not config.is_quantised and not any(size % FUSED_BLOCK for size in sizes)
+    return has_amx() and not config.is_quantised and not any(size % FUSED_BLOCK for size in sizes)
 
 
 def last_cache_bytes() -> int:
