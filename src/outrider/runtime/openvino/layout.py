@@ -99,7 +99,7 @@ class Ladder:
 
     Args:
         first: the lowest rung.
-        is_aligned: rungs are multiples of four instead, and with that 16 and 32: AMX multiplies 16 rows at a time.
+        is_aligned: rungs are multiples of four, 16 and 32 among them: AMX multiplies 16 rows at a time.
         free: rungs that a change to costs nothing; they may become more.
 
     Attributes:
