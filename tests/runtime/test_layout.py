@@ -15,20 +15,18 @@ def rows(first: int, end: int, blocks: list[int]) -> SequenceRows:
     return SequenceRows(TOKEN_IDS[first:end], first, blocks, range(end - first))
 
 
-def test_padding_a_tree_of_one_row_leaves_it_a_chain():
-    layout, _ = lay_out([SequenceRows([4], 9, [0], [0], [-1])], 2)
-    assert (layout.input_ids, layout.attention_rows, layout.own_rows) == ([4], [0, 0], [0])
-    assert (layout.position_ids, layout.qq_bias) == ([9, 10], [])
+def test_a_tree_of_one_row_is_a_chain():
+    layout, _ = lay_out([SequenceRows([4], 9, [0], [0], [-1])], 0)
+    assert (layout.attention_rows, layout.position_ids, layout.qq_bias) == ([0], [9], [])
 
 
-def test_a_tree_is_padded_under_its_root_and_sees_its_ancestors_only():
-    layout, _ = lay_out([rows(0, 2, [7]), SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])], 4)
+def test_a_tree_whose_branches_get_no_blocks_sees_its_ancestors_only():
+    layout, _ = lay_out([rows(0, 2, [7]), SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])], 0)
     assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
-    assert layout.attention_rows == [0, 1, 0, 0, 2, 3, 4, 2]
-    assert layout.own_rows == [0, 1, 4, 5, 6]
-    assert layout.position_ids == [0, 1, 2, 3, 40, 41, 41, 41]
-    assert layout.qq_bias == [1, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1]
-    assert layout.qq_bias_begins == [0, 0, 16]
+    assert layout.attention_rows == layout.own_rows == [0, 1, 2, 3, 4]
+    assert layout.position_ids == [0, 1, 40, 41, 41]
+    assert layout.qq_bias == [1, 0, 0, 1, 1, 0, 1, 0, 1]
+    assert layout.qq_bias_begins == [0, 0, 9]
 
 
 def test_branches_are_chains_to_attention_with_blocks_of_their_own():
@@ -37,9 +35,12 @@ def test_branches_are_chains_to_attention_with_blocks_of_their_own():
     assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
     assert layout.attention_rows == [0, 1, 2, 3, 2, 4]
     assert layout.own_rows == [0, 1, 2, 3, 5]
-    assert layout.position_ids == [0, 1, 40, 41, 40, 41]
-    assert (layout.past_lens, layout.subsequence_begins) == ([0, 40, 40], [0, 2, 4, 6])
-    assert (layout.block_indices, layout.block_indices_begins) == ([7, 3, 20, 3, 21], [0, 1, 3, 5])
+    assert layout.position_ids == layout.past_lens == [0, 1, 40, 41, 40, 41]
+    assert layout.subsequence_begins == [0, 1, 2, 3, 4, 5, 6]
+    assert (layout.block_indices, layout.block_indices_begins[2:]) == (
+        [7, 7, 3, 20, 3, 20, 3, 21, 3, 21],
+        [2, 4, 6, 8, 10],
+    )
     assert (layout.qq_bias, layout.output_rows) == ([], [0, 1, 4])
     assert branching.opened == [(9, 20), (9, 21)]
     assert branching.closed == [((20, 8), (9, 8)), ((20, 9), (9, 9)), ((21, 9), (9, 10))]
@@ -47,31 +48,18 @@ def test_branches_are_chains_to_attention_with_blocks_of_their_own():
 
 def test_rows_alone_are_sequences_that_share_their_blocks():
     chain = rows(31, 33, [3, 4])
-    layout, _ = lay_out([rows(0, 1, [7]), chain], 1, max_alone=2)
+    layout, _ = lay_out([rows(0, 1, [7]), chain], 2)
     assert (layout.attention_rows, layout.own_rows) == ([0, 1, 2], [0, 1, 2])
     assert (layout.position_ids, layout.past_lens) == ([0, 31, 32], [0, 31, 32])
     assert (layout.subsequence_begins, layout.max_context_len) == ([0, 1, 2, 3], [33])
     assert (layout.block_indices, layout.block_indices_begins) == ([7, 3, 3, 4], [0, 1, 2, 4])
-    assert lay_out([chain], 1, max_alone=1) == lay_out([chain], 1)
+    assert lay_out([chain], 1) == lay_out([chain], 0)
     with pytest.raises(AssertionError):
-        lay_out([rows(31, 33, [3])], 1, max_alone=2)
-
-
-def test_branches_too_go_row_by_row_and_so_does_what_fills_up():
-    tree = SequenceRows([5, 6, 7], 40, [3, 9], [2], [-1, 0, 0])
-    layout, branching = lay_out([tree], 1, iter((20, 21)), max_alone=2)
-    whole, same = lay_out([tree], 1, iter((20, 21)))
-    assert branching == same
-    assert (layout.attention_rows, layout.own_rows) == (whole.attention_rows, whole.own_rows)
-    assert (layout.past_lens, layout.position_ids) == ([40, 41, 40, 41], whole.position_ids)
-    assert layout.block_indices == [3, 20, 3, 20, 3, 21, 3, 21]
-    fill(layout, 4, 6, 11, is_alone=True)
-    assert (layout.past_lens[4:], layout.subsequence_begins[4:]) == ([0, 1], [4, 5, 6])
-    assert (layout.attention_rows[4:], layout.own_rows[3:]) == ([3, 0], [4])
+        lay_out([rows(31, 33, [3])], 2)
 
 
 def test_blocks_beyond_the_rows_are_not_told():
-    assert lay_out([rows(0, 32, [3, 4]), rows(31, 32, [5, 6])], 2)[0].block_indices == [3, 5, 6]
+    assert lay_out([rows(0, 32, [3, 4]), rows(31, 32, [5, 6])], 0)[0].block_indices == [3, 5, 6]
 
 
 def test_few_rows_are_filled_up_to_one_of_a_few_numbers():
@@ -118,11 +106,11 @@ def test_more_is_never_filled_up_than_a_block_holds():
     assert [ladder.climb(count) for count in (65, 1)] == [65, 5]
 
 
-def test_filling_is_a_sequence_of_its_own_that_no_row_sees():
-    layout, _ = lay_out([rows(0, 2, [7])], 2)
+def test_what_fills_up_has_a_block_of_its_own_that_no_row_sees():
+    layout, _ = lay_out([rows(0, 2, [7])], 0)
     fill(layout, 5, 6, 11)
     assert layout.input_ids == [*TOKEN_IDS[:2], 0, 0, 0]
     assert (layout.attention_rows, layout.own_rows) == ([0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4])
-    assert (layout.subsequence_begins, layout.past_lens) == ([0, 2, 6], [0, 0])
-    assert (layout.block_indices, layout.block_indices_begins) == ([7, 11], [0, 1, 2])
+    assert (layout.subsequence_begins, layout.past_lens) == ([0, 2, 3, 4, 5, 6], [0, 0, 1, 2, 3])
+    assert (layout.block_indices, layout.block_indices_begins) == ([7, 11, 11, 11, 11], [0, 1, 2, 3, 4, 5])
     assert layout.output_rows == [0, 1]

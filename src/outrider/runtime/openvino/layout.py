@@ -161,38 +161,35 @@ def num_branch_blocks(batch: Sequence[SequenceRows]) -> int:
 
 
 def lay_out(
-    batch: Sequence[SequenceRows], min_rows: int, branch_blocks: Iterator[int] | None = None, *, max_alone: int = 0
+    batch: Sequence[SequenceRows], max_alone: int, branch_blocks: Iterator[int] | None = None
 ) -> tuple[RowLayout, Branching]:
-    """Flatten a batch. Of each sequence attention gets `min_rows` rows at least, copies of its first.
+    """Flatten a batch.
 
     Args:
         batch: sequence by sequence.
-        min_rows: of a sequence in attention.
-        branch_blocks: to lend to the branches of trees; None: a tree is one sequence, whose rows are told who they see.
         max_alone: chains of up to so many rows go to attention row by row, each as a sequence.
+        branch_blocks: to lend to the branches of trees; None: a tree is one sequence, whose rows are told who they see.
     """
     layout = RowLayout([], [], [], [], [], [], [0], [], [0], [], [0], [0])
     branching = Branching([], [])
     for rows in batch:
         if branch_blocks is not None and not rows.is_chain:
-            _lay_out_branches(layout, branching, rows, branch_blocks, is_alone=max_alone > 0)
+            _lay_out_branches(layout, branching, rows, branch_blocks)
             continue
         if rows.is_chain and len(rows.token_ids) <= max_alone:
             _lay_out_alone(layout, rows)
             continue
-        num_rows, num_padding = len(rows.token_ids), max(min_rows - len(rows.token_ids), 0)
         first_row, first_place = len(layout.input_ids), len(layout.attention_rows)
-        num_slots = rows.num_past + num_rows + num_padding
+        num_rows = len(rows.token_ids)
+        num_slots = rows.num_past + num_rows
         assert num_blocks_for(num_slots) <= len(rows.blocks), "the blocks do not cover the rows"
         layout.input_ids.extend(rows.token_ids)
         layout.output_rows.extend([first_row + row for row in rows.output_rows])
         layout.own_rows.extend(range(first_place, first_place + num_rows))
-        layout.attention_rows.extend([*range(first_row, first_row + num_rows), *[first_row] * num_padding])
-        parents = _pad(rows, num_padding)
-        padded = rows._replace(token_ids=[FILLING_TOKEN] * (num_rows + num_padding), parents=parents)
-        layout.position_ids.extend([rows.num_past + depth for depth in padded.depths()])
-        if parents is not None:
-            layout.qq_bias.extend(padded.lineage().ravel().tolist())
+        layout.attention_rows.extend(range(first_row, first_row + num_rows))
+        layout.position_ids.extend([rows.num_past + depth for depth in rows.depths()])
+        if not rows.is_chain:
+            layout.qq_bias.extend(rows.lineage().ravel().tolist())
         _close(layout, rows.num_past, rows.blocks[: num_blocks_for(num_slots)])
         layout.max_context_len[0] = max(layout.max_context_len[0], num_slots)
     return layout, branching
@@ -218,7 +215,7 @@ def _attend_alone(layout: RowLayout, rows: Sequence[int], num_past: int, blocks:
 
 
 def _lay_out_branches(
-    layout: RowLayout, branching: Branching, rows: SequenceRows, branch_blocks: Iterator[int], *, is_alone: bool
+    layout: RowLayout, branching: Branching, rows: SequenceRows, branch_blocks: Iterator[int]
 ) -> None:
     """Add a tree, each of its branches as a chain of its own. A row counts where it occurs first."""
     assert num_blocks_for(rows.num_past + len(rows.token_ids)) <= len(rows.blocks), "the blocks do not cover the rows"
@@ -236,14 +233,7 @@ def _lay_out_branches(
             if own_rows[row] < 0:
                 own_rows[row] = first_place + index
                 branching.closed.append((_slot(lent, num_rest + index), _slot(rows.blocks, rows.num_past + row)))
-        blocks = [*rows.blocks[:num_whole], *lent]
-        if is_alone:
-            _attend_alone(layout, [first_row + row for row in branch], rows.num_past, blocks)
-            continue
-        layout.attention_rows.extend([first_row + row for row in branch])
-        layout.position_ids.extend(range(rows.num_past, rows.num_past + len(branch)))
-        _close(layout, rows.num_past, blocks)
-        layout.max_context_len[0] = max(layout.max_context_len[0], rows.num_past + len(branch))
+        _attend_alone(layout, [first_row + row for row in branch], rows.num_past, [*rows.blocks[:num_whole], *lent])
     layout.own_rows.extend(own_rows)
 
 
@@ -251,7 +241,7 @@ def _slot(blocks: Sequence[int], slot: int) -> Slot:
     return Slot(blocks[slot // BLOCK_SIZE], slot % BLOCK_SIZE)
 
 
-def fill(layout: RowLayout, num_rows: int, num_attention_rows: int, block: int, *, is_alone: bool = False) -> None:
+def fill(layout: RowLayout, num_rows: int, num_attention_rows: int, block: int) -> None:
     """Add a chain of rows that nobody reads, so that there are so many in all, as far as its block has room."""
     num_filling = num_rows - len(layout.input_ids)
     first_row, first_place = len(layout.input_ids), len(layout.attention_rows)
@@ -261,14 +251,7 @@ def fill(layout: RowLayout, num_rows: int, num_attention_rows: int, block: int, 
     assert num_places >= num_filling >= 0, "filling rows have no place in attention"
     layout.input_ids.extend([FILLING_TOKEN] * num_filling)
     layout.own_rows.extend(range(first_place, first_place + num_filling))
-    rows = [*range(first_row, first_row + num_filling), *[0] * (num_places - num_filling)]
-    if is_alone:
-        _attend_alone(layout, rows, 0, [block])
-        return
-    layout.attention_rows.extend(rows)
-    layout.position_ids.extend([0] * num_places)
-    _close(layout, 0, [block])
-    layout.max_context_len[0] = max(layout.max_context_len[0], num_places)
+    _attend_alone(layout, [*range(first_row, first_row + num_filling), *[0] * (num_places - num_filling)], 0, [block])
 
 
 def _close(layout: RowLayout, num_past: int, blocks: Sequence[int]) -> None:
@@ -278,10 +261,3 @@ def _close(layout: RowLayout, num_past: int, blocks: Sequence[int]) -> None:
     layout.block_indices.extend(blocks)
     layout.block_indices_begins.append(len(layout.block_indices))
     layout.qq_bias_begins.append(len(layout.qq_bias))
-
-
-def _pad(rows: SequenceRows, num_padding: int) -> list[int] | None:
-    """Parents with those of padding rows: a chain's go on, a tree's hang under its root."""
-    if rows.parents is None or rows.is_chain:
-        return None
-    return [*rows.parents, *[0] * num_padding]

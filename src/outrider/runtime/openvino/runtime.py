@@ -35,23 +35,21 @@ from outrider.runtime.openvino.layout import (
 from outrider.runtime.remembered import isa_limits, processor
 from outrider.runtime.rope import inverse_frequencies
 
-# Attention has a kernel of its own for a single row, which adds up in another order. With two rows at least, a row's
-# bits depend neither on the rows nor on the sequences beside it (runtime/numerics.py probes that at load).
-MIN_BITWISE_ROWS = 2
-
 # Few rows are multiplied no faster than this many: a target of 0.44 B takes 48 ms for two and 43 ms
 # for five on AVX512. A draft model's layers fit the processor's cache, where every row counts; but int8 products of two
 # rows come out wrong where there is AMX (OpenVINO 2026.4.1: logits off by 1.6 of their spread), those of five right.
 MIN_TARGET_ROWS, MIN_DRAFT_ROWS = 5, 2
 
-# On a processor without products of bfloat16 numbers every row counts, so there a single one goes alone. Attention is
-# given each row of a decoding step by itself, which always takes the kernel for a single row (of as many sequences as
-# there are threads, or it would share out one row's keys among them): faster, and a row's bits depend on nothing else.
-# A longer part of a prompt goes as a whole.
+# Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
+# each row of a decoding step by itself (and as many as there are threads, or it would share out one row's keys among
+# them), so that a row's bits depend neither on the rows nor on the sequences beside it; runtime/numerics.py probes that
+# at load. Of several sequences that takes less than half the time, of one with 16 rows half as long again
+# (docs/log.md). A longer part of a prompt goes as a whole.
 MAX_ROWS_ALONE = MAX_DEPTH + 1
 
-# There, too, matrices are widened to float32 if they are at most so many times as large as the last cache. Converting
-# them anew in each step then costs more than reading twice the bytes; of larger ones, reading is what takes the time.
+# Without products of bfloat16 numbers, matrices are widened to float32 if they are at most so many times as large as
+# the last cache. Converting them anew in each step then costs more than reading twice the bytes; of larger ones,
+# reading is what takes the time.
 MAX_WIDENED_CACHES = 2
 
 NUM_FILLING_BLOCKS = 1
@@ -91,8 +89,8 @@ class OpenVinoRuntime(Runtime):
         num_threads = int(self._forms.compiled.get_property("INFERENCE_NUM_THREADS"))
         self.config = config
         self.options = replace(options, dtype=dtype, num_threads=num_threads, num_forms=num_forms)
-        self._max_alone = 0 if has_bfloat16 else MAX_ROWS_ALONE
-        self.min_rows = MIN_BITWISE_ROWS if options.bitwise and not self._max_alone else 1
+        self._max_alone = MAX_ROWS_ALONE
+        self.min_rows = 1
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
         self._num_branch_blocks = 0
@@ -129,13 +127,12 @@ class OpenVinoRuntime(Runtime):
         num_rows = len(layout.input_ids)
         # A prompt's chunks vary in length anyway; but a single row may have kernels of its own.
         num_rows = self._ladder.climb(num_rows) if num_outputs else max(num_rows, self._ladder.first)
-        # As many in attention as all sequences' padding could need, so that their number does not vary either.
-        num_attention_rows = num_rows + (self.min_rows - 1) * len(batch)
+        num_attention_rows = num_rows
         if num_outputs and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost
             num_attention_rows = self._branch_ladder.climb(max(num_attention_rows, len(layout.attention_rows)))
-        if self._max_alone and self.options.bitwise:
+        if self.options.bitwise:
             num_attention_rows = max(num_attention_rows, int(self.options.num_threads or 1))
-        fill(layout, num_rows, num_attention_rows, self.num_blocks, is_alone=self._max_alone > 0)
+        fill(layout, num_rows, num_attention_rows, self.num_blocks)
         self._open(branching)
         logits = self._forms.run(layout)
         self._close(branching)
@@ -145,12 +142,12 @@ class OpenVinoRuntime(Runtime):
     def _lay_out(self, batch: Sequence[SequenceRows], num_lent: int) -> tuple[RowLayout, Branching]:
         """Branches of trees get blocks behind the filling block, which belong to no sequence."""
         if not self.options.bitwise:
-            return lay_out(batch, self.min_rows, max_alone=self._max_alone)
+            return lay_out(batch, self._max_alone)
         if num_lent > self._num_branch_blocks:
             self._num_branch_blocks = max(num_lent, min(2 * self._num_branch_blocks, MAX_BRANCH_BLOCKS))
             self.resize(self.num_blocks)
         first = self.num_blocks + NUM_FILLING_BLOCKS
-        return lay_out(batch, self.min_rows, iter(range(first, first + num_lent)), max_alone=self._max_alone)
+        return lay_out(batch, self._max_alone, iter(range(first, first + num_lent)))
 
     def _open(self, branching: Branching) -> None:
         """Give each branch the beginning of its first block."""
@@ -201,7 +198,7 @@ class OpenVinoRuntime(Runtime):
     def _make_rope_tables(self) -> None:
         """Cosines and sines of every position that the cache has room for."""
         num_slots = (self.num_blocks + NUM_FILLING_BLOCKS) * BLOCK_SIZE
-        self._num_positions = min(num_slots, self.config.max_context + self.min_rows)
+        self._num_positions = min(num_slots, self.config.max_context + 1)
         frequencies = inverse_frequencies(self.config.rope, self.config.head_dim, self.config.max_context)
         angles = np.arange(self._num_positions, dtype=np.float32)[:, None, None, None] * frequencies.values
         for name, function in (("cosines", np.cos), ("sines", np.sin)):
