@@ -59,7 +59,7 @@ def test_rows_alone_are_sequences_that_share_their_blocks():
 
 
 def test_blocks_beyond_the_rows_are_not_told():
-    assert lay_out([rows(0, 32, [3, 4]), rows(31, 32, [5, 6])], 1)[0].block_indices == [3, 5, 6]
+    assert lay_out([rows(0, 32, [3, 4]), rows(31, 33, [5, 6, 7])], 0)[0].block_indices == [3, 5, 6]
 
 
 def test_few_rows_are_filled_up_to_one_of_a_few_numbers():
