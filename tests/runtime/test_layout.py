@@ -75,6 +75,9 @@ def test_aligned_rungs_fill_tiles_of_16_rows(patience, rungs):
     ladder.patience = patience
     assert sorted({ladder.rung(num_rows) for num_rows in range(1, rungs[-1] + 1)}) == rungs
     assert all(num_rows <= ladder.rung(num_rows) for num_rows in range(1, 200))
+    lower = Ladder(1, is_aligned=True)
+    lower.patience = patience
+    assert sorted({lower.rung(num_rows) for num_rows in range(1, rungs[-1] + 1)}) == [1, *rungs]
 
 
 def test_rungs_lie_apart_where_changes_are_dear():

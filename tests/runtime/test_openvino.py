@@ -314,7 +314,7 @@ class TestTrees:
 
 
 class TestLayout:
-    @pytest.mark.skipif(HAS_BFLOAT16, reason="there, several rows cost no more than one")
+    @pytest.mark.skipif(HAS_BFLOAT16 and not HAS_AMX, reason="there, several rows cost no more than one")
     def test_where_every_row_counts_a_single_one_is_computed(self, llama_folder):
         runtime = load(llama_folder, num_threads=2)
         assert runtime.forward([rows(0, 1)]).num_computed_rows == runtime.computed_rows([1]) == runtime.min_rows == 1

@@ -99,7 +99,7 @@ class Ladder:
 
     Args:
         first: the lowest rung.
-        is_aligned: rungs are multiples of four, 16 and 32 among them: AMX multiplies 16 rows at a time.
+        is_aligned: from 8 on they are multiples of four, 16 and 32 among them: AMX multiplies 16 rows at a time.
         free: rungs that a change to costs nothing; they may become more.
 
     Attributes:
@@ -133,7 +133,8 @@ class Ladder:
             while rung < num_rows:
                 doubled = 2 * rung - (not self._is_aligned)
                 rung = min(rung + spacing, max(rung + LEAST_SPACING, doubled))
-                rung -= rung % LEAST_SPACING if self._is_aligned else 0
+                if self._is_aligned and rung >= 2 * LEAST_SPACING:
+                    rung -= rung % LEAST_SPACING
             self._rungs[num_rows] = rung
         return rung
 
