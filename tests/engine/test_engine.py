@@ -130,6 +130,21 @@ def test_prompts_are_computed_in_chunks_at_fixed_multiples_apart_from_decoding()
     ]
 
 
+def test_while_others_decode_a_prompt_is_computed_chunk_by_chunk():
+    target = FakeRuntime()
+    engine = make_engine(target, NoDrafter(), prefill_chunk=32)
+    engine.add(request(0, [1] * 4, max_tokens=9))
+    for _ in range(2):
+        engine.step()
+    engine.add(request(1, [2] * 80, max_tokens=1))
+    for _ in range(6):
+        engine.step()
+    prompts = [batch for batch in target.batches[1:] if not batch[0].output_rows]
+    assert [[(rows.num_past, len(rows.token_ids)) for rows in batch] for batch in prompts[-3:]] == [
+        [(0, 32)], [(32, 32)], [(64, 15)],
+    ]  # fmt: skip
+
+
 def test_an_end_token_inside_an_accepted_draft_ends_the_text_there():
     target = FakeRuntime()
     free = plain_text(target, request(0, [1, 2], max_tokens=40))

@@ -63,6 +63,21 @@ def test_prompts_take_turns_too_with_one_whole_chunk_each_as_many_as_a_step_may_
     assert max(sum(len(rows.token_ids) for rows in batch) for batch in prefill) <= 40
 
 
+def test_chunks_of_whole_blocks_get_what_is_left_of_a_step_if_nobody_waits():
+    target = FakeRuntime()
+    engine = make_engine(target, NoDrafter(), prefill_chunk=32, max_prefill_tokens=150)
+    for index in range(2):
+        engine.add(request(index, [index] * 140, max_tokens=1))
+    for _ in range(5):
+        engine.step()
+    prefill = [batch for batch in target.batches if not batch[0].output_rows]
+    # One each, and as many more as fit: for the first one first.
+    assert [[(rows.token_ids[0], rows.num_past, len(rows.token_ids)) for rows in batch] for batch in prefill] == [
+        [(0, 0, 32), (0, 32, 32), (0, 64, 32), (1, 0, 32)],
+        [(0, 96, 32), (0, 128, 11), (1, 32, 32), (1, 64, 32), (1, 96, 32), (1, 128, 11)],
+    ]
+
+
 def test_a_chunk_beyond_what_a_step_may_take_goes_alone_and_whole():
     target = FakeRuntime()
     sequences = run(

@@ -22,6 +22,8 @@ from tests.runtime.checkpoints import make_checkpoint
 CHUNK = 64
 SYSTEM = [index % 11 for index in range(2 * CHUNK)]
 
+RUNTIMES = [("openvino", "bfloat16"), ("torch", "float32")]
+
 
 def make(target: FakeRuntime, drafter=None, **config):
     return make_engine(target, drafter or NoDrafter(), **{"prefill_chunk": CHUNK, **config})
@@ -154,7 +156,7 @@ def test_a_preempted_sequence_finds_its_prompt_again():
 
 def test_cancelling_who_computes_for_others_leaves_them_what_was_done():
     target = FakeRuntime(order=300)
-    engine = make(target)
+    engine = make(target, max_prefill_tokens=CHUNK)
     sequences = [engine.add(request(index, SYSTEM + [3] * 30, seed=index, max_tokens=10)) for index in range(4)]
     for index in range(2):
         engine.step()
@@ -168,7 +170,23 @@ def test_cancelling_who_computes_for_others_leaves_them_what_was_done():
     assert_nothing_is_held(engine)
 
 
-@pytest.mark.parametrize(("runtime", "dtype"), [("openvino", "bfloat16"), ("torch", "float32")])
+@pytest.mark.parametrize(("runtime", "dtype"), RUNTIMES)
+def test_chunks_in_one_forward_have_the_bits_of_one_after_the_other(tmp_path, runtime, dtype):
+    folder = make_checkpoint(tmp_path / "target", "llama", dtype=dtype)
+    prompts = [list(range(3, 3 + length)) for length in (150, 33, 97)]
+    params = SamplingParams(temperature=1.0, seed=5, max_tokens=12, log_probs=2)
+    texts = []
+    for num_tokens in (32, 64, 512):
+        options = RuntimeOptions(num_threads=1)
+        config = EngineConfig(
+            runtime=runtime, options=options, self_test=False, prefill_chunk=32, max_prefill_tokens=num_tokens
+        )
+        llm = LLM(folder, config=config)
+        texts.append([(output.token_ids, output.log_probs) for output in llm.generate(prompts, params)])
+    assert texts[0] == texts[1] == texts[2]
+
+
+@pytest.mark.parametrize(("runtime", "dtype"), RUNTIMES)
 def test_on_real_runtimes_shared_copied_and_preempted_texts_are_those_of_one_alone(tmp_path, runtime, dtype):
     folder = make_checkpoint(tmp_path / "target", "qwen3", dtype=dtype)
     prompts = [*[list(range(3, 75)) + [index] * 5 for index in range(2)], *[[8, 9] * 40] * 3]

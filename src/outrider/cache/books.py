@@ -101,13 +101,14 @@ class CacheBooks:
         end = min(sequence.num_computed, sequence.num_prompt_tokens - 1)
         if not self.is_sharing or hold.num_published == end:
             return
-        token_ids = tuple(sequence.token_ids[hold.num_published : end])
-        if len(token_ids) == self.prefill_chunk:
-            blocks = hold.table.blocks[hold.num_published // BLOCK_SIZE : end // BLOCK_SIZE]
-            hold.chunk = self.index.add(hold.chunk, token_ids, blocks)
-        else:
-            hold.tail = token_ids
-            hold.chunk.tails.setdefault(token_ids, []).append(hold.table)
+        for begin in range(hold.num_published, end, self.prefill_chunk):
+            token_ids = tuple(sequence.token_ids[begin : min(begin + self.prefill_chunk, end)])
+            if len(token_ids) == self.prefill_chunk:
+                blocks = hold.table.blocks[begin // BLOCK_SIZE : (begin + self.prefill_chunk) // BLOCK_SIZE]
+                hold.chunk = self.index.add(hold.chunk, token_ids, blocks)
+            else:
+                hold.tail = token_ids
+                hold.chunk.tails.setdefault(token_ids, []).append(hold.table)
         hold.num_published = end
 
     def next_chunk(self, sequence: Sequence) -> TokenIds:
@@ -115,6 +116,18 @@ class CacheBooks:
         begin = sequence.num_computed
         end = (begin // self.prefill_chunk + 1) * self.prefill_chunk
         return tuple(sequence.token_ids[begin : min(end, sequence.num_prompt_tokens - 1)])
+
+    def num_next(self, sequence: Sequence, num_allowed: int) -> int:
+        """Tokens of the prompt's next chunks, of as many as are allowed, but one at least.
+
+        Of one only, unless chunks are whole blocks: a runtime may clear what stands after a chunk's rows in a block.
+        """
+        num_left = sequence.num_prompt_tokens - 1 - sequence.num_computed
+        num_first = len(self.next_chunk(sequence))
+        if self.is_sharing and num_left <= num_allowed:
+            return num_left
+        num_more = max(num_allowed - num_first, 0) // self.prefill_chunk if self.is_sharing else 0
+        return num_first + num_more * self.prefill_chunk
 
     def key_of_next_chunk(self, sequence: Sequence) -> ChunkKey | None:
         """Equal for sequences that need the same next; None where nothing is shared."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from outrider.cache.books import CacheBooks
 from outrider.cache.table import BLOCK_SIZE, BlockPool
 from outrider.draft.base import Draft, Drafter
-from outrider.engine.batch import LogitRows, compute, kept_rows, rows_of
+from outrider.engine.batch import LogitRows, chunks_of, compute, kept_rows, rows_of
 from outrider.engine.config import EngineConfig
 from outrider.engine.faults import Guard
 from outrider.engine.scheduler import Limits, Scheduler
@@ -168,7 +168,10 @@ class Engine:
             table = self.books.table(item.sequence)
             num_rows = max(item.num_tokens + len(tree), self.parts.target.min_rows)
             reserved.enter_context(table.reserve(num_rows))
-            rows.append(rows_of(item, tree, table))
+            if batch.kind == "prefill":
+                rows += chunks_of(item, table, self.books.prefill_chunk)
+            else:
+                rows.append(rows_of(item, tree, table))
         return compute(self.parts.target, batch.kind, rows)
 
     def _verify(self, batch: ScheduledBatch, draft: Draft, output: ModelOutput) -> list[Verdict | None]:

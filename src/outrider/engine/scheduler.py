@@ -126,11 +126,14 @@ class Scheduler:
         prefilling = [sequence for sequence in self._turns if sequence.is_prefilling]
         decoding = [sequence for sequence in self.running if not sequence.is_prefilling]
         if prefilling and not (decoding and self._last_kind == "prefill"):
-            return "prefill", self._chunks(prefilling)
+            return "prefill", self._chunks(prefilling, is_waited_for=bool(decoding))
         return "decode", self._with_budgets(self._tiles(decoding))
 
-    def _chunks(self, sequences: Sequences[Sequence]) -> list[ScheduledSequence]:
-        """One whole chunk each, as many as the step may take. Who needs what another computes now gets it then."""
+    def _chunks(self, sequences: Sequences[Sequence], *, is_waited_for: bool) -> list[ScheduledSequence]:
+        """One whole chunk each, as many as the step may take. Who needs what another computes now gets it then.
+
+        Where no text waits for its next token, prompts get what is left as further chunks, the first ones first.
+        """
         items: list[ScheduledSequence] = []
         keys: set[ChunkKey] = set()
         num_left = self.limits.max_prefill_tokens
@@ -139,11 +142,15 @@ class Scheduler:
             if key in keys:
                 continue
             num_tokens = len(self.books.next_chunk(sequence))
-            num_left -= num_tokens
-            if items and num_left < 0:
+            if items and num_left < num_tokens:
                 break
+            num_left -= num_tokens
             items.append(ScheduledSequence(sequence, num_tokens, NO_DRAFT))
             keys |= {key} if key else set()
+        for place, (sequence, num_tokens, _) in enumerate([] if is_waited_for else items):
+            num_next = self.books.num_next(sequence, num_tokens + num_left)
+            num_left -= num_next - num_tokens
+            items[place] = items[place]._replace(num_tokens=num_next)
         taken = {item.sequence for item in items}
         self._turns.sort(key=taken.__contains__)
         return items

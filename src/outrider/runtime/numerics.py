@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from outrider.cache.table import num_blocks_for
+from outrider.cache.table import BLOCK_SIZE, num_blocks_for
 from outrider.errors import ModelError, NumericsError
 from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import RowClass, Runtime, SequenceRows
@@ -27,7 +27,7 @@ Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
 
 # Raised when the probes change, so that what older ones said is asked again.
-PROBE_VERSION = 5
+PROBE_VERSION = 6
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
 _LEVELS = ("bitwise", "seed")
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
@@ -155,6 +155,7 @@ def _probe(runtime: Runtime) -> Iterator[Finding]:
     yield from text.decode_in_widths(text.decode_plainly())
     text.prefill(1)
     yield from text.decode_trees()
+    yield from text.prefill_in_chunks()
 
 
 def _compare_with(runtime: Runtime, reference: Reference) -> Finding:
@@ -214,6 +215,18 @@ class _Text:
             difference = _difference(self.forward((start, start + width, 0)), plain[:width])
             what = f"{width} rows in one call against one by one"
             yield Finding(what, difference, "decode", width)
+
+    def prefill_in_chunks(self) -> Iterator[Finding]:
+        """Two chunks of whole blocks in one call, where other keys stood, and one after the other."""
+        border, end = 2 * BLOCK_SIZE, min(4 * BLOCK_SIZE, self.num_prompt)
+        if end <= border:
+            return
+        chunks = [self.rows(0, border, 0, []), self.rows(border, end, 0, [end - border - 1])]
+        self.compute([SequenceRows(self.token_ids[end - 1 :: -1], 0, self.tables[0], [])])
+        together = self.compute(chunks)
+        _, apart = (self.compute([chunk]) for chunk in chunks)
+        what = "chunks of a prompt in one call against one after the other"
+        yield Finding(what, _difference(together, apart), "prefill")
 
     def prefill_together(self) -> Iterator[Finding]:
         """Prompts of several sequences in one call; then each alone, which is how the texts go on."""
