@@ -173,13 +173,13 @@ def test_cancelling_who_computes_for_others_leaves_them_what_was_done():
 @pytest.mark.parametrize(("runtime", "dtype"), RUNTIMES)
 def test_chunks_in_one_forward_have_the_bits_of_one_after_the_other(tmp_path, runtime, dtype):
     folder = make_checkpoint(tmp_path / "target", "llama", dtype=dtype)
-    prompts = [list(range(3, 3 + length)) for length in (150, 33, 97)]
+    prompts = [[first, *(index % 200 for index in range(length))] for first, length in ((5, 200), (6, 97), (7, 270))]
     params = SamplingParams(temperature=1.0, seed=5, max_tokens=12, log_probs=2)
     texts = []
-    for num_tokens in (32, 64, 512):
+    for num_tokens in (96, 200, 1024):
         options = RuntimeOptions(num_threads=1)
         config = EngineConfig(
-            runtime=runtime, options=options, self_test=False, prefill_chunk=32, max_prefill_tokens=num_tokens
+            runtime=runtime, options=options, self_test=False, prefill_chunk=96, max_prefill_tokens=num_tokens
         )
         llm = LLM(folder, config=config)
         texts.append([(output.token_ids, output.log_probs) for output in llm.generate(prompts, params)])

@@ -68,7 +68,8 @@ def test_few_rows_are_filled_up_to_one_of_a_few_numbers():
 
 
 @pytest.mark.parametrize(
-    ("patience", "rungs"), [(8, [5, 8, 12, 16, 20, 24]), (16, [5, 8, 16, 24, 32]), (64, [5, 8, 16, 32, 48, 64])]
+    ("patience", "rungs"),
+    [(8, [5, 8, 12, 16, 20, 24]), (16, [5, 8, 16, 24, 32]), (30, [5, 8, 16, 24, 32]), (64, [5, 8, 16, 32, 48, 64])],
 )
 def test_aligned_rungs_fill_tiles_of_16_rows(patience, rungs):
     ladder = Ladder(5, is_aligned=True)
@@ -117,3 +118,10 @@ def test_what_fills_up_has_a_block_of_its_own_that_no_row_sees():
     assert (layout.subsequence_begins, layout.past_lens) == ([0, 2, 3, 4, 5, 6], [0, 0, 1, 2, 3])
     assert (layout.block_indices, layout.block_indices_begins) == ([7, 11, 11, 11, 11], [0, 1, 2, 3, 4, 5])
     assert layout.output_rows == [0, 1]
+
+
+def test_as_many_rows_as_threads_go_to_attention_though_a_block_holds_fewer():
+    layout, _ = lay_out([rows(0, 1, [7])], 1)
+    fill(layout, 1, 70, 11)
+    assert (layout.attention_rows, layout.own_rows) == ([0] * 70, [0])
+    assert layout.past_lens == layout.position_ids == [0, *range(32), *range(32), *range(5)]

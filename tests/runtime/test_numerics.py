@@ -67,6 +67,10 @@ class HashingRuntime(Runtime):
         slots = [*range(rows.num_past), *(rows.num_past + node for node in reversed(path))]
         if self.fault == "rows see what was rolled back":
             slots.append(rows.num_past + len(rows.token_ids))
+        if self.fault == "chunks miss those before":
+            slots = [
+                slot for slot in slots if slot >= rows.num_past or slot < rows.num_past - self.num_beside(rows, batch)
+            ]
         seen = [int(self.slots[rows.blocks[slot // BLOCK_SIZE], slot % BLOCK_SIZE]) for slot in slots]
         logits = logits_after(seen)
         roundings = {
@@ -78,10 +82,18 @@ class HashingRuntime(Runtime):
             "trees round": rows.parents is not None,
             "many rows round": sum(len(each.token_ids) for each in batch) > 100,
             "prompts round together": len(batch) > 1 and not any(each.num_past for each in batch),
+            "chunks round together": sum(each.blocks == rows.blocks for each in batch) > 1,
             "nan": np.nan,
         }
         logits[0] += 1e-5 * roundings.get(self.fault, 0)
         return logits
+
+    @staticmethod
+    def num_beside(rows, batch):
+        """Tokens of the same sequence before these in the same forward."""
+        return sum(
+            len(each.token_ids) for each in batch if each.blocks == rows.blocks and each.num_past < rows.num_past
+        )
 
     def move(self, blocks, moves):
         for source, target in moves:
@@ -131,6 +143,7 @@ class TestProbe:
             ("trees round", RowClass(MOST_ROWS, True, "seed")),
             ("many rows round", RowClass(100, False, "seed")),
             ("prompts round together", RowClass(MOST_ROWS, False, "bitwise")),
+            ("chunks round together", RowClass(MOST_ROWS, False, "bitwise")),
         ],
     )
     def test_what_does_not_move_is_the_class_to_keep_to(self, fault, row_class):
@@ -144,7 +157,9 @@ class TestProbe:
     def test_a_runtime_that_was_not_asked_to_be_bitwise_is_not(self):
         assert run_self_test(HashingRuntime(bitwise=False)).exactness == "seed"
 
-    @pytest.mark.parametrize("fault", ["rows see what was rolled back", "siblings see each other"])
+    @pytest.mark.parametrize(
+        "fault", ["rows see what was rolled back", "siblings see each other", "chunks miss those before"]
+    )
     def test_more_than_rounding_is_refused_with_its_size(self, fault):
         with pytest.raises(NumericsError, match=r"differ by [\d.]+ of the logits' spread, of which rounding .* 0.001"):
             run_self_test(HashingRuntime(fault=fault))
@@ -205,6 +220,13 @@ class TestMemory:
             runtime = HashingRuntime()
             check_numerics(runtime, "abc")
             assert bool(runtime.num_forwards) == has_to_ask
+
+    def test_other_code_of_ours_is_asked_anew(self, monkeypatch):
+        check_numerics(HashingRuntime(), "abc")
+        monkeypatch.setattr("outrider.runtime.remembered._code", lambda _: "other")
+        runtime = HashingRuntime()
+        check_numerics(runtime, "abc")
+        assert runtime.num_forwards
 
     def test_the_class_is_recalled_too(self):
         for _ in range(2):
@@ -292,7 +314,7 @@ class TestTorch:
 class TestOpenVino:
     @pytest.mark.parametrize("dtype", OPENVINO_DTYPES)
     @pytest.mark.parametrize("bitwise", [True, False])
-    def test_padded_rows_are_bitwise_and_unpadded_ones_are_not(self, tmp_path, dtype, bitwise):
+    def test_rows_are_bitwise_if_asked_to_be(self, tmp_path, dtype, bitwise):
         folder = make_checkpoint(tmp_path, "qwen3", dtype=dtype)
         runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(bitwise=bitwise, num_threads=1))
         found = check_numerics(runtime, "abc")

@@ -25,7 +25,7 @@ from outrider.runtime.openvino.runtime import (
     is_fused,
     is_widened,
 )
-from outrider.runtime.remembered import processor
+from outrider.runtime.remembered import ISA_LIMITS
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
 LLAMA3_ROPE = {
@@ -51,7 +51,7 @@ VARIANTS = {
     "qwen3": ("qwen3", {}),
     "qwen3 tied, with biases": ("qwen3", {"tie_word_embeddings": True, "attention_bias": True}),
 }
-HAS_AMX = HAS_BFLOAT16 and "amx_bf16" in processor()
+HAS_AMX = HAS_BFLOAT16 and runtime_module.has_amx()
 NUM_TOKENS = 75  # two borders between blocks
 TOKEN_IDS = np.random.default_rng(7).integers(0, 211, NUM_TOKENS).tolist()
 BLOCKS = [5, 0, 3]
@@ -189,6 +189,8 @@ class TestFusing:
         assert relative_error(in_chunks(fused, 9), in_chunks(apart, 9)) < 0.02
 
     def test_not_where_openvino_would_fail_or_does_not(self, tmp_path, monkeypatch):
+        for name in ISA_LIMITS:
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(runtime_module, "processor", lambda: "flags: amx_bf16")
         monkeypatch.setattr(runtime_module, "computes_bfloat16", lambda _: True)
         config = read_config(make_checkpoint(tmp_path, "llama", dtype="bfloat16"))
@@ -198,6 +200,7 @@ class TestFusing:
         }
         assert list(forms.values()) == [False, False, True]
         assert not is_fused(replace(config, intermediate_size=80))
+        assert not is_fused(replace(config, mlp_bias=True))
         for limit, expected in (("AVX512_CORE_BF16", False), ("avx512_core_amx", True)):
             monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
             assert is_fused(config) == expected
@@ -319,9 +322,8 @@ class TestLayout:
         runtime = load(llama_folder, num_threads=2)
         assert runtime.forward([rows(0, 1)]).num_computed_rows == runtime.computed_rows([1]) == runtime.min_rows == 1
 
-    def test_without_bitwise_a_single_row_goes_alone(self, llama_folder):
+    def test_without_bitwise_rows_are_the_same_but_for_rounding(self, llama_folder):
         runtime = load(llama_folder, bitwise=False)
-        assert runtime.min_rows == 1
         np.testing.assert_allclose(in_chunks(runtime, 1), in_chunks(runtime, 9), atol=0.1)
 
     def test_wrong_rows_are_caught_before_they_read_other_memory(self, any_dtype):

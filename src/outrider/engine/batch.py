@@ -38,10 +38,7 @@ def rows_of(item: ScheduledSequence, tree: TokenTree, table: BlockTable) -> Sequ
 
 
 def chunks_of(item: ScheduledSequence, table: BlockTable, length: int) -> list[SequenceRows]:
-    """A prompt's chunks, each in the shape that it has alone; they share the blocks.
-
-    In a forward no row reads a key before those of all rows are written, so that a chunk finds those before it.
-    """
+    """A prompt's chunks, each in the shape that it has alone; in a forward, each sees those before it."""
     begin, end = table.num_committed, table.num_committed + item.num_tokens
     borders = [begin, *range((begin // length + 1) * length, end, length), end]
     return [SequenceRows(item.sequence.token_ids[a:b], a, table.blocks, ()) for a, b in pairwise(borders)]

@@ -36,7 +36,8 @@ class EngineConfig:
         memory_limit: bytes that models, cache and buffers may take; `max_cache_tokens` is lowered to what fits.
         prefill_chunk: prompts are computed in pieces of this length, counted from position 0. Equal beginnings of
             prompts are computed once, piece by piece, if it is a multiple of 32.
-        max_prefill_tokens: tokens of prompts in one step, in whole pieces; one piece always may.
+        max_prefill_tokens: tokens of prompts in one step, in whole pieces, several of a prompt if no text waits for a
+            token; one piece always may.
         max_prefix_tokens: of prompts that nobody uses any more, kept for requests that begin like them. They make room
             when it is needed; with 0, only texts in the making share.
         draft_deadline: seconds that one call of a drafter may take; a text whose drafter took longer goes on plain.

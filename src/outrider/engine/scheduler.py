@@ -6,7 +6,7 @@ loses its cache and waits again, at the front. The one admitted first never does
 alone: so that one finishes, then the next, and nothing waits for ever.
 
 Prompts' chunks and decoding rows never share a step. When there are both, the two kinds of steps take turns; and so do
-prompts that do not all fit into a step of theirs.
+prompts that do not all fit into a step of theirs. A prompt may take several chunks if nobody waits for a decoding step.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from outrider.request import Exactness
 
 
 class SequenceRows(NamedTuple):
-    """The rows of one sequence in one forward.
+    """Rows of one sequence in one forward.
 
     Row `i` stands in slot `num_past + i`, at position `num_past + depth`, where the depth of a chain's row is `i`. It
     sees all `num_past` slots, and of the rows itself and its ancestors.
@@ -87,7 +87,7 @@ class RowClass(NamedTuple):
     Attributes:
         max_rows: that any operation of a decoding forward may have, as `Runtime.num_padded_rows` counts them, unless
             there is only one sequence; None: of a runtime that was not tested.
-        is_prefill_shared: whether prompts of several sequences may be computed together.
+        is_prefill_shared: whether prompts of several sequences, and chunks of one, may be computed together.
         trees: `bitwise` if a tree's rows are those of its branches, each computed as a chain.
     """
 
@@ -107,8 +107,8 @@ class MemoryUse(NamedTuple):
 class RuntimeOptions:
     """How to compute a model.
 
-    `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of
-    padding rows, and of attention to each branch of a tree by itself; a draft model does without, since its numbers can
+    `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of rows
+    that fill up, and of attention to each branch of a tree by itself; a draft model does without, since its numbers can
     change only the speed.
 
     Example:
@@ -147,7 +147,8 @@ class Runtime(ABC):
     def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
         """Compute the rows of every sequence in one pass, writing their keys and values into their slots.
 
-        A sequence may want no output (a prefill chunk). Block numbers are validated: a wrong one is a bug of ours and
+        A sequence may come in several parts, in order and but for the last of whole blocks: each sees those before it.
+        It may want no output (a prefill chunk). Block numbers are validated: a wrong one is a bug of ours and
         raises AssertionError rather than reading other memory.
         """
 

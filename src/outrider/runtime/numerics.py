@@ -37,7 +37,7 @@ QUANTISED_TOLERANCE = 0.1
 WIDTHS = (2, 3, 5, 8, 9, 16, 17, 33, MAX_DEPTH + 1)
 RAGGED_WIDTHS = (1, 5, 17, 2) * 4
 NUM_COPIES = len(RAGGED_WIDTHS)
-# Rows of each of so many sequences together: up to what a decoding step may have, and their padding.
+# Rows of each of so many sequences together: up to what a decoding step may have.
 CROWD_WIDTHS = (1, 5, 6, 8, 12, 16, 24, 33)
 NUM_ALONE = 17
 # Wide above, deep below, and longer than what is left of a block.
@@ -217,14 +217,17 @@ class _Text:
             yield Finding(what, difference, "decode", width)
 
     def prefill_in_chunks(self) -> Iterator[Finding]:
-        """Two chunks of whole blocks in one call, where other keys stood, and one after the other."""
-        border, end = 2 * BLOCK_SIZE, min(4 * BLOCK_SIZE, self.num_prompt)
-        if end <= border:
+        """Chunks of whole blocks and a rest in one call, where other keys stood, and one after the other.
+
+        The last but one is longer than what goes to attention row by row, and the last is not.
+        """
+        first, second, end = 3 * BLOCK_SIZE, 6 * BLOCK_SIZE, 6 * BLOCK_SIZE + 11
+        if end > self.num_prompt:
             return
-        chunks = [self.rows(0, border, 0, []), self.rows(border, end, 0, [end - border - 1])]
+        chunks = [self.rows(0, first, 0, []), self.rows(first, second, 0, []), self.rows(second, end, 0, [10])]
         self.compute([SequenceRows(self.token_ids[end - 1 :: -1], 0, self.tables[0], [])])
         together = self.compute(chunks)
-        _, apart = (self.compute([chunk]) for chunk in chunks)
+        *_, apart = (self.compute([chunk]) for chunk in chunks)
         what = "chunks of a prompt in one call against one after the other"
         yield Finding(what, _difference(together, apart), "prefill")
 

@@ -1,11 +1,11 @@
 """A batch's rows as the flat lists that OpenVINO's paged attention reads. Knows no OpenVINO and no model.
 
-Of two sequences, the second a tree of three rows on 40 slots, and the first a single row of which attention gets two:
+Of two sequences, the first a single row, and the second a tree of three rows on 40 slots:
 
-    input_ids            a | r 0 1         subsequence_begins    0 2 5
-    attention_rows       0 0 | 1 2 3       past_lens             9 40
-    own_rows             0 | 2 3 4         block_indices         7 | 3 9
-    position_ids         9 10 | 40 41 41   block_indices_begins  0 1 3
+    input_ids            a | r 0 1         subsequence_begins    0 1 4
+    attention_rows       0 | 1 2 3         past_lens             9 40
+    own_rows             0 | 1 2 3         block_indices         7 | 3 9
+    position_ids         9 | 40 41 41      block_indices_begins  0 1 3
     qq_bias              100 110 101       qq_bias_begins        0 0 9      (who sees whom; empty: each sees all before)
 
 `attention_rows` says which row each row of attention is made from, `own_rows` which of attention's rows each row takes.
@@ -14,14 +14,13 @@ Where bits count, no sibling may stand between a row and its ancestors, since th
 up. Then every branch of a tree is a sequence to attention, a chain like any other: it shares the text's whole blocks,
 and has a copy of the last one to itself. Of the tree above on 40 slots of blocks 3 and 9, with 20 and 21 lent to it:
 
-    attention_rows       1 2 | 1 3         subsequence_begins    2 4
-    own_rows             0 1 3             past_lens             40 40
+    attention_rows       1 2 | 1 3         own_rows              0 1 3
     position_ids         40 41 | 40 41     block_indices         3 20 | 3 21
 
 Only queries, keys, values and attention are computed twice for row 1, from the same numbers and with the same result.
 
-Where that is faster, attention gets every row of a chain as a sequence of its own; no key is read before all are
-written. Of a chain of two rows on 40 slots of blocks 3 and 9:
+Of a chain that is not long, and of every branch, attention gets each row as a sequence of its own; no key is read
+before all are written. Of a chain of two rows on 40 slots of blocks 3 and 9:
 
     attention_rows       0 1               subsequence_begins    0 1 2
     position_ids         40 41             past_lens             40 41
@@ -129,6 +128,8 @@ class Ladder:
         rung = self._rungs.get(num_rows)
         if rung is None:  # policies ask often
             spacing = max(LEAST_SPACING, min(int(self._patience) // 2, MAX_FILLING))
+            if self._is_aligned:  # to 4, 8 or 16, which 16 is a multiple of
+                spacing = 1 << spacing.bit_length() - 1
             rung = self.first
             while rung < num_rows:
                 doubled = 2 * rung - (not self._is_aligned)
@@ -243,16 +244,18 @@ def _slot(blocks: Sequence[int], slot: int) -> Slot:
 
 
 def fill(layout: RowLayout, num_rows: int, num_attention_rows: int, block: int) -> None:
-    """Add a chain of rows that nobody reads, so that there are so many in all, as far as its block has room."""
+    """Add rows that nobody reads, so that there are so many in all: chains as long as their block has room."""
     num_filling = num_rows - len(layout.input_ids)
     first_row, first_place = len(layout.input_ids), len(layout.attention_rows)
-    num_places = min(max(num_attention_rows - first_place, num_filling), BLOCK_SIZE)
+    num_places = max(num_attention_rows - first_place, num_filling)
     if num_places <= 0:
         return
     assert num_places >= num_filling >= 0, "filling rows have no place in attention"
     layout.input_ids.extend([FILLING_TOKEN] * num_filling)
     layout.own_rows.extend(range(first_place, first_place + num_filling))
-    _attend_alone(layout, [*range(first_row, first_row + num_filling), *[0] * (num_places - num_filling)], 0, [block])
+    rows = [*range(first_row, first_row + num_filling), *[0] * (num_places - num_filling)]
+    for begin in range(0, num_places, BLOCK_SIZE):
+        _attend_alone(layout, rows[begin : begin + BLOCK_SIZE], 0, [block])
 
 
 def _close(layout: RowLayout, num_past: int, blocks: Sequence[int]) -> None:

@@ -36,16 +36,16 @@ from outrider.runtime.remembered import isa_limits, processor
 from outrider.runtime.rope import inverse_frequencies
 
 # With AVX512's products of bfloat16 numbers, few rows are multiplied no faster than this many: a target of 0.44 B takes
-# 48 ms for two and 43 ms for five. A draft model's layers fit the processor's cache, where every row counts. With AMX
-# and without either every row counts in all small models: a bundled step takes 2.5 ms for one row and 2.9 for five. But
-# int8 products of two rows come out wrong with AMX (OpenVINO 2026.4.1: logits off by 1.6 of their spread), of five
-# right.
+# 48 ms for two and 43 ms for five. A draft model's layers fit the processor's cache, where every row counts. With AMX,
+# and without such products, every row counts in any small model: a bundled step takes 2.5 ms for one row and 2.9 for
+# five. But int8 products of two rows come out wrong with AMX (OpenVINO 2026.4.1: logits off by 1.6 of their spread), of
+# five right.
 MIN_TARGET_ROWS, MIN_DRAFT_ROWS = 5, 2
 
 # Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
 # each row of a decoding step by itself (and as many as there are threads, or it would share out one row's keys among
 # them), so that a row's bits depend neither on the rows nor on the sequences beside it; runtime/numerics.py probes that
-# at load. Of several sequences that takes less than half the time, of one with 16 rows half as long again
+# at load. Of eight sequences of a row each that takes less than half the time, of one with 16 half as long again
 # (docs/log.md). A longer part of a prompt goes as a whole.
 MAX_ROWS_ALONE = MAX_DEPTH + 1
 
@@ -308,7 +308,7 @@ def is_fused(config: ModelConfig) -> bool:
     The node is of AMX, and of matrices that its blocks divide; with one thread OpenVINO 2026.4.1 divides by zero.
     """
     sizes = config.hidden_size, config.intermediate_size
-    return has_amx() and not config.is_quantised and not any(size % FUSED_BLOCK for size in sizes)
+    return has_amx() and not (config.is_quantised or config.mlp_bias) and not any(size % FUSED_BLOCK for size in sizes)
 
 
 def last_cache_bytes() -> int:
