@@ -9,6 +9,11 @@ from __future__ import annotations
 GAIN = 0.02  # of a step, once many were seen: plans are made in some of them only
 # Of what thinking takes with drafts, what it is held to take without until that is seen.
 IDLE_SHARE = 0.3
+# A step counts for at most so many times what was thought, and the first one, in which much is done once for all, for
+# nothing. Else one bad moment could end drafting, and with it what would put the estimate right.
+MAX_GROWTH = 2.0
+# Of what thinking is held to take more with drafts, what each step without them forgets, so that it is seen anew.
+FORGOTTEN = 0.001
 
 
 class Thinking:
@@ -26,6 +31,11 @@ class Thinking:
 
     def observe(self, num_sequences: int, seconds: float, *, is_drafting: bool) -> None:
         """A step was thought about for so long."""
-        key = num_sequences.bit_length(), is_drafting
-        mean, num = self._means.get(key, (0.0, 0))
-        self._means[key] = mean + max(GAIN, 1 / (num + 1)) * (seconds - mean), num + 1
+        size = num_sequences.bit_length()
+        if not is_drafting:
+            mean, num = self._means.get((size, True), (0.0, 0))
+            self._means[size, True] = mean - FORGOTTEN * self.beyond_idle(num_sequences), num
+        mean, num = self._means.get((size, is_drafting), (0.0, 0))
+        if num > 1:
+            seconds = min(seconds, MAX_GROWTH * mean)
+        self._means[size, is_drafting] = (mean + max(GAIN, 1 / max(num, 1)) * (seconds - mean) if num else 0.0), num + 1
