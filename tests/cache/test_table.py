@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from outrider.cache.table import BLOCK_SIZE, BlockPool, BlockTable, OutOfBlocksError
+from outrider.cache.table import BLOCK_SIZE, FIRST_BLOCKS, BlockPool, BlockTable, OutOfBlocksError
 
 
 def make_pool(max_blocks: int = 100) -> BlockPool:
@@ -49,11 +49,17 @@ def test_a_row_that_was_not_reserved_cannot_be_committed():
 
 def test_the_pool_grows_by_doubling_and_tells_the_runtime():
     sizes: list[int] = []
-    pool = BlockPool(10, sizes.append)
-    assert [len(set(pool.take(count))) for count in (1, 1, 1, 4)] == [1, 1, 1, 4]
-    assert sizes == [1, 2, 4, 8]
-    with pytest.raises(OutOfBlocksError, match="11 cache blocks needed, 10 allowed"):
-        pool.take(4)
+    pool = BlockPool(5 * FIRST_BLOCKS, sizes.append)
+    assert [len(set(pool.take(FIRST_BLOCKS))) for _ in range(4)] == [FIRST_BLOCKS] * 4
+    assert sizes == [FIRST_BLOCKS, 2 * FIRST_BLOCKS, 4 * FIRST_BLOCKS]
+    with pytest.raises(OutOfBlocksError, match="161 cache blocks needed, 160 allowed"):
+        pool.take(FIRST_BLOCKS + 1)
+
+
+def test_no_pool_begins_with_more_blocks_than_it_may_have():
+    sizes: list[int] = []
+    BlockPool(10, sizes.append)
+    assert sizes == [10]
 
 
 @settings(max_examples=100, deadline=None)

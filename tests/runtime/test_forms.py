@@ -125,10 +125,10 @@ def test_a_number_that_stays_saves_less_and_one_that_seldom_comes_is_left_out(tm
     runtime = load(make_checkpoint(tmp_path, "llama"))
     few, many = batch_of(5), batch_of(9)
     price = PRICE_SHARE * runtime._forms._compile_seconds
-    runtime.set_change_price(price / 20, 0.0)
-    decode(runtime, many, *[few] * 150)
+    runtime.set_change_price(price / 40, 0.0)
+    decode(runtime, many, *[few] * 300)
     assert runtime._forms._making is None
-    decode(runtime, *[few] * 20)
+    decode(runtime, *[few] * 40)
     assert {shape.num_rows for shape in runtime._forms._fixed} == rows_of(runtime, 5)
 
 
@@ -232,3 +232,14 @@ def test_what_is_free_has_a_form_after_trees_too(tmp_path):
         np.testing.assert_array_equal(np.concatenate(found), np.concatenate(wanted))
         shapes = {shape.num_rows for shape in runtime._forms._fixed}
         assert runtime._forms.free <= shapes
+
+
+def test_a_draft_models_prompt_is_filled_up_and_a_targets_is_not(tmp_path):
+    folder = make_checkpoint(tmp_path, "llama")
+    prompt = [SequenceRows(list(range(5, 25)), 0, [0], ())]
+    runtime = load(folder, bitwise=False)
+    assert [runtime.forward(prompt).num_computed_rows, load(folder).forward(prompt).num_computed_rows] == [32, 20]
+    rest = [SequenceRows([7], 20, [0], [0])]
+    plain = load(folder)
+    plain.forward(prompt)
+    np.testing.assert_allclose(decode(runtime, rest)[0], decode(plain, rest)[0], rtol=1e-4, atol=1e-5)

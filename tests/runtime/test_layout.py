@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outrider.runtime.base import SequenceRows
-from outrider.runtime.openvino.layout import Ladder, fill, lay_out
+from outrider.runtime.openvino.layout import Ladder, fill, lay_out, prompt_rung
 
 TOKEN_IDS = list(range(100, 175))
 
@@ -102,6 +102,17 @@ def test_a_number_that_is_free_is_gone_to_at_once_and_changes_nothing():
     assert [ladder.climb(count) for count in (17, 1)] == [17, 17]
     free.add(5)
     assert [ladder.climb(count) for count in (1, 14, 1, 9)] == [5, 17, 5, 17]
+
+
+def test_with_tiles_a_free_number_is_gone_down_to_after_half_the_patience():
+    ladder = Ladder(1, {1, 16}, is_aligned=True)
+    ladder.patience = 64.0
+    assert [ladder.climb(count) for count in (16, 1, 1, 1, 16)] == [16, 16, 16, 1, 16]
+
+
+@pytest.mark.parametrize(("num_rows", "rung"), [(1, 16), (16, 16), (17, 32), (33, 64), (65, 128), (130, 192)])
+def test_a_draft_models_prompts_are_filled_up_to_few_lengths(num_rows, rung):
+    assert prompt_rung(num_rows) == rung
 
 
 def test_more_is_never_filled_up_than_a_block_holds():

@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from outrider.cache.table import BLOCK_SIZE
+from outrider.cache.table import BLOCK_SIZE, FIRST_BLOCKS
 from outrider.runtime import profile as profile_module
 from outrider.runtime.base import ModelOutput, Runtime, RuntimeOptions
-from outrider.runtime.profile import TARGET_WIDTHS, Profile, measure_profile, recalled_profile, warm_up
+from outrider.runtime.profile import (
+    NUM_ROUNDS,
+    NUM_TIMED,
+    TARGET_WIDTHS,
+    WARM_LENGTHS,
+    Profile,
+    measure_profile,
+    recalled_profile,
+    warm_up,
+)
 
 
 class TimedRuntime(Runtime):
@@ -25,10 +34,12 @@ class TimedRuntime(Runtime):
         self.min_rows, self.exactness, self.num_blocks = 1, "seed", 0
         self.now, self.last_rows, self.num_forwards = 0.0, 0, 0
         self.seen: set[int] = set()
+        self.slowness = 1.0
 
     def forward(self, batch):
         rows = self.computed_rows([len(each.token_ids) for each in batch])
-        self.now += 1 + 0.1 * rows + 0.25 * len(batch) + 0.5 * (rows != self.last_rows) + 9.0 * (rows not in self.seen)
+        seconds = 1 + 0.1 * rows + 0.25 * len(batch) + 0.5 * (rows != self.last_rows) + 9.0 * (rows not in self.seen)
+        self.now += self.slowness * seconds
         self.last_rows, self.num_forwards = rows, self.num_forwards + 1
         self.seen.add(rows)
         for each in batch:
@@ -91,7 +102,7 @@ def test_it_is_measured_once(runtime):
     first = recalled_profile(runtime, "a checkpoint")
     num_forwards = runtime.num_forwards
     assert recalled_profile(runtime, "a checkpoint") == first
-    assert runtime.num_forwards == num_forwards
+    assert runtime.num_forwards <= num_forwards + 1 + NUM_ROUNDS * (1 + NUM_TIMED)
     recalled_profile(runtime, "another")
     assert runtime.num_forwards > num_forwards
 
@@ -109,6 +120,23 @@ def test_a_change_is_never_worth_more_rows_than_a_few():
     assert Profile([(5, 1.0), (9, 1.0)], 9.0, []).change_rows == 64.0
 
 
-def test_warming_up_leaves_nothing_behind(runtime):
+def test_warming_up_computes_prompts_of_all_usual_lengths_and_leaves_the_first_blocks(runtime, monkeypatch):
+    monkeypatch.setattr(profile_module, "MAX_WARM_SECONDS", 1e9)
     warm_up(runtime)
-    assert (runtime.num_forwards, runtime.num_blocks) == (3, 0)
+    assert {*WARM_LENGTHS} <= runtime.seen
+    assert runtime.num_blocks == FIRST_BLOCKS
+
+
+def test_a_slow_model_is_not_warmed_up_for_long(runtime):
+    warm_up(runtime)
+    assert runtime.num_forwards == 3 + 1
+
+
+def test_a_profile_of_a_bad_moment_is_measured_anew(runtime):
+    runtime.slowness = 3.0
+    slow = recalled_profile(runtime, "a checkpoint")
+    runtime.slowness = 1.0
+    fast = recalled_profile(runtime, "a checkpoint")
+    assert fast.points[0][1] < 0.5 * slow.points[0][1]
+    runtime.slowness = 2.0
+    assert recalled_profile(runtime, "a checkpoint") == fast

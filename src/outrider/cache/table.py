@@ -18,6 +18,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 BLOCK_SIZE = 32
+# There from the start: arrays take memory only where they are written, and after growing, a runtime prepares anew.
+FIRST_BLOCKS = 32
 
 
 class OutOfBlocksError(Exception):
@@ -42,6 +44,7 @@ class BlockPool:
         self._resize = resize
         self._free: list[int] = []
         self._num_holders: list[int] = []  # of each block
+        self._grow(min(FIRST_BLOCKS, max_blocks))
 
     @property
     def num_free(self) -> int:

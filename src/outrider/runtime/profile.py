@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from outrider.cache.table import num_blocks_for
+from outrider.cache.table import FIRST_BLOCKS, num_blocks_for
 from outrider.runtime.base import Runtime, SequenceRows
 from outrider.runtime.remembered import machine_key, recall, remember
 
@@ -20,12 +20,17 @@ TARGET_WIDTHS = (1, 5, 8, 12, 16, 24, 32, 48, 64)
 DRAFT_WIDTHS = (1, 5)
 # Attention costs by the sequence, too: several with so many rows each.
 NUM_TOGETHER, WIDTHS_TOGETHER = 8, (1, 2, 4, 8)
-NUM_TIMED = 5
+NUM_ROUNDS, NUM_TIMED = 3, 2
+# Of what was remembered, what a forward takes now if that was a bad moment. (It is of a text that has just begun.)
+SLOW_SHARE = 0.7
 # A large model is timed at fewer widths: what lies beyond is taken to go on in the same slope.
 MAX_SECONDS = 3.0
 MIN_WIDTHS = 3
 # Attention's share is that of a text of some length.
 NUM_PAST, NUM_AT_ONCE = 256, 32
+# Parts of prompts, the shortest first: runtimes fill up a draft model's to few lengths.
+WARM_LENGTHS = (16, 32, 64, 128, 192, 256)
+MAX_WARM_SECONDS = 0.5
 # A change is never taken to be worth more rows.
 MAX_CHANGE_ROWS = 64.0
 
@@ -62,11 +67,10 @@ def measure_profile(runtime: Runtime, widths: Sequence[int] = TARGET_WIDTHS) -> 
         blocks = [range(index * num_blocks, (index + 1) * num_blocks) for index in range(NUM_TOGETHER)]
         num_past = _fill(blocks, num_past, runtime)
         alone = _distinct([[_rows(width, num_past, blocks[0])] for width in widths], runtime)
-        points = _time(alone, runtime)
-        change_seconds = _time_changes(alone, points, runtime)
+        timed = _time(alone, runtime)
         is_target = widths == TARGET_WIDTHS  # drafts' costs are learned as they are made
         together = [[_rows(width, num_past, each) for each in blocks] for width in WIDTHS_TOGETHER if is_target]
-        return Profile(points, change_seconds, _time(_distinct(together, runtime), runtime))
+        return Profile(timed.points, timed.change_seconds, _time(_distinct(together, runtime), runtime).points)
     finally:
         runtime.resize(0)
 
@@ -86,13 +90,20 @@ def _rows(num_rows: int, num_past: int, blocks: range) -> SequenceRows:
 
 
 def warm_up(runtime: Runtime) -> None:
-    """Compute a prompt and a few tokens, so that the first text does not wait for what each first time takes."""
+    """Compute parts of a prompt and a few tokens, so that the first texts do not wait for what each first time takes.
+
+    The cache is left as large as it is going to be at first: of another size, it would be another shape.
+    """
     num_past = min(NUM_AT_ONCE, runtime.config.max_context - 2)
-    blocks = range(num_blocks_for(num_past + max(2, runtime.min_rows)))
-    runtime.resize(len(blocks))
+    lengths = [length for length in WARM_LENGTHS if length <= runtime.config.max_context]
+    blocks = range(num_blocks_for(max(num_past + max(2, runtime.min_rows), *lengths)))
+    runtime.resize(max(len(blocks), FIRST_BLOCKS))
     for rows in (_rows(num_past, 0, blocks), _rows(1, num_past, blocks), _rows(2, num_past, blocks)):
         runtime.forward([rows])
-    runtime.resize(0)
+    began = time.perf_counter()
+    for length in lengths:
+        if time.perf_counter() - began < MAX_WARM_SECONDS:
+            runtime.forward([SequenceRows([0] * length, 0, blocks, ())])
 
 
 def recalled_profile(runtime: Runtime, fingerprint: str | None, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:
@@ -101,10 +112,20 @@ def recalled_profile(runtime: Runtime, fingerprint: str | None, widths: Sequence
         return measure_profile(runtime, widths)
     name = f"profile/{machine_key(runtime, [fingerprint, list(widths)])}"
     profile = _as_profile(recall(name))
-    if profile is None:
+    if profile is None or _was_slow(profile, runtime):
         profile = measure_profile(runtime, widths)
         remember(name, profile)
     return profile
+
+
+def _was_slow(profile: Profile, runtime: Runtime) -> bool:
+    """Whether a forward takes much less now: then a bad moment was remembered, which slows all alike only roughly."""
+    blocks = range(num_blocks_for(runtime.min_rows))
+    runtime.resize(len(blocks))
+    try:
+        return _time([[_rows(1, 0, blocks)]], runtime).points[0][1] < SLOW_SHARE * profile.points[0][1]
+    finally:
+        runtime.resize(0)
 
 
 def _as_profile(found: Any) -> Profile | None:
@@ -124,15 +145,42 @@ def _as_points(found: Any) -> list[tuple[int, float]]:
     return [(int(rows), float(seconds)) for rows, seconds in found]
 
 
-def _time(forwards: list[list[SequenceRows]], runtime: Runtime) -> list[tuple[int, float]]:
-    """Rows and seconds of each, as far as the time allowed goes."""
-    points: list[tuple[int, float]] = []
+class _Timed(NamedTuple):
+    """Rows that forwards compute, seconds of each like the one before, and of each after one of other rows."""
+
+    points: list[tuple[int, float]]
+    changed: list[float]
+
+    @property
+    def change_seconds(self) -> float:
+        """Between the first and the others nothing is known of what changes there take: that is left out."""
+        changes = [changed - seconds for changed, (_, seconds) in zip(self.changed, self.points, strict=True)][1:]
+        return max(0.0, median(changes)) if changes else 0.0
+
+
+def _time(forwards: list[list[SequenceRows]], runtime: Runtime) -> _Timed:
+    """Time forwards as far as the time allowed goes, in rounds: a bad moment then spoils no number of rows.
+
+    Of several forwards alike the least counts, since whatever else runs on the machine only ever adds.
+    """
     began = time.perf_counter()
-    for batch in forwards:
-        points.append((_num_computed(batch, runtime), _least_seconds(runtime, batch)))
-        if time.perf_counter() - began > MAX_SECONDS and len(points) >= MIN_WIDTHS:
+
+    def is_late() -> bool:
+        return time.perf_counter() - began > MAX_SECONDS
+
+    known: list[list[SequenceRows]] = []
+    for batch in forwards:  # the first time, whatever is new to the runtime is prepared
+        if not (is_late() and len(known) >= MIN_WIDTHS):
+            runtime.forward(batch)
+            known.append(batch)
+    least, changed = [math.inf] * len(known), [math.inf] * len(known)
+    for number in range(NUM_ROUNDS):
+        if number and is_late():
             break
-    return points
+        for place, batch in enumerate(known):
+            changed[place] = min(changed[place], _seconds(runtime, batch))
+            least[place] = min(least[place], *(_seconds(runtime, batch) for _ in range(NUM_TIMED)))
+    return _Timed([(_num_computed(batch, runtime), each) for batch, each in zip(known, least, strict=True)], changed)
 
 
 def _distinct(forwards: list[list[SequenceRows]], runtime: Runtime) -> list[list[SequenceRows]]:
@@ -142,21 +190,6 @@ def _distinct(forwards: list[list[SequenceRows]], runtime: Runtime) -> list[list
 
 def _num_computed(batch: list[SequenceRows], runtime: Runtime) -> int:
     return runtime.computed_rows([len(rows.token_ids) for rows in batch])
-
-
-def _time_changes(forwards: list[list[SequenceRows]], points: list[tuple[int, float]], runtime: Runtime) -> float:
-    """What going from each number of rows to the next takes, by when none is new to the runtime."""
-    for _ in range(NUM_TIMED):  # a runtime may be slow to go down
-        runtime.forward(forwards[0])
-    known = zip(forwards[1:], points[1:], strict=False)
-    changes = [_seconds(runtime, batch) - seconds for batch, (_, seconds) in known]
-    return max(0.0, median(changes)) if changes else 0.0
-
-
-def _least_seconds(runtime: Runtime, batch: list[SequenceRows]) -> float:
-    """Of several forwards alike, since whatever else runs on the machine only ever adds."""
-    runtime.forward(batch)
-    return min(_seconds(runtime, batch) for _ in range(NUM_TIMED))
 
 
 def _seconds(runtime: Runtime, batch: list[SequenceRows]) -> float:

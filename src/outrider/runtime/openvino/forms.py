@@ -30,7 +30,7 @@ MAX_FORM_BYTES = 2**30
 # What a form saves where the number of rows does not change, over what it saves where it does; measured as 0.1 to 0.2.
 STEADY_SHARE = 0.12
 # Forms are made for the numbers of rows that so much of what could be saved is of, once that is so much of their price.
-MOST_SAVINGS, PRICE_SHARE = 0.9, 0.25
+MOST_SAVINGS, PRICE_SHARE = 0.95, 0.25
 
 # Forwards that both forms compute; where bits do not count, how far a logit may move, over its row's spread.
 NUM_COMPARED = 3

@@ -40,6 +40,8 @@ from outrider.runtime.base import SequenceRows
 
 # A change of the number of rows is taken to be worth so many rows until it is known; more are never filled up.
 USUAL_PATIENCE, MAX_FILLING = 8.0, 16
+FREE_SHARE = 0.5  # of a change's price, where it only reads a form's own weights
+MANY_ROWS = 64
 LEAST_SPACING = 4
 
 # Lent to branches of trees; a batch that needs more is computed in parts, a single tree never does.
@@ -99,7 +101,8 @@ class Ladder:
     Args:
         first: the lowest rung.
         is_aligned: from 8 on they are multiples of four, 16 and 32 among them: AMX multiplies 16 rows at a time.
-        free: rungs that a change to costs nothing; they may become more.
+        free: rungs that nothing needs to be prepared for; they may become more. With AMX a change to them is not for
+            nothing either: what a form has to itself is read anew.
 
     Attributes:
         patience: computed rows that a change is worth.
@@ -142,14 +145,25 @@ class Ladder:
     def climb(self, num_rows: int) -> int:
         """The number to use now."""
         rung = self.rung(num_rows)
-        if rung in self._free:  # no layer is prepared for it, nor forgets what it was prepared for
+        is_free = rung in self._free
+        if is_free and not self._is_aligned:  # no layer is prepared for it, nor forgets what it was prepared for
             return rung
         num_idle_rows = self._num_idle_rows + self._last - rung
-        if rung < self._last <= num_rows + MAX_FILLING and num_idle_rows <= self.patience:
+        patience = FREE_SHARE * self.patience if is_free else self.patience
+        if rung < self._last <= num_rows + MAX_FILLING and num_idle_rows <= patience:
             self._num_idle_rows = num_idle_rows
         else:
             self._last, self._num_idle_rows = rung, 0
         return self._last
+
+
+def prompt_rung(num_rows: int) -> int:
+    """What many rows are filled up to where their bits do not count: 16, 32, and multiples of 64.
+
+    The first forward of each number of rows makes kernels for it, which takes a draft model several times as long as
+    computing a few rows more; and whoever sees that forward only would take the model for slow.
+    """
+    return max(16, 1 << (num_rows - 1).bit_length()) if num_rows <= MANY_ROWS else -(-num_rows // MANY_ROWS) * MANY_ROWS
 
 
 def num_branch_blocks(batch: Sequence[SequenceRows]) -> int:

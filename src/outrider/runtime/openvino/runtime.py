@@ -24,6 +24,7 @@ from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOption
 from outrider.runtime.openvino.forms import Forms, num_affordable
 from outrider.runtime.openvino.graph import build_graph, cache_input_names, least_model
 from outrider.runtime.openvino.layout import (
+    MANY_ROWS,
     MAX_BRANCH_BLOCKS,
     Branching,
     Ladder,
@@ -31,6 +32,7 @@ from outrider.runtime.openvino.layout import (
     fill,
     lay_out,
     num_branch_blocks,
+    prompt_rung,
 )
 from outrider.runtime.remembered import isa_limits, processor
 from outrider.runtime.rope import inverse_frequencies
@@ -128,8 +130,12 @@ class OpenVinoRuntime(Runtime):
         self._check(batch, layout)
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
-        # A prompt's chunks vary in length anyway; but a single row may have kernels of its own.
-        num_rows = self._ladder.climb(num_rows) if num_outputs else max(num_rows, self._ladder.first)
+        if not self.options.bitwise and (num_rows > MANY_ROWS or not num_outputs):
+            num_rows = prompt_rung(num_rows)
+        elif num_outputs:
+            num_rows = self._ladder.climb(num_rows)
+        else:  # rows of a target's prompt are too dear to fill up; but a single one may have kernels of its own
+            num_rows = max(num_rows, self._ladder.first)
         num_attention_rows = num_rows
         if num_outputs and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost
             num_attention_rows = self._branch_ladder.climb(max(num_attention_rows, len(layout.attention_rows)))
@@ -189,6 +195,8 @@ class OpenVinoRuntime(Runtime):
         if not num_blocks:
             self._num_branch_blocks = 0
         num_all = num_blocks + NUM_FILLING_BLOCKS + self._num_branch_blocks
+        if self._shared and num_blocks == self.num_blocks and num_all == len(self._shared[self._cache_names[0]]):
+            return
         shape = (num_all, config.num_kv_heads, BLOCK_SIZE, config.head_dim)
         for name in self._cache_names:
             array = np.zeros(shape, array_type)  # takes memory only where it is written
