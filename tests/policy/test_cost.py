@@ -82,6 +82,7 @@ def test_a_source_without_draft_steps_costs_the_same_at_any_depth():
     for _ in range(4):
         costs.observe_draft(DraftWork("suffix", 1, 0, 0, 0.001))
     assert costs.draft("suffix", 1) == pytest.approx((0.001, 0.0))
+    assert costs.catch_up("suffix", 1000) == 0.0
 
 
 def test_what_a_change_of_rows_takes_is_no_part_of_the_shape():
@@ -98,3 +99,33 @@ def test_what_needs_no_preparing_costs_no_change_and_leaves_what_was_prepared():
     costs.observe_target(5, 1.1)
     assert [costs.change(rows) for rows in (9, 17)] == [0, 0.5]
     assert [costs.change_between(9, 17), costs.change_between(9, 5), costs.change_between(1, 17)] == [0.5, 0, 0]
+
+
+def test_where_nothing_is_prepared_a_change_still_takes_what_it_is_seen_to_take():
+    """Forms of single numbers of rows take turns in the processor's cache."""
+    costs = StepCosts(PROFILE, changes=Changes(0.5, {1, 5}.__contains__))
+    for index in range(400):
+        rows, seconds = (1, 1.0) if index % 2 else (5, 1.1)
+        for change in (0.3, 0.0, 0.0):
+            costs.observe_target(rows, seconds + change)
+    assert costs.target(5) / costs.target(1) == pytest.approx(1.1, rel=0.03)
+    costs.observe_target(1, 1.0)
+    assert costs.change(5) == costs.change_between(1, 5) == pytest.approx(0.3, abs=0.1)
+    assert costs.change(1) == 0.0
+
+
+def test_what_is_not_put_to_the_test_is_doubted():
+    costs = StepCosts(PROFILE, changes=Changes(0.5, {1, 9}.__contains__))
+    costs.observe_draft(DraftWork("model", 1, 4, 0, 0.4))
+    costs.keep_drafts()
+    for index in range(200):
+        costs.observe_target(*((9, 2.8) if index % 4 < 2 else (1, 1.0)))
+        costs.observe_draft(DraftWork("model", 1, 4, 0, 4.0))
+    dear, draft, ready = costs.target(9) / costs.target(1), sum(costs.draft("model", 1)), costs.ready_seconds
+    assert dear > 1.6
+    for _ in range(8):
+        costs.forget()
+    assert costs.target(9) / costs.target(1) == pytest.approx(1.4, rel=0.02)
+    assert sum(costs.draft("model", 1)) == pytest.approx(0.1, rel=0.1)
+    assert draft > 0.5
+    assert costs.ready_seconds <= ready / 100

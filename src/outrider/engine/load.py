@@ -22,6 +22,7 @@ from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.batch import computed_rows
 from outrider.engine.config import EngineConfig
 from outrider.engine.memory import Ledger, ModelSize, plan_memory
+from outrider.engine.rehearsal import rehearse
 from outrider.errors import ModelError, UsageError
 from outrider.model.checkpoint import resolve_checkpoint
 from outrider.model.config import read_config
@@ -87,8 +88,9 @@ def load(target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | 
             found = _self_test(model, can_refer=config.memory_limit is None)
             if model is loaded and config.exactness == "bitwise":
                 require_bitwise(loaded.runtime, found, config)
+    new_costs = _costs(loaded, drafts)
     drafter = make_drafter(drafts, loaded, config)
-    return Loaded(loaded, drafter, config, ledger, _costs(loaded, drafts))
+    return Loaded(loaded, drafter, config, ledger, _rehearsed(loaded.runtime, drafter, new_costs))
 
 
 def ledger_of(target: Any, draft: Any, config: EngineConfig) -> Ledger | None:
@@ -225,6 +227,20 @@ def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
         together=(NUM_TOGETHER, profile.together),
         max_rows=max_rows,
     )
+
+
+def _rehearsed(target: Runtime, drafter: Drafter, new_costs: Callable[[], StepCosts]) -> Callable[[], StepCosts]:
+    """What is known of costs, and what draft models were seen to take."""
+    members = drafter.members if isinstance(drafter, Cascade) else (drafter,)
+    rehearsals = [rehearse(target, member) for member in members if isinstance(member, ModelDrafter)]
+
+    def rehearsed() -> StepCosts:
+        costs = new_costs()
+        for rehearsal in rehearsals:
+            rehearsal.tell(costs)
+        return costs
+
+    return rehearsed
 
 
 def _profile(model: LoadedModel, widths: Sequence[int] = TARGET_WIDTHS) -> Profile:

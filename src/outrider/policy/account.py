@@ -10,6 +10,8 @@ from __future__ import annotations
 
 ALLOWANCE, GROWTH = 3.5, 0.008
 PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
+# Where drafting has lost more than it gained in some thousand steps, both grow by so much of that only.
+YOUNG_STEPS, OLD_SHARE, MEMORY = 1500, 0.4, 0.9995
 # Gains are kept up to so many plain steps, or steps' possible losses: deep drafts lose much at once when they fail.
 MAX_KEPT, NUM_STAKES = 7.0, 8.0
 LOWEST = -1.0
@@ -36,6 +38,7 @@ class Account:
         self.debt = 0.0
         self.num_steps = 0
         self.is_overdrawn = False
+        self._gained_lately = 0.0
 
     def enter(
         self, net: float, stake: float = 0.0, *, is_probe: bool = False, invested: float = 0.0, owed: float = 0.0
@@ -46,14 +49,17 @@ class Account:
         as is all that is `owed`.
         """
         self.num_steps += 1
+        self._gained_lately = MEMORY * self._gained_lately + net - invested
+        share = OLD_SHARE if self.num_steps > YOUNG_STEPS and self._gained_lately <= 0 else 1.0
+        allowed = share * GROWTH
         most = max(MAX_KEPT, NUM_STAKES * stake, self.balance)
-        repaid = min(self.debt, GROWTH + max(net, 0.0))
+        repaid = min(self.debt, allowed + max(net, 0.0))
         self.debt += max(0.0, invested - self.spare) + owed - repaid
-        growth = max(GROWTH - repaid, 0.0) if self.balance < ALLOWANCE else 0.0
+        growth = max(allowed - repaid, 0.0) if self.balance < ALLOWANCE else 0.0
         self.balance = max(LOWEST, min(most, self.balance + growth + net))
         self.balance = max(min(self.balance, RESERVE), self.balance - invested)
         self.is_overdrawn = self.balance < (RESTART if self.is_overdrawn else 0.0)
-        growth = PROBE_GROWTH + (net - invested if is_probe else 0.0)
+        growth = share * PROBE_GROWTH + (net - invested if is_probe else 0.0)
         self.probe_balance = max(LOWEST, min(PROBE_ALLOWANCE, self.probe_balance + growth))
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence as Sequences
+from copy import deepcopy
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ SPEED_GAIN, CHANGE_GAIN = 0.1, 0.05
 # A change of rows serves the steps until the next one: the share of it that its own step has to pay for is learned.
 CHANGE_SHARE, LEAST_CHANGE_SHARE, CHANGE_SHARE_GAIN = 0.5, 0.2, 0.1
 NUM_TELLING = 4  # steps after a change of rows that tell what these cost
+READY_SPEED_SHARE = 0.25  # of a surprise with a change that needs no preparing, which may be in every step
 MAX_CHANGE_GROWTH = 3.0  # over what a change was measured to take
 MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected counts for no more
 MIN_SHAPE_GAIN = 0.04
@@ -42,7 +44,8 @@ class Changes(NamedTuple):
 
     Attributes:
         seconds: as far as known; learned on unless it is 0.
-        is_ready_for: whether computing so many rows needs no preparing, whatever was computed before.
+        is_ready_for: whether computing so many rows needs no preparing, whatever was computed before. Even then the
+            processor's cache may not hold what it needs: what that takes is learned, too.
     """
 
     seconds: float = 0.0
@@ -104,6 +107,13 @@ class TargetCosts:
             self._read()
         return gain * surprise
 
+    def forget(self) -> None:
+        """Believe a profile more again: of what rows cost beside a single row, half of the corrections go."""
+        if self._num_trusted and self._corrections:
+            common = self._correction(self._points[0][0])
+            self._corrections = {rows: (common + each) / 2 for rows, each in self._corrections.items()}
+            self._read()
+
     def _read(self) -> None:
         """Have estimates follow the corrections."""
         self._num_unread = 0
@@ -156,6 +166,7 @@ class StepCosts:
 
     Attributes:
         change_seconds: what a change takes, as learned.
+        ready_seconds: the same of a change that needs no preparing.
         speed: by what factor steps take longer now than usually.
         change_share: of the steps that might have stayed at the rows of the one before, those that did not.
         thinking: what deciding takes, at the usual speed.
@@ -179,6 +190,7 @@ class StepCosts:
         self._rows_of = computed_rows
         self._computed: dict[tuple[int, ...], int] = {}
         self.change_seconds, self._is_ready_for = changes
+        self.ready_seconds = 0.0
         self.speed = 1.0
         self.change_share = CHANGE_SHARE
         self.thinking = Thinking()
@@ -190,6 +202,7 @@ class StepCosts:
             rows, seconds = min(together[1])
             self._sequence_seconds = max(0.0, seconds - self._alone.seconds(rows)) / (together[0] - 1)
         self._drafts = {source: DraftCosts(prior) for source, prior in (priors or {}).items()}
+        self._rehearsed: dict[str, DraftCosts] = {}
         self._max_change_seconds = MAX_CHANGE_GROWTH * changes.seconds
         self._last_rows: int | None = None
         self._prepared_rows: int | None = None
@@ -218,13 +231,17 @@ class StepCosts:
 
     def change(self, rows: int) -> float:
         """What preparing for so many rows would take now, after the last steps."""
+        if self._last_rows in (None, rows):
+            return 0.0
         is_prepared = self._prepared_rows in (None, rows) or self._is_ready_for(rows)
-        return 0.0 if is_prepared else self.change_seconds
+        return self.ready_seconds if is_prepared else self.change_seconds
 
     def change_between(self, rows: int, others: int) -> float:
-        """Half of what going to another number of rows and back takes: nothing if either of the two needs none."""
-        is_free = rows == others or self._is_ready_for(rows) or self._is_ready_for(others)
-        return 0.0 if is_free else self.change_seconds
+        """Half of what going to another number of rows and back takes: less if either of the two needs no preparing."""
+        if rows == others:
+            return 0.0
+        is_ready = self._is_ready_for(rows) or self._is_ready_for(others)
+        return self.ready_seconds if is_ready else self.change_seconds
 
     def target(self, rows: int, num_sequences: int = 1) -> float:
         """Of a forward that computes so many rows for so many sequences."""
@@ -256,10 +273,10 @@ class StepCosts:
         What it took more than expected is laid to the machine's speed; soon after a change of rows in part to these.
         Where a change takes time of its own, the step with it tells of that.
         """
-        change, is_change = self.change(rows), self._last_rows not in (None, rows)
-        if not self._is_ready_for(rows):
-            is_change = self._prepared_rows not in (None, rows)
-            share = CHANGE_SHARE_GAIN * (float(is_change) - self.change_share)
+        change, is_change, is_ready = self.change(rows), self._last_rows not in (None, rows), self._is_ready_for(rows)
+        is_prepared = is_ready or self._prepared_rows in (None, rows)
+        if not is_ready:
+            share = CHANGE_SHARE_GAIN * (float(not is_prepared) - self.change_share)
             self.change_share = max(self.change_share + share, LEAST_CHANGE_SHARE)
             self._prepared_rows = rows
         self._num_since_change = 0 if is_change else self._num_since_change + 1
@@ -274,20 +291,41 @@ class StepCosts:
         self._num_steps += 1
         if self._num_steps > 3:  # a profile may be off by any factor, but not by a different one each time
             surprise = min(max(surprise, -MAX_SURPRISE), MAX_SURPRISE)
-        if change:
-            expected = usual + change
-            learned = change + CHANGE_GAIN * expected * (math.exp(surprise) - 1)
-            self.change_seconds = min(max(learned, 0.1 * self._max_change_seconds), self._max_change_seconds)
-            surprise *= usual / expected
+        if is_change and self._max_change_seconds:
+            surprise *= self._learn_change((usual, change), surprise, is_prepared=is_prepared)
         elif self._num_since_change <= NUM_TELLING:
             table = self._alone if num_sequences == 1 else self._together
             surprise -= table.correct(rows, min(max(surprise, -MAX_SURPRISE), MAX_SURPRISE))
         self.speed *= math.exp(max(SPEED_GAIN, 1 / (self._num_steps + 1)) * surprise)
 
+    def _learn_change(self, expected: tuple[float, float], surprise: float, *, is_prepared: bool) -> float:
+        """Learn what a change takes from a step with one, expected as usual and for the change; speed's share of it."""
+        usual, change = expected
+        learned = change + CHANGE_GAIN * (usual + change) * (math.exp(surprise) - 1)
+        if is_prepared:
+            self.ready_seconds = min(max(learned, 0.0), self.change_seconds)
+            return READY_SPEED_SHARE
+        self.change_seconds = min(max(learned, 0.1 * self._max_change_seconds), self._max_change_seconds)
+        return usual / (usual + change)
+
     def observe_draft(self, work: DraftWork) -> None:
         """Learn from a draft. Call after `observe_target` of the same step."""
         costs, seconds = self._draft(work.source), work.seconds / self.speed
         costs.observe(work.num_steps, work.num_sequences, work.num_caught_up, seconds)
+
+    def keep_drafts(self) -> None:
+        """Have what was learned of drafts up to now outlast what will be learned."""
+        self._rehearsed = deepcopy(self._drafts)
+
+    def forget(self) -> None:
+        """Doubt what nothing has put to the test for long: a bad moment may have made drafting look too dear to try."""
+        self.ready_seconds /= 2
+        self._alone.forget()
+        if self._together is not self._alone:
+            self._together.forget()
+        for source, rehearsed in self._rehearsed.items():
+            if sum(rehearsed.line(1, 0.0)) < sum(self._draft(source).line(1, 0.0)):
+                self._drafts[source] = deepcopy(rehearsed)
 
     def describe(self) -> dict[str, Any]:
         """What was learned, for a result's provenance: seconds at the usual speed."""

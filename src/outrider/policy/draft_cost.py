@@ -123,7 +123,8 @@ class DraftCosts:
             if num_steps:
                 slope = _between(self.prior, slope)
             self._lines = {bucket: _Line(slope, self.prior)}
-            if self.seconds_per_token is None:
+            # What takes no draft steps and counts no tokens has, as far as anybody can tell, nothing to catch up on.
+            if self.seconds_per_token is None and (num_steps or num_caught_up):
                 self.seconds_per_token = ASSUMED_CATCH_UP_SHARE * slope
             self.num_observed += 1
             self._lines[bucket].add(num_steps, slope * max(num_steps, 1))

@@ -100,7 +100,8 @@ class Entry:
         affordable = max(LEAST_SPENT, self.account.spare)
         if self.is_told(source):
             affordable = max(affordable, self._loan(source, 0))
-        return max(MIN_CHUNK, min(CHUNK_GROWTH * largest, int(affordable * plain_seconds / per_token)))
+        seconds = affordable * plain_seconds - sum(self.costs.draft(source.name, 1))
+        return max(MIN_CHUNK, min(CHUNK_GROWTH * largest, int(seconds / per_token)))
 
     def _loan(self, source: Source, num_tokens_left: int) -> float:
         """Plain steps that a source may still spend without any guess of it being verified."""

@@ -44,6 +44,8 @@ REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 # Share of a plain step, up to which a draft is as good as free.
 FREE = 0.02
+# Steps without any draft, after which costs are doubted.
+FORGET_STEPS = 1000
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
 # Plans after which what the target takes is looked up anew.
 NUM_KNOWN_PLANS = 12
@@ -88,6 +90,7 @@ class AutoPolicy(Policy):
         self._age = 0  # of the plan, in steps
         self._idle = 1
         self._num_since_plain = 0
+        self._num_since_draft = 0
         self._num_known_plans = 0
         self._rate = 0.0
         self._is_filled = False  # the last step computed more rows than plain decoding
@@ -313,6 +316,10 @@ class AutoPolicy(Policy):
         seconds = self._branching.costs.observe_target(step)
         self.costs.observe_target(step.num_computed_rows, seconds, len(step.sequences))
         is_drafting = any(budget.max_depth > 0 for budget in step.budgets)
+        self._num_since_draft = 0 if is_drafting else self._num_since_draft + 1
+        if self._num_since_draft == FORGET_STEPS:
+            self._num_since_draft = 0
+            self.costs.forget()
         thought = step.thinking_seconds / self.costs.speed
         self.costs.thinking.observe(len(step.sequences), thought, is_drafting=is_drafting)
         for work in step.work:

@@ -25,6 +25,8 @@ START_ADVANTAGE = 0.02
 USUAL_NUM_STEPS = 16
 # A source that seldom has a guess costs as seldom: it is judged as if it had one at least so often.
 LEAST_OFFERED = 0.25
+# Of steps in which drafts of several sequences keep few rows, as many as usual, and all.
+VARIANTS = (1, 2, 1)
 
 
 class Search:
@@ -175,13 +177,21 @@ class Search:
         full = self._target(depths)
         if share >= 0.999:
             return full
-        return min(full, self._varying_target(depths, full, share) + 2 * share * (1 - share) * self._change(depths))
+        changes = 2 * share * (1 - share) if len(depths) == 1 else self._change_chance(depths, share)
+        return min(full, self._varying_target(depths, full, share) + changes * self._change(depths))
+
+    def _change_chance(self, depths: list[int], share: float) -> float:
+        """That two steps of several sequences compute different numbers of rows, as they vary below."""
+        weights = Counter[int]()
+        for shortened, weight in zip(_variants(depths, share), VARIANTS, strict=True):
+            weights[self._computed(shortened)] += weight
+        return 1 - sum(weight**2 for weight in weights.values()) / sum(VARIANTS) ** 2
 
     def _varying_target(self, depths: list[int], full: float, share: float) -> float:
         """The mean over how many rows there are: exact for a single sequence, about right for several."""
         if len(depths) > 1:
-            usual, least = _shortened(depths, share), _shortened(depths, max(0.0, 2 * share - 1))
-            return (self._target(least) + 2 * self._target(usual) + full) / 4
+            seconds = [self._target(shortened) for shortened in _variants(depths, share)]
+            return sum(weight * each for weight, each in zip(VARIANTS, seconds, strict=True)) / sum(VARIANTS)
         rows = self.candidates[0].curve.rows
         seconds = before = self.base.seconds
         for depth in range(1, depths[0] + 1):
@@ -225,6 +235,11 @@ class Search:
             return plan.node_seconds
         saved = full - self._usual_target(plan.depths, expected / num_rows)
         return min(saved / (num_rows - expected), plan.node_seconds)
+
+
+def _variants(depths: list[int], share: float) -> list[list[int]]:
+    """Drafts of several sequences that keep this share of their rows: few, as many as usual, all."""
+    return [_shortened(depths, max(0.0, 2 * share - 1)), _shortened(depths, share), depths]
 
 
 def _shortened(depths: list[int], share: float) -> list[int]:
