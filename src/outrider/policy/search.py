@@ -19,8 +19,10 @@ NUM_WORSE = 3  # plans in a row, after which deeper ones are not looked at
 NUM_SHALLOWER = 3  # than the plan in force, that are looked at
 # A plan must be this much better than the one in force, so that noise does not make decisions flap.
 DEPTH_ADVANTAGE = 1.01
-# What a source that does not draft must be expected to gain, to start.
+# What a source that does not draft must be expected to gain, to start; and what one must that does or does not draft for
+# several sequences, whose plans are believed so far only as they were seen to keep their promises.
 START_ADVANTAGE = 0.02
+SHARED_ADVANTAGE, SHARED_START_ADVANTAGE = 0.03, 0.04
 # Steps after which a plan is taken to be replaced, by which the cost of changing to it is divided.
 USUAL_NUM_STEPS = 16
 # A source that seldom has a guess costs as seldom: it is judged as if it had one at least so often.
@@ -87,7 +89,9 @@ class Search:
         """Tokens per second that a plan must promise to be better than the step without it."""
         if not self._trust:
             return math.inf
-        return self.base.rate * (1.0 if is_drafting else 1.0 + START_ADVANTAGE / self._trust)
+        if self.base.num_sequences == 1:
+            return self.base.rate * (1.0 if is_drafting else 1.0 + START_ADVANTAGE)
+        return self.base.rate * (1 + (SHARED_ADVANTAGE if is_drafting else SHARED_START_ADVANTAGE) / self._trust)
 
     def depths_at(self, cap: int) -> list[int]:
         """As deep as a cap, as far as each candidate allows."""
