@@ -13,6 +13,7 @@ from outrider.runtime import profile as profile_module
 from outrider.runtime.base import ModelOutput, Runtime, RuntimeOptions
 from outrider.runtime.profile import (
     NUM_ROUNDS,
+    NUM_SETTLING,
     NUM_TIMED,
     TARGET_WIDTHS,
     WARM_LENGTHS,
@@ -102,7 +103,7 @@ def test_it_is_measured_once(runtime):
     first = recalled_profile(runtime, "a checkpoint")
     num_forwards = runtime.num_forwards
     assert recalled_profile(runtime, "a checkpoint") == first
-    assert runtime.num_forwards <= num_forwards + 1 + NUM_ROUNDS * (1 + NUM_TIMED)
+    assert runtime.num_forwards <= num_forwards + 1 + NUM_ROUNDS * (1 + NUM_TIMED) + (NUM_ROUNDS - 1) * NUM_SETTLING
     recalled_profile(runtime, "another")
     assert runtime.num_forwards > num_forwards
 
@@ -125,6 +126,12 @@ def test_warming_up_computes_prompts_of_all_usual_lengths_and_leaves_the_first_b
     warm_up(runtime)
     assert {*WARM_LENGTHS} <= runtime.seen
     assert runtime.num_blocks == FIRST_BLOCKS
+
+
+def test_a_context_shorter_than_any_of_these_is_warmed_up_all_the_same(runtime):
+    runtime.config.max_context = 12
+    warm_up(runtime)
+    assert runtime.num_forwards == 3
 
 
 def test_a_slow_model_is_not_warmed_up_for_long(runtime):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 BLOCK_SIZE = 32
-# There from the start: arrays take memory only where they are written, and after growing, a runtime prepares anew.
+# There from the start, since a runtime prepares anew after growing; on the CPU they take memory where they are written.
 FIRST_BLOCKS = 32
 
 

@@ -44,7 +44,8 @@ class Rehearsal(NamedTuple):
             costs.observe_target(costs.computed_rows([1]), seconds)
         for work in self.works:
             costs.observe_draft(work)
-        costs.keep_drafts()
+        if self.works:
+            costs.keep_drafts()
 
 
 def rehearse(target: Runtime, drafter: ModelDrafter, clock: Callable[[], float] = time.perf_counter) -> Rehearsal:
@@ -54,7 +55,7 @@ def rehearse(target: Runtime, drafter: ModelDrafter, clock: Callable[[], float] 
     num_prompt = min(NUM_PROMPT, context - 3 * max(DEPTHS) - len(DEPTHS))
     if num_prompt < max(CHUNKS):
         return Rehearsal([], [])
-    target.resize(FIRST_BLOCKS)
+    target.resize(max(target.num_blocks, FIRST_BLOCKS))
     request = Request(request_id=0, prompt_token_ids=(0,) * num_prompt, params=SamplingParams(), seed=0)
     sequence = Sequence.start(request)
     plain = SequenceRows([0], num_prompt, range(FIRST_BLOCKS), [0])
@@ -64,7 +65,7 @@ def rehearse(target: Runtime, drafter: ModelDrafter, clock: Callable[[], float] 
     def measure(budget: DraftBudget, *, is_first: bool) -> None:
         for number in range(NUM_PLAIN):
             began = clock()
-            target.forward([plain])
+            target.forward([plain]).logits[0]  # asked for, since a device may only have been told to compute them
             if number:  # the first comes after a draft, which no plain step does
                 plain_seconds.append(clock() - began)
         began = clock()
@@ -76,11 +77,13 @@ def rehearse(target: Runtime, drafter: ModelDrafter, clock: Callable[[], float] 
     end = clock() + MAX_SECONDS
     # As a policy that knows nothing asks: for a part of the text, for more of it, and then for drafts.
     for number, share in enumerate(CHUNKS):
+        if number and clock() > end:
+            break
         measure(DraftBudget(1, 1, max_catch_up=num_prompt // share), is_first=not number)
     for number, depth in enumerate(DEPTHS):
-        if number > NUM_FIRST and clock() > end:
+        if clock() > end:
             break
         measure(DraftBudget(depth, depth), is_first=number < NUM_FIRST)
         sequence.token_ids.append(0)
     drafter.release(sequence)
-    return Rehearsal(plain_seconds[NUM_PLAIN:], works)
+    return Rehearsal(plain_seconds[NUM_PLAIN - 1 :], works)

@@ -50,7 +50,7 @@ class Account:
         """
         self.num_steps += 1
         self._gained_lately = MEMORY * self._gained_lately + net - invested
-        share = OLD_SHARE if self.num_steps > YOUNG_STEPS and self._gained_lately <= 0 else 1.0
+        share = OLD_SHARE if self.num_steps > YOUNG_STEPS and self._gained_lately < 0 else 1.0
         allowed = share * GROWTH
         most = max(MAX_KEPT, NUM_STAKES * stake, self.balance)
         repaid = min(self.debt, allowed + max(net, 0.0))

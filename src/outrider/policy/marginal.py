@@ -316,7 +316,8 @@ class AutoPolicy(Policy):
         seconds = self._branching.costs.observe_target(step)
         self.costs.observe_target(step.num_computed_rows, seconds, len(step.sequences))
         is_drafting = any(budget.max_depth > 0 for budget in step.budgets)
-        self._num_since_draft = 0 if is_drafting else self._num_since_draft + 1
+        may_draft = any(sequence.request.depth == "auto" for sequence in step.sequences)
+        self._num_since_draft = 0 if is_drafting else self._num_since_draft + may_draft
         if self._num_since_draft == FORGET_STEPS:
             self._num_since_draft = 0
             self.costs.forget()

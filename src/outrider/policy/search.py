@@ -19,8 +19,8 @@ NUM_WORSE = 3  # plans in a row, after which deeper ones are not looked at
 NUM_SHALLOWER = 3  # than the plan in force, that are looked at
 # A plan must be this much better than the one in force, so that noise does not make decisions flap.
 DEPTH_ADVANTAGE = 1.01
-# What a source that does not draft must be expected to gain, to start; and what one must that does or does not draft for
-# several sequences, whose plans are believed so far only as they were seen to keep their promises.
+# What a source that does not draft must be expected to gain, to start; and what one must that drafts for several
+# sequences, or is to start, whose plans are believed only as far as they were seen to keep their promises.
 START_ADVANTAGE = 0.02
 SHARED_ADVANTAGE, SHARED_START_ADVANTAGE = 0.03, 0.04
 # Steps after which a plan is taken to be replaced, by which the cost of changing to it is divided.

@@ -161,7 +161,7 @@ class Runtime(ABC):
         return sum(num_rows) + (self.min_rows - 1) * len(num_rows)
 
     def is_ready_for(self, num_computed_rows: int) -> bool:
-        """Whether a forward that computes so many rows costs the same after one of any other number."""
+        """Whether a forward of so many rows needs nothing to be prepared after one of any other number."""
         return False
 
     def set_change_price(self, seconds: float, num_rows: float) -> None:  # noqa: B027

@@ -20,7 +20,9 @@ TARGET_WIDTHS = (1, 5, 8, 12, 16, 24, 32, 48, 64)
 DRAFT_WIDTHS = (1, 5)
 # Attention costs by the sequence, too: several with so many rows each.
 NUM_TOGETHER, WIDTHS_TOGETHER = 8, (1, 2, 4, 8)
-NUM_ROUNDS, NUM_TIMED = 3, 2
+NUM_ROUNDS, NUM_TIMED, NUM_SETTLING = 3, 2, 5
+# Of how all this is timed: what was remembered of another way is not recalled.
+PROFILE_VERSION = 2
 # Of what was remembered, what a forward takes now if that was a bad moment. (It is of a text that has just begun.)
 SLOW_SHARE = 0.7
 # A large model is timed at fewer widths: what lies beyond is taken to go on in the same slope.
@@ -96,7 +98,7 @@ def warm_up(runtime: Runtime) -> None:
     """
     num_past = min(NUM_AT_ONCE, runtime.config.max_context - 2)
     lengths = [length for length in WARM_LENGTHS if length <= runtime.config.max_context]
-    blocks = range(num_blocks_for(max(num_past + max(2, runtime.min_rows), *lengths)))
+    blocks = range(num_blocks_for(max([num_past + max(2, runtime.min_rows), *lengths])))
     runtime.resize(max(len(blocks), FIRST_BLOCKS))
     for rows in (_rows(num_past, 0, blocks), _rows(1, num_past, blocks), _rows(2, num_past, blocks)):
         runtime.forward([rows])
@@ -110,7 +112,7 @@ def recalled_profile(runtime: Runtime, fingerprint: str | None, widths: Sequence
     """As measured here before, or now; `fingerprint` is the checkpoint's identity, None if it has none."""
     if fingerprint is None:
         return measure_profile(runtime, widths)
-    name = f"profile/{machine_key(runtime, [fingerprint, list(widths)])}"
+    name = f"profile/{machine_key(runtime, [fingerprint, list(widths), PROFILE_VERSION])}"
     profile = _as_profile(recall(name))
     if profile is None or _was_slow(profile, runtime):
         profile = measure_profile(runtime, widths)
@@ -177,6 +179,8 @@ def _time(forwards: list[list[SequenceRows]], runtime: Runtime) -> _Timed:
     for number in range(NUM_ROUNDS):
         if number and is_late():
             break
+        for batch in known[:1] * (NUM_SETTLING if number else 0):  # a runtime may be slow to go down
+            runtime.forward(batch)
         for place, batch in enumerate(known):
             changed[place] = min(changed[place], _seconds(runtime, batch))
             least[place] = min(least[place], *(_seconds(runtime, batch) for _ in range(NUM_TIMED)))

@@ -158,7 +158,7 @@ class Ladder:
 
 
 def prompt_rung(num_rows: int) -> int:
-    """What many rows are filled up to where their bits do not count: 16, 32, and multiples of 64.
+    """What a part of a prompt is filled up to where bits do not count, as of draft models: 16, 32, and multiples of 64.
 
     The first forward of each number of rows makes kernels for it, which takes a draft model several times as long as
     computing a few rows more; and whoever sees that forward only would take the model for slow.

@@ -24,7 +24,6 @@ from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOption
 from outrider.runtime.openvino.forms import Forms, num_affordable
 from outrider.runtime.openvino.graph import build_graph, cache_input_names, least_model
 from outrider.runtime.openvino.layout import (
-    MANY_ROWS,
     MAX_BRANCH_BLOCKS,
     Branching,
     Ladder,
@@ -130,11 +129,11 @@ class OpenVinoRuntime(Runtime):
         self._check(batch, layout)
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
-        if not self.options.bitwise and (num_rows > MANY_ROWS or not num_outputs):
+        if not num_outputs and not self.options.bitwise:
             num_rows = prompt_rung(num_rows)
         elif num_outputs:
             num_rows = self._ladder.climb(num_rows)
-        else:  # rows of a target's prompt are too dear to fill up; but a single one may have kernels of its own
+        else:  # where bits count, as of targets, rows are dear; but a single one may have kernels of its own
             num_rows = max(num_rows, self._ladder.first)
         num_attention_rows = num_rows
         if num_outputs and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost

@@ -136,6 +136,8 @@ class TorchRuntime(Runtime):
         return ModelOutput(np.concatenate([output.copy() for output in outputs]), num_computed)
 
     def resize(self, num_blocks: int) -> None:
+        if num_blocks == self.num_blocks:
+            return
         num_kept = BLOCK_SIZE * min(num_blocks, self.num_blocks)
         num_spare = 0
         if self._static is not None:
