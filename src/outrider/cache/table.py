@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 BLOCK_SIZE = 32
-# There from the start, since a runtime prepares anew after growing; on the CPU they take memory where they are written.
+# Of an empty cache: a runtime prepares anew after growing, and on the CPU these take no memory until they are written.
 FIRST_BLOCKS = 32
 
 

@@ -19,9 +19,9 @@ NUM_WORSE = 3  # plans in a row, after which deeper ones are not looked at
 NUM_SHALLOWER = 3  # than the plan in force, that are looked at
 # A plan must be this much better than the one in force, so that noise does not make decisions flap.
 DEPTH_ADVANTAGE = 1.01
-# What a source that does not draft must be expected to gain, to start; and what one must that drafts for several
-# sequences, or is to start, whose plans are believed only as far as they were seen to keep their promises.
+# What a source that does not draft must be expected to gain, to start.
 START_ADVANTAGE = 0.02
+# The same for several sequences, to go on and to start: there, the best plan is often one that looks too good.
 SHARED_ADVANTAGE, SHARED_START_ADVANTAGE = 0.03, 0.04
 # Steps after which a plan is taken to be replaced, by which the cost of changing to it is divided.
 USUAL_NUM_STEPS = 16

@@ -37,5 +37,7 @@ class Thinking:
             self._means[size, True] = mean - FORGOTTEN * self.beyond_idle(num_sequences), num
         mean, num = self._means.get((size, is_drafting), (0.0, 0))
         if num > 1:
-            seconds = min(seconds, MAX_GROWTH * mean)
-        self._means[size, is_drafting] = (mean + max(GAIN, 1 / max(num, 1)) * (seconds - mean) if num else 0.0), num + 1
+            mean += max(GAIN, 1 / num) * (min(seconds, MAX_GROWTH * mean) - mean)
+        elif num:
+            mean = seconds
+        self._means[size, is_drafting] = mean, num + 1
