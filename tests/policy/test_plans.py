@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from outrider.policy.cost import Changes, StepCosts
+from outrider.policy.curve import Prices, curve_of
 from outrider.policy.marginal import AutoPolicy
-from outrider.policy.plan import Base, Plan
-from outrider.policy.search import break_even
+from outrider.policy.plan import Base, Candidate, Plan, Settled
+from outrider.policy.search import Search, break_even
 from outrider.request import MAX_DEPTH
 from outrider.sequence import DecodeStep, DraftWork
 from outrider.tree import ROOT, DraftBudget, TokenTree, Verdict
@@ -173,3 +174,18 @@ def test_probes_and_sources_without_guesses_are_no_decisions():
     assert "prediction" not in {decision.source for decision in sequence.decisions}
     assert [decision.depth for decision in sequence.decisions][-1] == 0
     assert len(sequence.decisions) <= 2
+
+
+def test_guesses_within_the_rows_of_a_cheaper_source_cost_the_target_nothing():
+    """A change of rows takes as long as a step, so steps without that source's guesses stay at its rows."""
+    costs = StepCosts([(1, 1.0), (16, 2.0)], changes=Changes(1.0))
+    base = Base([1], costs.target(1), 1, {})
+    curve = curve_of(0.0, (0.0,), 0.0, Prices(0.0, 0.0), 8)
+    candidate = Candidate(0, curve, 8, False, 0.0)
+
+    def dearer(base: Base) -> float:
+        return Search(costs, "model", base, [candidate]).target([4]) - base.seconds
+
+    suffix = Plan(8, [8], 1.0, 1.0, settled=Settled(9, 0.5))
+    assert dearer(base) == pytest.approx(costs.target(5) - costs.target(1))
+    assert dearer(base.after(suffix)) == 0

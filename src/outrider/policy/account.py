@@ -12,6 +12,9 @@ ALLOWANCE, GROWTH = 3.5, 0.008
 PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
 # Where drafting has lost more than it gained in some thousand steps, both grow by so much of that only.
 YOUNG_STEPS, OLD_SHARE, MEMORY = 1500, 0.4, 0.9995
+# Of what drafting has gained in some hundred steps, up to so many plain ones, the share that it may lose again in as
+# many: where it mostly pays, a bad stretch is not to end it for longer than the stretch.
+LATELY, MAX_LATELY, LATELY_SHARE = 0.99, 30.0, 0.1
 # Gains are kept up to so many plain steps, or steps' possible losses: deep drafts lose much at once when they fail.
 MAX_KEPT, NUM_STAKES = 7.0, 8.0
 LOWEST = -1.0
@@ -38,6 +41,7 @@ class Account:
         self.debt = 0.0
         self.num_steps = 0
         self.is_overdrawn = False
+        self._gained = 0.0  # in some thousand steps
         self._gained_lately = 0.0
 
     def enter(
@@ -49,9 +53,10 @@ class Account:
         as is all that is `owed`.
         """
         self.num_steps += 1
-        self._gained_lately = MEMORY * self._gained_lately + net - invested
-        share = OLD_SHARE if self.num_steps > YOUNG_STEPS and self._gained_lately < 0 else 1.0
-        allowed = share * GROWTH
+        self._gained = MEMORY * self._gained + net - invested
+        self._gained_lately = min(LATELY * self._gained_lately + net - invested, MAX_LATELY)
+        share = OLD_SHARE if self.num_steps > YOUNG_STEPS and self._gained < 0 else 1.0
+        allowed = share * GROWTH + LATELY_SHARE * (1 - LATELY) * max(0.0, self._gained_lately)
         most = max(MAX_KEPT, NUM_STAKES * stake, self.balance)
         repaid = min(self.debt, allowed + max(net, 0.0))
         self.debt += max(0.0, invested - self.spare) + owed - repaid

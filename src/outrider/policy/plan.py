@@ -28,6 +28,18 @@ class Candidate(NamedTuple):
     mean_logit: float = 0.0
 
 
+class Settled(NamedTuple):
+    """What a cheaper source drafts for the only sequence.
+
+    Attributes:
+        computed: rows of the target where it has a guess.
+        offered: share of the steps in which it has.
+    """
+
+    computed: int
+    offered: float
+
+
 class Base(NamedTuple):
     """The step without what is to be decided.
 
@@ -37,6 +49,7 @@ class Base(NamedTuple):
         computed: rows that the target computes without any draft that is planned.
         known: seconds of the target by depths and their places, as far as asked for lately.
         num_drafted: tokens that the drafts of settled sources are expected to earn.
+        settled: the dearest of these sources, where there is a single sequence.
     """
 
     num_rows: list[int]
@@ -44,6 +57,7 @@ class Base(NamedTuple):
     computed: int
     known: dict[tuple[int, ...], float]
     num_drafted: float = 0.0
+    settled: Settled | None = None
 
     @property
     def num_sequences(self) -> int:
@@ -63,7 +77,8 @@ class Base(NamedTuple):
         """With a source's plan settled: what another source has to be better than."""
         if not plan.cap:
             return self
-        return self._replace(seconds=plan.seconds, num_drafted=plan.rate * plan.seconds - len(self.num_rows))
+        num_drafted = plan.rate * plan.seconds - len(self.num_rows)
+        return self._replace(seconds=plan.seconds, num_drafted=num_drafted, settled=plan.settled)
 
 
 class Beside(NamedTuple):
@@ -112,6 +127,7 @@ class Plan:
         step_seconds: of a draft step that is taken for one sequence more.
         shared_seconds: of a draft step, divided among the sequences that share it.
         comb: None is chains.
+        settled: of a single sequence, for what comes on top of it.
     """
 
     cap: int
@@ -123,6 +139,7 @@ class Plan:
     step_seconds: float = 0.0
     shared_seconds: float = 0.0
     comb: Comb | None = None
+    settled: Settled | None = None
 
     def prices(self, rate: float) -> Prices:
         """What a row and a draft step must earn where a second earns so many tokens."""

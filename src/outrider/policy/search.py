@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence as Sequences
 
 from outrider.policy.cost import StepCosts
-from outrider.policy.plan import Base, Candidate, Comb, Plan
+from outrider.policy.plan import Base, Candidate, Comb, Plan, Settled
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 NUM_WORSE = 3  # plans in a row, after which deeper ones are not looked at
@@ -53,6 +53,8 @@ class Search:
         self.candidates = candidates
         self.fixed, self.step = costs.draft(source, len(candidates))
         self._plain = costs.target(base.computed, base.num_sequences)
+        # Of a step in which no cheaper source has a guess, and none is made.
+        self._idle = self._beside_settled(base.computed, self._plain)
         # Where a cheaper source drafts already, there is as much to think about without this one.
         self._thinking = 0.0 if base.num_drafted else costs.thinking.beyond_idle(base.num_sequences)
         self._offered = offered
@@ -73,7 +75,7 @@ class Search:
                 break
             num_worse += 1
             for depths in self._depths(cap):
-                loss = self._target(depths) - self.base.seconds + self._thinking + self.fixed + self.step * cap
+                loss = self.target(depths) - self.base.seconds + self._thinking + self.fixed + self.step * cap
                 if cap > 1 and loss > max_loss:
                     continue
                 rate, _ = self._expected(depths, max(self._offered, LEAST_OFFERED))
@@ -82,6 +84,8 @@ class Search:
                     best, best_rate, num_worse = Plan(cap, depths, rate), worth, 0
         if best.cap:
             best.rate, best.seconds = self._expected(best.depths, self._offered)
+            if len(best.depths) == 1:
+                best.settled = Settled(self._computed(best.depths), self._offered)
             self.price(best)
         return best
 
@@ -132,7 +136,7 @@ class Search:
             return []
         if len(even) == 1:
             return [even]
-        price = self.base.rate * (self._target(even) - self.base.seconds) / sum(even)
+        price = self.base.rate * (self.target(even) - self.base.seconds) / sum(even)
         own = [_justified(candidate, depth, price) for candidate, depth in zip(self.candidates, even, strict=True)]
         if own == even or not any(own):
             return [even]
@@ -160,12 +164,24 @@ class Search:
         """Of a step in which nobody has a guess: the runtime stays at the rows of steps that have, or changes twice."""
         return min(drafted, self.base.seconds + 2 * any_offered * self._change(depths))
 
-    def _target(self, depths: Sequences[int]) -> float:
+    def target(self, depths: Sequences[int]) -> float:
+        """Seconds of the step with so many guesses of each candidate, what makes them left out."""
         key = (*self._places, *depths)
         found = self.base.known.get(key)
         if found is None:
             found = self.base.known[key] = self.costs.target(self._computed(depths), self.base.num_sequences)
-        return self.base.seconds + found - self._plain
+        return self.base.seconds + self._beside_settled(self._computed(depths), found) - self._idle
+
+    def _beside_settled(self, computed: int, seconds: float) -> float:
+        """Of a forward of so many rows, where steps with a cheaper source's drafts come between.
+
+        The runtime stays at these steps' rows, in which a few more guesses are for nothing, or changes twice.
+        """
+        settled = self.base.settled
+        if settled is None:
+            return seconds
+        staying = self.costs.target(max(computed, settled.computed))
+        return min(staying, seconds + 2 * settled.offered * self.costs.change_between(computed, settled.computed))
 
     def _computed(self, depths: Sequences[int]) -> int:
         num_rows = list(self.base.num_rows)
@@ -178,7 +194,7 @@ class Search:
 
         The runtime does not follow each draft where changes are dear: it stays at the rows of the longest.
         """
-        full = self._target(depths)
+        full = self.target(depths)
         if share >= 0.999:
             return full
         changes = 2 * share * (1 - share) if len(depths) == 1 else self._change_chance(depths, share)
@@ -194,12 +210,12 @@ class Search:
     def _varying_target(self, depths: list[int], full: float, share: float) -> float:
         """The mean over how many rows there are: exact for a single sequence, about right for several."""
         if len(depths) > 1:
-            seconds = [self._target(shortened) for shortened in _variants(depths, share)]
+            seconds = [self.target(shortened) for shortened in _variants(depths, share)]
             return sum(weight * each for weight, each in zip(VARIANTS, seconds, strict=True)) / sum(VARIANTS)
         rows = self.candidates[0].curve.rows
         seconds = before = self.base.seconds
         for depth in range(1, depths[0] + 1):
-            after = self._target((depth,))
+            after = self.target((depth,))
             seconds += (rows[depth] - rows[depth - 1]) * (after - before)
             before = after
         return seconds
@@ -221,7 +237,7 @@ class Search:
 
     def price(self, plan: Plan) -> None:
         """Note what rows and steps of a plan take."""
-        full = self._target(plan.depths)
+        full = self.target(plan.depths)
         num_drafting = sum(depth > 0 for depth in plan.depths)
         plan.node_seconds = max(0.0, full - self.base.seconds) / sum(plan.depths)
         plan.saved_seconds = self._saved(plan, full)
