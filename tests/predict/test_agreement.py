@@ -101,6 +101,23 @@ def test_steps_are_timed_all_over_the_texts_by_those_who_follow_one_another(llm,
     assert all(prompts[0] == (*texts[0].prompt_token_ids, *texts[0].token_ids)[: len(prompts[0])] for prompts in begun)
 
 
+def test_the_last_of_several_texts_joins_when_the_others_are_under_way(llm, monkeypatch):
+    # Texts that are served join one by one, and each time all others wait: together it would be for once.
+    texts = [known(llm, 0.0, seed)._replace(prompt=str(seed)) for seed in range(3)]
+    begun, running = [], []
+    start = llm.start
+
+    def starting(prompts, *rest, **named):
+        begun.append([len(prompts), [each.num_output_tokens > 0 for each in running]])
+        running.extend(found := start(prompts, *rest, **named))
+        return found
+
+    monkeypatch.setattr(llm, "start", starting)
+    time_round(llm, texts, [Setting(0.0, 3, 1)], 0, lambda: False)
+    assert begun[0] == [2, []]
+    assert begun[1] == [1, [True, True]]
+
+
 @pytest.mark.parametrize(("enough", "num_steps"), [(0.0, 2), (60.0, 8)])
 def test_of_slow_steps_fewer_are_timed_in_a_row(llm, monkeypatch, enough, num_steps):
     monkeypatch.setattr(calibrate, "ENOUGH_SECONDS", enough)

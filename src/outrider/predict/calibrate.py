@@ -28,6 +28,7 @@ NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
 ENOUGH_SECONDS, LEAST_TIMED_STEPS = 0.6, 2
 DECODING: tuple[Stage, ...] = ("draft", "target", "sample", "policy", "other")
 NUM_SETTLING_STEPS = 8  # before a round's first steps are timed
+NUM_JOINING_STEPS = 8  # that the others may take while the last text's prompt is computed
 # Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
 PLACE_STEP, FIRST_PLACE = 0.618, 0.5
 
@@ -99,35 +100,39 @@ def _time_setting(
     chosen = [texts[(first + index) % len(texts)] for index in range(setting.num_sequences)]
     beginnings = [_beginning(text, number) for text in chosen]
     room = min(llm.target.config.max_context - len(token_ids) for token_ids in beginnings)
-    num_steps = num_before + NUM_TIMED_STEPS + 2 * setting.num_sequences
+    num_steps = num_before + NUM_TIMED_STEPS + NUM_JOINING_STEPS + 2 * setting.num_sequences
     length = min(num_steps * (setting.depth + 1) + MAX_DEPTH, room)
-    sequences = llm.start(
-        beginnings,
-        [replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen],
-        depth=setting.depth,
-        max_children=setting.way.max_children,
-    )
+    params = [
+        replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen
+    ]
+    sequences: list[TextSequence] = []
     try:
-        while any(sequence.num_output_tokens == 0 for sequence in sequences):
-            _step(llm, is_wanted)
-            raise_errors(sequences)
+        # All but one first: what a text's beginning takes is what a text takes that joins others.
+        for joining in (slice(setting.num_sequences - 1), slice(setting.num_sequences - 1, None)):
+            sequences += llm.start(
+                beginnings[joining], params[joining], depth=setting.depth, max_children=setting.way.max_children
+            )
+            while any(sequence.num_output_tokens == 0 for sequence in sequences):
+                _step(llm, is_wanted)
+                raise_errors(sequences)
+        last = sequences[-1].stats
         for _ in range(num_before - 1):
             if not _all_run(sequences, setting.depth):
                 break
             _step(llm, is_wanted)
-        before, num_untimed = dict(sequences[0].stats.seconds), sequences[0].stats.num_steps
+        before, num_untimed = dict(last.seconds), last.num_steps
         for number_of_step in range(NUM_TIMED_STEPS):
-            is_enough = _decoding(sequences[0].stats.seconds) - _decoding(before) > ENOUGH_SECONDS
+            is_enough = _decoding(last.seconds) - _decoding(before) > ENOUGH_SECONDS
             if not _all_run(sequences, setting.depth) or (is_enough and number_of_step >= LEAST_TIMED_STEPS):
                 break
             _step(llm, is_wanted)
-        seconds, num_timed = sequences[0].stats.seconds, sequences[0].stats.num_steps - num_untimed
+        seconds, num_timed = last.seconds, last.num_steps - num_untimed
     finally:
         for sequence in sequences:
             llm.engine.cancel(sequence.request.request_id)
     if not num_timed:
         return None
-    share_of_prompts = sum(len(text.prompt_token_ids) for text in chosen) / sum(map(len, beginnings))
+    share_of_prompt = len(chosen[-1].prompt_token_ids) / len(beginnings[-1])
     mean: dict[Stage, float] = {stage: (seconds[stage] - before[stage]) / num_timed for stage in seconds}
     return Timing(
         round=number,
@@ -138,7 +143,7 @@ def _time_setting(
         draft=mean["draft"],
         target=mean["target"],
         other=mean["sample"] + mean["policy"] + mean["other"],
-        first=_first_extra(before, num_untimed, mean, share_of_prompts),
+        first=_first_extra(before, num_untimed, mean, share_of_prompt),
         num_steps=num_timed,
         way=setting.way,
     )
@@ -167,8 +172,8 @@ def _decoding(seconds: Mapping[Stage, float]) -> float:
 
 
 def _first_extra(
-    before: Mapping[Stage, float], num_before: int, mean: Mapping[Stage, float], share_of_prompts: float
+    before: Mapping[Stage, float], num_before: int, mean: Mapping[Stage, float], share_of_prompt: float
 ) -> float:
-    """What all took until now beyond what so many steps take; drafts have had more to read than a prompt."""
+    """What the last text's steps took until now beyond what so many take; its draft had more to read than a prompt."""
     draft, *others = (before[stage] - num_before * mean[stage] for stage in DECODING)
-    return max(draft, 0.0) * share_of_prompts + sum(others)
+    return max(draft, 0.0) * share_of_prompt + sum(others)

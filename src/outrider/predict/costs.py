@@ -28,8 +28,8 @@ class Timing:
         depth: guesses made for each, or nodes of a tree.
         num_rows: roots and guesses of all sequences.
         draft, target, other: seconds of a step in the drafter, in the target's forward and in all else.
-        first: seconds that the first steps of a text took longer: a draft model reads the prompt, and a target is slow
-            to go over from a prompt's rows to a step's.
+        first: seconds that steps took longer after a text had joined the others: a draft model reads the prompt, and a
+            target is slow to go over from a prompt's rows to a step's.
         num_steps: that these are means over.
         way: that drafts were made and kept.
     """

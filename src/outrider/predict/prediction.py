@@ -295,6 +295,7 @@ class _Plan:
 
     def __init__(self, walks: Sequence[Walk], num_texts: int, num_sequences: int, look_up: float) -> None:
         self._num_texts = num_texts
+        self._num_sequences = num_sequences
         self._num_emitted = [each.num_emitted for each in walks]
         self._steps = batch_steps(walks, num_sequences)
         self._look_up = look_up
@@ -310,8 +311,9 @@ class _Plan:
         """Of a mean step, by where they go; what a first one takes longer is spread over all."""
         num_steps = sum(each.total() for each in self._steps)
         share = len(self._steps) / num_steps
-        read = max(self._first(costs) - costs.first_plain, 0.0)
-        totals = {"draft": read * share, "target": (self._first(costs) - read) * share, "other": 0.0}
+        first = self._first(costs)
+        read = max(first - self._num_sequences * costs.first_plain, 0.0)
+        totals = {"draft": read * share, "target": (first - read) * share, "other": 0.0}
         prices = self._prices(costs)
         for each in self._steps:
             for step, count in each.items():
@@ -322,9 +324,10 @@ class _Plan:
     def _seconds(self, costs: Costs) -> list[tuple[float, float]]:
         """Plain and speculative seconds of each text: of all steps that it takes part in, the whole."""
         prices, plain, first = self._prices(costs), costs.plain.total, self._first(costs)
+        num_sequences = self._num_sequences
         of_walks = [
             (
-                num_emitted * plain + costs.first_plain,
+                num_emitted * plain + num_sequences * costs.first_plain,
                 first + math.fsum(count * prices[step].total for step, count in steps.items()),
             )
             for num_emitted, steps in zip(self._num_emitted, self._steps, strict=True)
@@ -340,7 +343,8 @@ class _Plan:
         return found
 
     def _first(self, costs: Costs) -> float:
-        return costs.first if self._asks_model else costs.first_plain
+        """What joinings cost the steps of a text: it meets as many as there are texts, its own among them."""
+        return self._num_sequences * (costs.first if self._asks_model else costs.first_plain)
 
 
 def _ratio(seconds: Sequence[tuple[float, float]]) -> float:
