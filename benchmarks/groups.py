@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from outrider import LLM, SamplingParams
+from outrider import LLM, SamplingParams, noise
 from outrider.bench.workloads import MIN_TOKENS, Prompt, find_loop
 
 
@@ -41,6 +41,7 @@ class GroupRun:
 
 def run_group(llm: LLM, group: Group, depth: int | str) -> GroupRun:
     """Decode a group to its ends."""
+    noise.forget()
     sequences = llm.start(group.prompts, group.params, depth=depth, predictions=group.predictions)
     seconds, num_steps = 0.0, 0
     while any(sequence.finish_reason is None for sequence in sequences):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from outrider import LLM
+from outrider import LLM, noise
 from outrider.predict.agreement import KnownText
 from outrider.request import Depth
 from outrider.sequence import Sequence as TextSequence
@@ -113,6 +113,7 @@ def run_steadily(llm: LLM, texts: Sequence[KnownText], num_sequences: int, depth
     started: list[tuple[KnownText, TextSequence]] = []
     seconds, num_steps, num_tokens, num_drafted = 0.0, 0, 0, 0
     by_stage = dict.fromkeys(STAGES, 0.0)
+    noise.forget()
     try:
         while True:
             running = [pair for pair in started if pair[1].finish_reason is None]

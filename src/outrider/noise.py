@@ -169,6 +169,12 @@ def _whole_row(key: int, vocab_size: int) -> NDArray[np.float64]:
     return _members(key, np.arange(len(leaders.token_ids)), leaders)[1][:vocab_size]
 
 
+def forget() -> None:
+    """Keep nothing of rows made before: a text that is timed again would find what only its first time had to make."""
+    _whole_row.cache_clear()
+    _leaders.cache_clear()
+
+
 class _Leaders(NamedTuple):
     """The first arrival of every group."""
 

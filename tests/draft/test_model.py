@@ -79,11 +79,18 @@ def test_prompts_are_caught_up_with_together_in_forwards_as_full_as_may_be():
     sequences = [start(index, tokens(length, first=index)) for index, length in enumerate(lengths)]
     draft = drafter.propose(sequences, [budget(3)] * 4)
     rows = [[len(part.token_ids) for part in batch] for batch in drafter.runtime.batches]
-    assert rows == [[299, 213], [486, 4, 22], [1, 1, 1, 378], [1] * 4, [1] * 4]
+    assert rows == [[299, 213], [486, 4, 22], [377], [1] * 4, [1] * 4, [1] * 4]
     assert all(sum(parts) == MAX_PREFILL_ROWS for parts in rows[:2])
     assert (draft.num_steps, draft.num_caught_up) == (3, sum(lengths) - 8)
     alone = [make_drafter().propose([sequence], [budget(3)]).trees[0] for sequence in sequences]
     assert draft.trees == alone
+
+
+@pytest.mark.parametrize(("num_tokens", "rows"), [(16, [16, 1, 1]), (17, [16, 1, 1, 1]), (300, [299, 1, 1, 1])])
+def test_a_long_text_is_read_apart_from_the_first_guess(num_tokens, rows):
+    drafter = make_drafter()
+    drafter.propose([start(0, tokens(num_tokens))], [budget(3)])
+    assert [len(batch[0].token_ids) for batch in drafter.runtime.batches] == rows
 
 
 def test_what_may_not_be_caught_up_with_at_once_is_caught_up_with_in_chunks_that_are_kept():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outrider import LLM, EngineConfig, SamplingParams
+from outrider import LLM, EngineConfig, SamplingParams, noise
 from outrider.predict import calibrate
 from outrider.predict.agreement import KnownText, Teacher, cascade_trace, model_trace, suffix_trace
 from outrider.predict.calibrate import InterruptedTimingError, Setting, time_round
@@ -116,6 +116,14 @@ def test_the_last_of_several_texts_joins_when_the_others_are_under_way(llm, monk
     time_round(llm, texts, [Setting(0.0, 3, 1)], 0, lambda: False)
     assert begun[0] == [2, []]
     assert begun[1] == [1, [True, True]]
+
+
+def test_no_setting_finds_the_noise_that_another_made_for_the_same_texts(llm, monkeypatch):
+    texts, made, members = [known(llm, 1.0)], [], noise._members
+    monkeypatch.setattr(noise, "_members", lambda key, *rest: made.append(key) or members(key, *rest))
+    time_round(llm, texts, [Setting(1.0, 1, 0), Setting(1.0, 1, 2)], 0, lambda: False)
+    # Plain decoding once for nothing and twice timed, and drafts: each makes the rows of the same positions.
+    assert min(map(made.count, made[:8])) >= 4
 
 
 @pytest.mark.parametrize(("enough", "num_steps"), [(0.0, 2), (60.0, 8)])

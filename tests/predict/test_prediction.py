@@ -125,7 +125,7 @@ def test_an_interval_holds_what_is_measured_in_a_few_turns_of_a_machine_that_is_
 
 
 @pytest.mark.parametrize("num_sequences", [1, 4])
-def test_what_a_text_that_joins_costs_the_others_is_paid_by_each_of_them_on_both_sides(num_sequences):
+def test_going_over_from_prompts_is_paid_once_by_texts_that_begin_together_and_reading_by_each(num_sequences):
     timings = World().quiet().timings(2, seeded(0), concurrencies=(num_sequences,))
     slow = [replace(timing, first=30.0 if timing.depth else 10.0) for timing in timings]
     traces = [trace_of([True] * 100)] * 4
@@ -133,11 +133,10 @@ def test_what_a_text_that_joins_costs_the_others_is_paid_by_each_of_them_on_both
     found, known = (
         Predictor(each, rows_as_they_are).predict("model", traces, 4, num_sequences) for each in (slow, timings)
     )
-    seconds, joinings = 100 * plain / known.speedup.value, (10 * num_sequences, 30 * num_sequences)
-    expected = (100 * plain + joinings[0]) / (seconds + joinings[1])
-    assert found.speedup.value == pytest.approx(expected, rel=0.001)
+    seconds, beginning = 100 * plain / known.speedup.value, 10 + num_sequences * (30 - 10)
+    assert found.speedup.value == pytest.approx((100 * plain + 10) / (seconds + beginning), rel=0.001)
     assert seconds == pytest.approx(20 * step, rel=0.01)
-    assert sum(found.seconds.values()) == pytest.approx(sum(known.seconds.values()) + joinings[1] / 20, rel=0.001)
+    assert sum(found.seconds.values()) == pytest.approx(sum(known.seconds.values()) + beginning / 20, rel=0.001)
 
 
 def test_a_slow_round_that_lacks_a_setting_slows_no_other():

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from outrider.predict.together import BatchStep, batch_steps
+from outrider.predict.together import BatchStep, batch_steps, plain_joinings
 from outrider.predict.trace import Step, Walk, walk
 from tests.predict.simulator import seeded, trace_of
 
@@ -17,27 +17,34 @@ def walk_of(*num_drafted, is_modelled=True):
 
 def test_alone_a_text_has_its_own_steps():
     assert batch_steps([walk_of(4, 4, 4), walk_of(4, 4)], 1) == [
-        Counter({BatchStep(4, 4, 5): 3}),
-        Counter({BatchStep(4, 4, 5): 2}),
+        Counter({BatchStep(4, 4, 5, 1): 1, BatchStep(4, 4, 5): 2}),
+        Counter({BatchStep(4, 4, 5, 1): 1, BatchStep(4, 4, 5): 1}),
     ]
 
 
 def test_a_step_takes_as_long_as_its_longest_draft():
     first, second = batch_steps([walk_of(4, 4), walk_of(4, 1)], 2)
-    assert first == second == Counter({BatchStep(4, 4, 10): 2})
+    assert first == second == Counter({BatchStep(4, 4, 10, 2): 1, BatchStep(4, 4, 10): 1})
 
 
-def test_where_a_text_ends_the_next_one_begins():
-    # the first is beside the second all along, which is beside the third at its end; then the first begins again
+def test_where_a_text_ends_one_of_those_it_began_with_begins_again():
     first, second, third = batch_steps([walk_of(2, 2), walk_of(4, 4, 4), walk_of(1, 1)], 2)
-    assert first == Counter({BatchStep(4, 4, 8): 2})
-    assert second == Counter({BatchStep(4, 4, 8): 3})
-    assert third == Counter({BatchStep(4, 4, 8): 1, BatchStep(2, 2, 7): 1})
+    assert first == Counter({BatchStep(4, 4, 8, 2): 1, BatchStep(4, 4, 8): 1})
+    assert second == first + Counter({BatchStep(4, 4, 8, 1): 1})
+    assert third == Counter({BatchStep(1, 1, 4, 2): 1, BatchStep(1, 1, 4): 1})
 
 
 def test_rows_are_left_one_step_later_than_they_are_needed():
     (found,) = batch_steps([walk_of(8, 0, 0, 8, is_modelled=False)], 1)
-    assert found == Counter({BatchStep(0, 8, 9): 2, BatchStep(0, 0, 9): 1, BatchStep(0, 0, 1): 1})
+    assert found == Counter(
+        {BatchStep(0, 8, 9, 1): 1, BatchStep(0, 8, 9): 1, BatchStep(0, 0, 9): 1, BatchStep(0, 0, 1): 1}
+    )
+
+
+def test_texts_as_long_as_each_other_begin_together_all_along_and_others_do_not():
+    assert plain_joinings((9, 9, 9, 9), 2) == [1, 1, 1, 1]
+    # The first begins again after two steps, and after four the second does, beside itself.
+    assert plain_joinings((2, 9), 2) == [1, 3]
 
 
 @pytest.mark.parametrize("num_sequences", [1, 3, 8, 12])

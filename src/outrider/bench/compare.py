@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from outrider import noise
 from outrider.bench.groups import Interruption, filled, parts
 from outrider.bench.workloads import MIN_TOKENS, Loop, Prompt, Workload, find_loop, is_random
 from outrider.engine.llm import LLM, Generation, raise_errors
@@ -219,6 +220,7 @@ class _Bench:
 
     def write(self, texts: Sequence[BenchText], side: Side) -> list[Written]:
         """Write texts at once, noting when something came."""
+        noise.forget()
         began = self.clock()
         sequences = self.llm.start(
             [text.prompt.text for text in texts],

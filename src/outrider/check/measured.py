@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from outrider import noise
 from outrider.check.agreement import estimate
 from outrider.check.budget import Budget
 from outrider.check.item import Item
@@ -184,6 +185,7 @@ class Trial:
     def _write(self, cell: Cell, setting: str, group: Sequence[KnownText]) -> None:
         llm = self._stand.llm
         drafter, depth = cell.uses[setting]
+        noise.forget()
         self._stand.use(None if drafter in (None, self._everything) else self._stand.candidates[drafter])
         sequences = llm.start([text.prompt_token_ids for text in group], [text.params for text in group], depth=depth)
         try:

@@ -26,6 +26,9 @@ AnyDraft = Chain | Comb | Tree | DrawnTree
 
 # Rows of a forward that only catches up, of all sequences together.
 MAX_PREFILL_ROWS = 512
+# Of a text that has more to compute before its next guess, all but the last token is computed apart: forwards that
+# nobody wants logits of come in few sizes, and others are slow the first time that there are so many rows.
+MOST_UNSEEN = 16
 
 
 class ModelDrafter(Drafter):
@@ -157,20 +160,20 @@ class ModelDrafter(Drafter):
             memory.table.release()
 
     def _catch_up(self, drafts: Sequences[Growing]) -> int:
-        """Compute what was not seen until one forward can hold the rest; tokens to compute beyond the usual few.
+        """Compute what was not seen but for a few tokens; how many there were beyond the usual ones.
 
         Sequences share the forwards, so these are as full as may be.
         """
         num_caught_up = sum(each.num_behind for each in drafts)
-        while sum(each.num_unseen for each in drafts) > MAX_PREFILL_ROWS:
+        is_much = sum(each.num_unseen for each in drafts) > MAX_PREFILL_ROWS
+        late = [each for each in drafts if is_much or each.num_unseen > MOST_UNSEEN]
+        while any(each.num_unseen > 1 for each in late):
             parts: list[Part] = []
             num_left = MAX_PREFILL_ROWS
-            for each in drafts:
+            for each in late:
                 if token_ids := each.unseen()[:-1][:num_left]:
                     parts.append(Part(each.memory, token_ids, len(token_ids), ()))
                     num_left -= len(token_ids)
-            if not parts:  # as many sequences as that, each with its last token left
-                break
             self._forward(parts)
         return num_caught_up
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from outrider import noise
 from outrider.engine.llm import LLM, raise_errors
 from outrider.predict.agreement import KnownText
 from outrider.predict.costs import Timing
@@ -22,12 +23,11 @@ from outrider.stats import Stage
 DEPTHS = (0, 1, 2, 4, 8)
 # Few, and then it is the next setting's turn: what disturbs a machine for a second or two is to be met by all settings
 # alike, so there are many short rounds and no long ones.
-NUM_WARM_STEPS, NUM_TIMED_STEPS = 2, 8
+NUM_WARM_STEPS, NUM_TIMED_STEPS = 4, 8
 # A large model's steps are long: after so many seconds no more are timed of a setting than these, for the sake of more
 # rounds. Two rounds of many steps say less of a machine than six of few.
 ENOUGH_SECONDS, LEAST_TIMED_STEPS = 0.6, 2
 DECODING: tuple[Stage, ...] = ("draft", "target", "sample", "policy", "other")
-NUM_SETTLING_STEPS = 8  # before a round's first steps are timed
 NUM_JOINING_STEPS = 8  # that the others may take while the last text's prompt is computed
 # Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
 PLACE_STEP, FIRST_PLACE = 0.618, 0.5
@@ -58,7 +58,7 @@ def time_round(
 
     A runtime may go on computing as many rows as before for a while when it needs fewer, which is right in the midst of
     a text and would here be charged to a setting that does not need them. So rows only grow within a round, and the
-    first setting has time to come down.
+    first setting is run once for nothing, to come down.
 
     Args:
         llm: with the drafter that is meant.
@@ -74,11 +74,10 @@ def time_round(
     ordered = sorted(settings, key=_num_rows)
     fewest = [setting for setting in ordered if _num_rows(setting) == _num_rows(ordered[0])]
     found: list[Timing] = []
-    for setting in (*fewest, *ordered):
-        num_before = NUM_WARM_STEPS if found else NUM_SETTLING_STEPS
+    for place, setting in enumerate((fewest[0], *fewest, *ordered)):
         prepare(setting)
-        timing = _time_setting(llm, texts, setting, number, is_wanted, num_before)
-        if timing is not None:
+        timing = _time_setting(llm, texts, setting, number, is_wanted)
+        if place and timing is not None:
             found.append(timing)
     return found
 
@@ -93,14 +92,14 @@ def _time_setting(
     setting: Setting,
     number: int,
     is_wanted: Callable[[], bool],
-    num_before: int,
 ) -> Timing | None:
-    """After so many untimed steps; None where the context has no room for a single one more."""
+    """After a few untimed steps; None where the context has no room for a single one more."""
+    noise.forget()
     first = number * setting.num_sequences
     chosen = [texts[(first + index) % len(texts)] for index in range(setting.num_sequences)]
     beginnings = [_beginning(text, number) for text in chosen]
     room = min(llm.target.config.max_context - len(token_ids) for token_ids in beginnings)
-    num_steps = num_before + NUM_TIMED_STEPS + NUM_JOINING_STEPS + 2 * setting.num_sequences
+    num_steps = NUM_WARM_STEPS + NUM_TIMED_STEPS + NUM_JOINING_STEPS + 2 * setting.num_sequences
     length = min(num_steps * (setting.depth + 1) + MAX_DEPTH, room)
     params = [
         replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen
@@ -116,7 +115,7 @@ def _time_setting(
                 _step(llm, is_wanted)
                 raise_errors(sequences)
         last = sequences[-1].stats
-        for _ in range(num_before - 1):
+        for _ in range(NUM_WARM_STEPS - 1):
             if not _all_run(sequences, setting.depth):
                 break
             _step(llm, is_wanted)

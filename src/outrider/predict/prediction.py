@@ -21,7 +21,7 @@ from typing import NamedTuple
 from outrider.predict.clock import Later, of_turns, parts_of, pooled
 from outrider.predict.costs import Costs, StepSeconds, Timing
 from outrider.predict.interval import Estimate, Uncertainty, combined, left_out, spread
-from outrider.predict.together import BatchStep, batch_steps
+from outrider.predict.together import BatchStep, batch_steps, plain_joinings
 from outrider.predict.trace import CHAINS, Trace, Walk, Way, survival_of
 from outrider.predict.walks import num_kept_at_once, walks_of
 
@@ -296,7 +296,7 @@ class _Plan:
     def __init__(self, walks: Sequence[Walk], num_texts: int, num_sequences: int, look_up: float) -> None:
         self._num_texts = num_texts
         self._num_sequences = num_sequences
-        self._num_emitted = [each.num_emitted for each in walks]
+        self._num_emitted = tuple(each.num_emitted for each in walks)
         self._steps = batch_steps(walks, num_sequences)
         self._look_up = look_up
         self._asks_model = any(each.asks_model for each in walks)
@@ -308,12 +308,9 @@ class _Plan:
         return left_out(self._seconds(costs), _ratio)
 
     def step_seconds(self, costs: Costs) -> dict[str, float]:
-        """Of a mean step, by where they go; what a first one takes longer is spread over all."""
+        """Of a mean step, by where they go."""
         num_steps = sum(each.total() for each in self._steps)
-        share = len(self._steps) / num_steps
-        first = self._first(costs)
-        read = max(first - self._num_sequences * costs.first_plain, 0.0)
-        totals = {"draft": read * share, "target": (first - read) * share, "other": 0.0}
+        totals = {"draft": 0.0, "target": 0.0, "other": 0.0}
         prices = self._prices(costs)
         for each in self._steps:
             for step, count in each.items():
@@ -323,28 +320,29 @@ class _Plan:
 
     def _seconds(self, costs: Costs) -> list[tuple[float, float]]:
         """Plain and speculative seconds of each text: of all steps that it takes part in, the whole."""
-        prices, plain, first = self._prices(costs), costs.plain.total, self._first(costs)
-        num_sequences = self._num_sequences
+        prices, plain = self._prices(costs), costs.plain.total
+        joinings = plain_joinings(self._num_emitted, self._num_sequences)
         of_walks = [
             (
-                num_emitted * plain + num_sequences * costs.first_plain,
-                first + math.fsum(count * prices[step].total for step, count in steps.items()),
+                num_emitted * plain + num_joined * costs.first_plain,
+                math.fsum(count * prices[step].total for step, count in steps.items()),
             )
-            for num_emitted, steps in zip(self._num_emitted, self._steps, strict=True)
+            for num_emitted, num_joined, steps in zip(self._num_emitted, joinings, self._steps, strict=True)
         ]
         parts = (of_walks[text :: self._num_texts] for text in range(self._num_texts))
         return [(math.fsum(plain for plain, _ in part), math.fsum(own for _, own in part)) for part in parts]
 
     def _prices(self, costs: Costs) -> dict[BatchStep, StepSeconds]:
         found: dict[BatchStep, StepSeconds] = {}
+        # With texts that begin, the target goes over from a prompt's rows once, and a draft model reads each prompt.
+        read = max(costs.first - costs.first_plain, 0.0) if self._asks_model else 0.0
         for step in {step for each in self._steps for step in each}:
             price = costs.step(step.num_drafted, step.num_rows, step.num_draft_steps)
-            found[step] = price._replace(draft=price.draft + self._look_up)
+            found[step] = price._replace(
+                draft=price.draft + self._look_up + step.num_joined * read,
+                target=price.target + bool(step.num_joined) * costs.first_plain,
+            )
         return found
-
-    def _first(self, costs: Costs) -> float:
-        """What joinings cost the steps of a text: it meets as many as there are texts, its own among them."""
-        return self._num_sequences * (costs.first if self._asks_model else costs.first_plain)
 
 
 def _ratio(seconds: Sequence[tuple[float, float]]) -> float:

@@ -1,17 +1,19 @@
 """Texts that decode together: from the steps of each to the steps of the batch.
 
-As many texts as are asked for are decoded in every step; where one ends, the next begins. A step takes as long as the
-longest draft in it, and the target computes the rows of all: neither is what an average text would make of it.
-Knows numbers only.
+As many texts as are asked for are decoded in every step: they begin together, and where one ends, one of them begins
+again. A step takes as long as the longest draft in it, and the target computes the rows of all: neither is what an
+average text would make of it. Knows numbers only.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
 from typing import NamedTuple
 
-from outrider.predict.trace import Walk
+from outrider.predict.trace import Step, Walk
 
 
 class BatchStep(NamedTuple):
@@ -21,17 +23,20 @@ class BatchStep(NamedTuple):
         num_draft_steps: of the draft model, one after the other: the most that any text asks for.
         num_drafted: guesses of the text that has most of them.
         num_rows: roots and guesses of all texts.
+        num_joined: texts that begin with it.
     """
 
     num_draft_steps: int
     num_drafted: int
     num_rows: int
+    num_joined: int = 0
 
 
 def batch_steps(walks: Sequence[Walk], num_sequences: int) -> list[Counter[BatchStep]]:
     """The steps that each text takes part in, when so many are decoded at once.
 
-    They begin again after the last has begun, until each was finished once; what is done a second time is nobody's.
+    So many begin together, and begin again where one is finished, until each was finished once; what is done a second
+    time is nobody's. Then it is the next ones' turn.
 
     A step of fewer rows than the one before counts as many as that: a runtime that prepares anew for another number of
     rows stays at the larger one until staying has cost as much as the change, and then pays for the change.
@@ -40,19 +45,25 @@ def batch_steps(walks: Sequence[Walk], num_sequences: int) -> list[Counter[Batch
         walks: of the texts, each with one step at least.
         num_sequences: texts at once.
     """
+    groups = (walks[first : first + num_sequences] for first in range(0, len(walks), num_sequences))
+    return [found for group in groups for found in _steps_of_group(group, num_sequences)]
+
+
+def _steps_of_group(walks: Sequence[Walk], num_sequences: int) -> list[Counter[BatchStep]]:
     found: list[Counter[BatchStep]] = [Counter() for _ in walks]
-    num_begun, num_open, num_rows_before = 0, len(walks), 0
-    lanes: list[tuple[int, int]] = []  # number of the text, counted on through its repetitions; steps taken
+    num_open, num_rows_before = len(walks), 0
+    numbers = count()  # of texts that begin, counted on through their repetitions
+    lanes: list[tuple[int, int]] = []  # number of the text; steps taken
     while num_open:
-        while len(lanes) < num_sequences:
-            lanes.append((num_begun, 0))
-            num_begun += 1
+        num_joined = num_sequences - len(lanes)
+        lanes += [(next(numbers), 0) for _ in range(num_joined)]
         now = [walks[text % len(walks)].steps[taken] for text, taken in lanes]
         num_rows = sum(1 + step.num_drafted for step in now)
         step = BatchStep(
             max(step.num_drafted if step.is_modelled else 0 for step in now),
             max(step.num_drafted for step in now),
             max(num_rows, num_rows_before),
+            num_joined,
         )
         num_rows_before = num_rows
         lanes = [(text, taken + 1) for text, taken in lanes]
@@ -62,3 +73,12 @@ def batch_steps(walks: Sequence[Walk], num_sequences: int) -> list[Counter[Batch
                 num_open -= taken == len(walks[text].steps)
         lanes = [(text, taken) for text, taken in lanes if taken < len(walks[text % len(walks)].steps)]
     return found
+
+
+@lru_cache(maxsize=64)
+def plain_joinings(num_tokens: tuple[int, ...], num_sequences: int) -> list[int]:
+    """Of each text's steps, those with which some text begins, when texts of so many tokens are decoded plainly."""
+    walks = [Walk(number, [], [Step(0, is_modelled=False)] * number) for number in num_tokens]
+    return [
+        sum(times for step, times in steps.items() if step.num_joined) for steps in batch_steps(walks, num_sequences)
+    ]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from outrider import noise
 from outrider.bench.peers.worker import GivenUpError
 from outrider.engine.llm import LLM, raise_errors
 from outrider.request import Depth, SamplingParams
@@ -104,6 +105,7 @@ class OurEngine:
             for text in texts
         ]
         is_plain = setting == PLAIN
+        noise.forget()
         began = self._clock()
         sequences = self._llm.start(
             [text.token_ids for text in texts],
