@@ -15,7 +15,7 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks.common import machine_to_ourselves, paired_ratio, read_prompts, save, show
-from outrider import LLM, Generation, SamplingParams, bundled_pair
+from outrider import LLM, Generation, SamplingParams, bundled_pair, noise
 from outrider.bench.provenance import provenance
 from outrider.stats import STAGES
 
@@ -35,6 +35,7 @@ def seconds_per_token(generation: Generation) -> float:
 def run_round(llms: dict[str, LLM], prompt: str, params: SamplingParams, order: list[Setting]) -> dict:
     results = {}
     for drafter, depth in order:
+        noise.forget()
         (results[drafter, depth],) = llms[drafter].generate([prompt], params, depth=depth)
     texts = {generation.token_ids for generation in results.values()}
     if len(texts) != 1:

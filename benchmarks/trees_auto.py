@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import machine_to_ourselves, read_prompts, save, show
-from outrider import LLM, EngineConfig, SamplingParams, bundled_pair
+from outrider import LLM, EngineConfig, SamplingParams, bundled_pair, noise
 from outrider.bench.measure import Interval, median_interval
 from outrider.bench.provenance import provenance
 from outrider.policy.branching import MAX_AUTO_CHILDREN
@@ -58,6 +58,7 @@ def choose(name: str, llms: dict[int, LLM], temperature: float, prompts: list[st
         for _ in range(num_rounds):
             texts: list[tuple[int, ...]] = []
             for count in generator.sample(sorted(llms), len(llms)):
+                noise.forget()
                 made = llms[count].generate([prompt], params)[0]
                 texts.append(tuple(made.token_ids))
                 tokens[count] += made.stats.num_emitted

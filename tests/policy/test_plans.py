@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from outrider.policy.cost import Changes, StepCosts
-from outrider.policy.curve import Prices, curve_of
+from outrider.policy.curve import Prices, curve_of, logit
 from outrider.policy.marginal import AutoPolicy
 from outrider.policy.plan import Base, Candidate, Plan, Settled
 from outrider.policy.search import Search, break_even
@@ -180,12 +180,24 @@ def test_guesses_within_the_rows_of_a_cheaper_source_cost_the_target_nothing():
     """A change of rows takes as long as a step, so steps without that source's guesses stay at its rows."""
     costs = StepCosts([(1, 1.0), (16, 2.0)], changes=Changes(1.0))
     base = Base([1], costs.target(1), 1, {})
-    curve = curve_of(0.0, (0.0,), 0.0, Prices(0.0, 0.0), 8)
-    candidate = Candidate(0, curve, 8, False, 0.0)
+    candidate = Candidate(0, curve_of(logit(0.14), (0.0,), 0.0, Prices(0.0, 0.0), 8), 8, False, 0.0)
 
-    def dearer(base: Base) -> float:
-        return Search(costs, "model", base, [candidate]).target([4]) - base.seconds
+    def cap(base: Base) -> int:
+        return Search(costs, "model", base, [candidate]).best(0, 8, math.inf).cap
 
     suffix = Plan(8, [8], 1.0, 1.0, settled=Settled(9, 0.5))
-    assert dearer(base) == pytest.approx(costs.target(5) - costs.target(1))
-    assert dearer(base.after(suffix)) == 0
+    assert cap(base) == 0
+    assert cap(base.after(suffix)) == 1
+
+
+def test_what_is_settled_is_of_a_single_sequence_and_of_whoever_has_most_guesses():
+    costs = StepCosts([(1, 1.0), (16, 1.1)])
+    candidate = Candidate(0, curve_of(logit(0.9), (0.0,), 0.0, Prices(0.0, 0.0), 8), 4, False, 0.0)
+
+    def settled(num_sequences: int, before: Settled | None = None) -> Settled | None:
+        base = Base([1] * num_sequences, 1.0, num_sequences, {}, settled=before)
+        return Search(costs, "suffix", base, [candidate], 0.5).best(0, 8, math.inf).settled
+
+    assert settled(1) == Settled(5, 0.5)
+    assert settled(4) is None
+    assert settled(1, Settled(17, 0.6)) == Settled(17, 0.6)

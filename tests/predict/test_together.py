@@ -42,9 +42,9 @@ def test_rows_are_left_one_step_later_than_they_are_needed():
 
 
 def test_texts_as_long_as_each_other_begin_together_all_along_and_others_do_not():
-    assert plain_joinings((9, 9, 9, 9), 2) == [1, 1, 1, 1]
+    assert plain_joinings((9, 9, 9, 9), 2) == (1, 1, 1, 1)
     # The first begins again after two steps, and after four the second does, beside itself.
-    assert plain_joinings((2, 9), 2) == [1, 3]
+    assert plain_joinings((2, 9), 2) == (1, 3)
 
 
 @pytest.mark.parametrize("num_sequences", [1, 3, 8, 12])

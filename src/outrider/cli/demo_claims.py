@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from outrider import sampling
+from outrider import noise, sampling
 from outrider.bench.measure import Interval, paired_ratio
 from outrider.cache.table import BlockTable
 from outrider.cli.demo_drafters import SPECULATIVE, Contest, DrafterName
@@ -63,6 +63,7 @@ def measure(contest: Contest, plan: Plan, report: Callable[[str], None]) -> list
             params = SamplingParams(temperature=temperature, seed=plan.seed, max_tokens=plan.num_tokens)
             for name in _rotated(list(contest.drafters), turn):
                 contest.give_turn(name)
+                noise.forget()
                 generation = contest.llm.generate(prompt.text, params, depth=plan.depth)[0]
                 runs.append(Run(prompt.name, temperature, name, generation))
     return runs

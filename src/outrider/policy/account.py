@@ -10,7 +10,7 @@ from __future__ import annotations
 
 ALLOWANCE, GROWTH = 3.5, 0.008
 PROBE_ALLOWANCE, PROBE_GROWTH = 2.0, 0.006
-# Where drafting has lost more than it gained in some thousand steps, both grow by so much of that only.
+# Where drafting has lost more than it gained in some thousand steps, both grow by so much of these only.
 YOUNG_STEPS, OLD_SHARE, MEMORY = 1500, 0.4, 0.9995
 # Of what drafting has gained in some hundred steps, up to so many plain ones, the share that it may lose again in as
 # many: where it mostly pays, a bad stretch is not to end it for longer than the stretch.
@@ -56,11 +56,12 @@ class Account:
         self._gained = MEMORY * self._gained + net - invested
         self._gained_lately = min(LATELY * self._gained_lately + net - invested, MAX_LATELY)
         share = OLD_SHARE if self.num_steps > YOUNG_STEPS and self._gained < 0 else 1.0
-        allowed = share * GROWTH + LATELY_SHARE * (1 - LATELY) * max(0.0, self._gained_lately)
+        allowed = share * GROWTH
         most = max(MAX_KEPT, NUM_STAKES * stake, self.balance)
         repaid = min(self.debt, allowed + max(net, 0.0))
         self.debt += max(0.0, invested - self.spare) + owed - repaid
-        growth = max(allowed - repaid, 0.0) if self.balance < ALLOWANCE else 0.0
+        growth = max(allowed - repaid, 0.0) + LATELY_SHARE * (1 - LATELY) * max(0.0, self._gained_lately)
+        growth *= self.balance < ALLOWANCE
         self.balance = max(LOWEST, min(most, self.balance + growth + net))
         self.balance = max(min(self.balance, RESERVE), self.balance - invested)
         self.is_overdrawn = self.balance < (RESTART if self.is_overdrawn else 0.0)

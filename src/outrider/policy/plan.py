@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What a cheaper source drafts for the only sequence.
+    """What a cheaper source drafts for the only sequence that is decoded.
 
     Attributes:
         computed: rows of the target where it has a guess.
@@ -47,15 +47,15 @@ class Base(NamedTuple):
         num_rows: of each sequence.
         seconds: that the step takes, drafts of a fixed depth and of sources that are settled included.
         computed: rows that the target computes without any draft that is planned.
-        known: seconds of the target by depths and their places, as far as asked for lately.
+        known: computed rows and seconds of the target by depths and their places, as far as asked for lately.
         num_drafted: tokens that the drafts of settled sources are expected to earn.
-        settled: the dearest of these sources, where there is a single sequence.
+        settled: of these sources' plans the one with guesses most often, where there is a single sequence.
     """
 
     num_rows: list[int]
     seconds: float
     computed: int
-    known: dict[tuple[int, ...], float]
+    known: dict[tuple[int, ...], tuple[int, float]]
     num_drafted: float = 0.0
     settled: Settled | None = None
 

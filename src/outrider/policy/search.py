@@ -52,9 +52,8 @@ class Search:
         self.base = base
         self.candidates = candidates
         self.fixed, self.step = costs.draft(source, len(candidates))
-        self._plain = costs.target(base.computed, base.num_sequences)
-        # Of a step in which no cheaper source has a guess, and none is made.
-        self._idle = self._beside_settled(base.computed, self._plain)
+        # Of the target in a step in which no cheaper source has a guess, and none is made.
+        self._idle = self._beside_settled(base.computed, costs.target(base.computed, base.num_sequences))
         # Where a cheaper source drafts already, there is as much to think about without this one.
         self._thinking = 0.0 if base.num_drafted else costs.thinking.beyond_idle(base.num_sequences)
         self._offered = offered
@@ -75,7 +74,7 @@ class Search:
                 break
             num_worse += 1
             for depths in self._depths(cap):
-                loss = self.target(depths) - self.base.seconds + self._thinking + self.fixed + self.step * cap
+                loss = self._target(depths) - self.base.seconds + self._thinking + self.fixed + self.step * cap
                 if cap > 1 and loss > max_loss:
                     continue
                 rate, _ = self._expected(depths, max(self._offered, LEAST_OFFERED))
@@ -84,8 +83,6 @@ class Search:
                     best, best_rate, num_worse = Plan(cap, depths, rate), worth, 0
         if best.cap:
             best.rate, best.seconds = self._expected(best.depths, self._offered)
-            if len(best.depths) == 1:
-                best.settled = Settled(self._computed(best.depths), self._offered)
             self.price(best)
         return best
 
@@ -107,7 +104,7 @@ class Search:
 
     def loss(self, cap: int, num_rows: int) -> float:
         """Seconds that are lost if nothing is accepted."""
-        return self._target_of(num_rows) - self._plain + self._thinking + self.fixed + self.step * cap
+        return self._beyond_idle(num_rows) + self._thinking + self.fixed + self.step * cap
 
     def expected_with(self, depths: list[int], comb: Comb, seconds: float) -> tuple[float, float]:
         """Tokens per second, and seconds of a step, of chains with siblings, which take so many seconds more.
@@ -116,7 +113,7 @@ class Search:
         """
         num_rows = self.num_rows(depths) + comb.num_beside
         tokens, offered = comb.tokens, max(self._offered, LEAST_OFFERED)
-        seconds += self._target_of(num_rows) - self._plain
+        seconds += self._beyond_idle(num_rows)
         seconds += self.costs.change(self.costs.computed_rows([num_rows])) / USUAL_NUM_STEPS
         seconds += comb.factor * self._payers * (self.fixed + self.step * sum(self._reaches[: max(depths)]))
         for candidate, depth in zip(self.candidates, depths, strict=True):
@@ -126,8 +123,10 @@ class Search:
         seconds = self.base.seconds + self._thinking + offered * seconds
         return (self.base.num_tokens + offered * tokens) / seconds, seconds
 
-    def _target_of(self, num_rows: int) -> float:
-        return self.costs.target(self.costs.computed_rows([num_rows]), self.base.num_sequences)
+    def _beyond_idle(self, num_rows: int) -> float:
+        """Seconds of the target that so many rows take longer."""
+        computed = self.costs.computed_rows([num_rows])
+        return self._beside_settled(computed, self.costs.target(computed, self.base.num_sequences)) - self._idle
 
     def _depths(self, cap: int) -> list[list[int]]:
         """Depths worth trying within a cap: as deep as it, as survivals justify, or as it where any depth pays."""
@@ -136,7 +135,7 @@ class Search:
             return []
         if len(even) == 1:
             return [even]
-        price = self.base.rate * (self.target(even) - self.base.seconds) / sum(even)
+        price = self.base.rate * (self._target(even) - self.base.seconds) / sum(even)
         own = [_justified(candidate, depth, price) for candidate, depth in zip(self.candidates, even, strict=True)]
         if own == even or not any(own):
             return [even]
@@ -164,13 +163,14 @@ class Search:
         """Of a step in which nobody has a guess: the runtime stays at the rows of steps that have, or changes twice."""
         return min(drafted, self.base.seconds + 2 * any_offered * self._change(depths))
 
-    def target(self, depths: Sequences[int]) -> float:
-        """Seconds of the step with so many guesses of each candidate, what makes them left out."""
+    def _target(self, depths: Sequences[int]) -> float:
+        """Seconds of the step with these guesses, what makes them left out."""
         key = (*self._places, *depths)
         found = self.base.known.get(key)
         if found is None:
-            found = self.base.known[key] = self.costs.target(self._computed(depths), self.base.num_sequences)
-        return self.base.seconds + self._beside_settled(self._computed(depths), found) - self._idle
+            computed = self._computed(depths)
+            found = self.base.known[key] = computed, self.costs.target(computed, self.base.num_sequences)
+        return self.base.seconds + (self._beside_settled(*found) - self._idle)
 
     def _beside_settled(self, computed: int, seconds: float) -> float:
         """Of a forward of so many rows, where steps with a cheaper source's drafts come between.
@@ -194,7 +194,7 @@ class Search:
 
         The runtime does not follow each draft where changes are dear: it stays at the rows of the longest.
         """
-        full = self.target(depths)
+        full = self._target(depths)
         if share >= 0.999:
             return full
         changes = 2 * share * (1 - share) if len(depths) == 1 else self._change_chance(depths, share)
@@ -210,12 +210,12 @@ class Search:
     def _varying_target(self, depths: list[int], full: float, share: float) -> float:
         """The mean over how many rows there are: exact for a single sequence, about right for several."""
         if len(depths) > 1:
-            seconds = [self.target(shortened) for shortened in _variants(depths, share)]
+            seconds = [self._target(shortened) for shortened in _variants(depths, share)]
             return sum(weight * each for weight, each in zip(VARIANTS, seconds, strict=True)) / sum(VARIANTS)
         rows = self.candidates[0].curve.rows
         seconds = before = self.base.seconds
         for depth in range(1, depths[0] + 1):
-            after = self.target((depth,))
+            after = self._target((depth,))
             seconds += (rows[depth] - rows[depth - 1]) * (after - before)
             before = after
         return seconds
@@ -236,8 +236,12 @@ class Search:
         return [1 - chance for chance in none]
 
     def price(self, plan: Plan) -> None:
-        """Note what rows and steps of a plan take."""
-        full = self.target(plan.depths)
+        """Note what rows and steps of a plan take, and what it settles for dearer sources."""
+        if self.base.num_sequences == 1:
+            num_rows = self.num_rows(plan.depths) + (plan.comb.num_beside if plan.comb else 0)
+            own = Settled(self.costs.computed_rows([num_rows]), self._offered)
+            plan.settled = max(own, self.base.settled or own, key=lambda each: each.offered)
+        full = self._target(plan.depths)
         num_drafting = sum(depth > 0 for depth in plan.depths)
         plan.node_seconds = max(0.0, full - self.base.seconds) / sum(plan.depths)
         plan.saved_seconds = self._saved(plan, full)

@@ -28,7 +28,6 @@ NUM_WARM_STEPS, NUM_TIMED_STEPS = 4, 8
 # rounds. Two rounds of many steps say less of a machine than six of few.
 ENOUGH_SECONDS, LEAST_TIMED_STEPS = 0.6, 2
 DECODING: tuple[Stage, ...] = ("draft", "target", "sample", "policy", "other")
-NUM_JOINING_STEPS = 8  # that the others may take while the last text's prompt is computed
 # Its multiples leave no part of a text out for long (the golden ratio's); the first round is in the middle.
 PLACE_STEP, FIRST_PLACE = 0.618, 0.5
 
@@ -73,13 +72,11 @@ def time_round(
     """
     ordered = sorted(settings, key=_num_rows)
     fewest = [setting for setting in ordered if _num_rows(setting) == _num_rows(ordered[0])]
-    found: list[Timing] = []
-    for place, setting in enumerate((fewest[0], *fewest, *ordered)):
+    found: list[Timing | None] = []
+    for setting in (fewest[0], *fewest, *ordered):
         prepare(setting)
-        timing = _time_setting(llm, texts, setting, number, is_wanted)
-        if place and timing is not None:
-            found.append(timing)
-    return found
+        found.append(_time_setting(llm, texts, setting, number, is_wanted))
+    return [timing for timing in found[1:] if timing is not None]
 
 
 def _num_rows(setting: Setting) -> int:
@@ -93,21 +90,22 @@ def _time_setting(
     number: int,
     is_wanted: Callable[[], bool],
 ) -> Timing | None:
-    """After a few untimed steps; None where the context has no room for a single one more."""
+    """After a few untimed steps; None where the context has no room for one more, or others have ended."""
     noise.forget()
     first = number * setting.num_sequences
     chosen = [texts[(first + index) % len(texts)] for index in range(setting.num_sequences)]
     beginnings = [_beginning(text, number) for text in chosen]
     room = min(llm.target.config.max_context - len(token_ids) for token_ids in beginnings)
-    num_steps = NUM_WARM_STEPS + NUM_TIMED_STEPS + NUM_JOINING_STEPS + 2 * setting.num_sequences
+    num_joining = len(beginnings[-1]) // llm.config.prefill_chunk + 1  # steps while the last text is read
+    num_steps = NUM_WARM_STEPS + NUM_TIMED_STEPS + (setting.num_sequences > 1) * (num_joining + setting.num_sequences)
     length = min(num_steps * (setting.depth + 1) + MAX_DEPTH, room)
     params = [
         replace(text.params, temperature=setting.temperature, max_tokens=length, ignore_eos=True) for text in chosen
     ]
     sequences: list[TextSequence] = []
     try:
-        # All but one first: what a text's beginning takes is what a text takes that joins others.
-        for joining in (slice(setting.num_sequences - 1), slice(setting.num_sequences - 1, None)):
+        # The last joins when the others are under way: what its beginning takes is what all pay when a text joins.
+        for joining in (slice(-1), slice(-1, None)):
             sequences += llm.start(
                 beginnings[joining], params[joining], depth=setting.depth, max_children=setting.way.max_children
             )

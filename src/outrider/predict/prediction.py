@@ -2,7 +2,7 @@
 
     tokens a step    1 + the sum of survivals, as walking the known texts counts them
     seconds a step   draft(the longest draft) + target(rows of all sequences) + what is neither
-                     and once a text what its first step takes longer, with drafts and without
+                     and what steps take longer when a text begins, with drafts and without
     speedup          tokens a step * seconds of a plain step / seconds of a step
 
 Knows numbers only.
@@ -295,8 +295,8 @@ class _Plan:
 
     def __init__(self, walks: Sequence[Walk], num_texts: int, num_sequences: int, look_up: float) -> None:
         self._num_texts = num_texts
-        self._num_sequences = num_sequences
         self._num_emitted = tuple(each.num_emitted for each in walks)
+        self._joinings = plain_joinings(self._num_emitted, num_sequences)
         self._steps = batch_steps(walks, num_sequences)
         self._look_up = look_up
         self._asks_model = any(each.asks_model for each in walks)
@@ -321,13 +321,12 @@ class _Plan:
     def _seconds(self, costs: Costs) -> list[tuple[float, float]]:
         """Plain and speculative seconds of each text: of all steps that it takes part in, the whole."""
         prices, plain = self._prices(costs), costs.plain.total
-        joinings = plain_joinings(self._num_emitted, self._num_sequences)
         of_walks = [
             (
                 num_emitted * plain + num_joined * costs.first_plain,
                 math.fsum(count * prices[step].total for step, count in steps.items()),
             )
-            for num_emitted, num_joined, steps in zip(self._num_emitted, joinings, self._steps, strict=True)
+            for num_emitted, num_joined, steps in zip(self._num_emitted, self._joinings, self._steps, strict=True)
         ]
         parts = (of_walks[text :: self._num_texts] for text in range(self._num_texts))
         return [(math.fsum(plain for plain, _ in part), math.fsum(own for _, own in part)) for part in parts]

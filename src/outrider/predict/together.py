@@ -76,9 +76,12 @@ def _steps_of_group(walks: Sequence[Walk], num_sequences: int) -> list[Counter[B
 
 
 @lru_cache(maxsize=64)
-def plain_joinings(num_tokens: tuple[int, ...], num_sequences: int) -> list[int]:
-    """Of each text's steps, those with which some text begins, when texts of so many tokens are decoded plainly."""
+def plain_joinings(num_tokens: tuple[int, ...], num_sequences: int) -> tuple[int, ...]:
+    """Of each text's steps, those with which some text begins, when texts of so many tokens are decoded plainly.
+
+    Kept, since it is the same beside every drafter and depth.
+    """
     walks = [Walk(number, [], [Step(0, is_modelled=False)] * number) for number in num_tokens]
-    return [
+    return tuple(
         sum(times for step, times in steps.items() if step.num_joined) for steps in batch_steps(walks, num_sequences)
-    ]
+    )
