@@ -32,8 +32,9 @@ from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 REPLAN_STEPS, REPLAN_STEPS_YOUNG = 10, 3
 # Of several texts a plan takes longer to make, and one text's news changes less: steps for each of them.
 REPLAN_STEPS_EACH, MAX_REPLAN_STEPS = 2, 30
-# Steps that a plan holds whatever is new: as many as there are texts, up to these. Planning takes time too.
-MAX_LEAST_AGE = 3
+# Steps that a plan holds whatever is new: as many as there are texts, or, where steps are short, one for each so large
+# a share of a plain step that thinking takes; up to these. Planning takes time too.
+MAX_LEAST_AGE, DEAR_THINKING = 3, 0.03
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
@@ -102,7 +103,7 @@ class AutoPolicy(Policy):
         planned = [sequence.request.request_id for sequence in sequences]
         self._countdown -= 1
         self._age += 1
-        is_due = self._countdown <= 0 and self._age >= min(len(sequences), MAX_LEAST_AGE)
+        is_due = self._countdown <= 0 and self._age >= self._least_age(len(sequences))
         if planned != self._planned or is_due:
             self._planned, self._age = planned, 0
             self._replan(sequences)
@@ -186,6 +187,10 @@ class AutoPolicy(Policy):
             "costs": self.costs.describe(),
             "sources": {source.name: source.survival.describe() for source in self._sources},
         }
+
+    def _least_age(self, num_sequences: int) -> float:
+        thinking, plain = self.costs.thinking.beyond_idle(num_sequences), self._round.base.seconds
+        return min(max(num_sequences, thinking / (DEAR_THINKING * plain) if plain else 0.0), MAX_LEAST_AGE)
 
     def _replan(self, sequences: Sequences[Sequence]) -> None:
         self._countdown = 1
