@@ -18,6 +18,7 @@ from outrider.policy.curve import logit
 from outrider.policy.entry import Chunks, Entry
 from outrider.policy.fixed import fixed_budget
 from outrider.policy.losses import lost_by
+from outrider.policy.luck import Luck, expected_of
 from outrider.policy.plan import Base, Candidate, Plan
 from outrider.policy.planner import Planner
 from outrider.policy.probe import Prober, Round
@@ -79,6 +80,7 @@ class AutoPolicy(Policy):
         self._serves = serves or _serves_all
         self.account = Account()
         self._trust = Trust()
+        self._luck = Luck()
         self._sources = [Source(name) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
         self._entry = Entry(costs, self.account)
@@ -318,7 +320,21 @@ class AutoPolicy(Policy):
         lost += self.costs.change(rows) + self._branching.costs.of_step(step)
         lost /= base.seconds
         net = sum(decided) / len(step.sequences) - lost
+        if decided and not is_probe:
+            net += self._relief(step, sum(decided))
         self.account.enter(net, lost, is_probe=is_probe, invested=invested, owed=owed)
+
+    def _relief(self, step: DecodeStep, num_accepted: int) -> float:
+        """Of a loss, what is chance: where as much was accepted as was to be expected in the long run, none."""
+        mean = variance = 0.0
+        for sequence, tree, scores, source in zip(step.sequences, step.trees, step.scores, step.sources, strict=True):
+            text = self._texts.get(sequence.request.request_id)
+            if text is not None and len(tree) and source in self._index:
+                worth = text.tracks[self._index[source]].budget.worth
+                found = expected_of(tree, worth.survivals(tree, scores))
+                mean, variance = mean + found[0], variance + found[1]
+        num = len(step.sequences)
+        return self._luck.relief(num_accepted / num, mean / num, variance / num**2)
 
     def _learn_costs(self, step: DecodeStep) -> None:
         was_plain, self._was_plain = self._was_plain, not any(map(len, step.trees))
