@@ -14,8 +14,8 @@ from collections.abc import Sequence as Sequences
 
 from outrider.tree import ROOT, TokenTree
 
-# What chance explains, in standard deviations; those of a sum that forgets are 0.7 of what the sum of the variances says.
-# And plain steps that are forgiven at most.
+# What chance explains, in standard deviations: those of a sum that forgets are 0.7 of what its variances say. And plain
+# steps that are forgiven at most.
 NUM_DEVIATIONS, MOST_FORGIVEN = 2.0, 6.0
 # Of a drafter that nobody knows yet nothing is forgiven: steps with drafts until then, and for each after them.
 NUM_UNKNOWN, FORGIVEN_EACH = 100, 0.05
