@@ -81,7 +81,6 @@ class World:
     seed: int = 0
     branch_seconds: float = 0.0  # of a leaf more than a chain has
     thinking_seconds: float = 0.0  # of a step in which somebody may be drafted for
-    after_seconds: float = 0.0  # that a step takes longer after one with drafts
 
 
 @dataclass
@@ -143,7 +142,6 @@ class Simulation:
         self.noise = random.Random(world.seed + 1)
         self.outcome = Outcome(sequences=sequences)
         self.last_rows = 0
-        self.was_drafted = False
         self.asked: set[str] = set()
 
     def run(self, *, at_once: int = 1000, num_tokens: int | None = None) -> Outcome:
@@ -176,8 +174,6 @@ class Simulation:
         computed = world.computed_rows(num_rows)
         seconds = world.target(computed) + (world.change_seconds if computed != self.last_rows else 0.0)
         self.last_rows = computed
-        seconds += world.after_seconds * (self.was_drafted and not any(map(len, trees)))
-        self.was_drafted = any(map(len, trees))
         leaves = [len(tree) - len(set(tree.parents) - {ROOT}) - 1 for tree in trees if not tree.is_chain]
         outcome.branchings.append(bool(leaves))
         seconds += world.branch_seconds * sum(leaves)

@@ -280,12 +280,3 @@ def test_where_many_rows_take_several_forwards_drafts_are_shorter():
     in_several = decoded(tiled, auto(world(tiled), forward=flat, max_rows=33))
     assert mean_depth(in_several) < 0.5 * mean_depth(in_one)
     assert in_several.rate >= 0.95 * max(decoded(tiled, FixedPolicy(depth)).rate for depth in DEPTHS)
-
-
-@pytest.mark.parametrize("chance", [0.2, 0.3])
-def test_drafts_are_judged_by_what_they_leave_slower_too(chance):
-    """Every third step has a guess, and the one after it takes half as long again: plain ones are seldom seen alone."""
-    guesser = Guesser("suffix", lambda index, position: chance, 0.02, offers=lambda index, position: position % 3 == 0)
-    world = World([guesser], after_seconds=0.5, noise=0.02)
-    outcome = Simulation(world, auto(world), [make_sequence(index, 600) for index in range(2)]).run()
-    assert outcome.rate >= 0.95 * 2 / world.target(2)

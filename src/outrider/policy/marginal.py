@@ -41,7 +41,7 @@ MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # over the number of texts.
 NEWS, NEWS_STEPS = 0.25, 20
 YOUNG = 24  # guesses verified, up to which a source of several texts is thought about more often
-# Share of what drafting gains that plain steps may cost, which are made to compare with, two in a row.
+# Share of what drafting gains that plain steps may cost, which are made to compare with.
 REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 # Share of a plain step, up to which a draft is as good as free.
@@ -92,14 +92,12 @@ class AutoPolicy(Policy):
         self._countdown = 0.0
         self._age = 0  # of the plan, in steps
         self._idle = 1
-        self._num_since_plain = 0  # since two steps in a row had no drafts
-        self._was_plain = True
+        self._num_since_plain = 0
         self._num_since_draft = 0
         self._num_known_plans = 0
         self._rate = 0.0
         self._is_filled = False  # the last step computed more rows than plain decoding
         self._reference_steps: float = MAX_REFERENCE_STEPS
-        self._was_planned = False  # the last step had drafts of a plan, and was no probe
 
     def plan(self, sequences: Sequences[Sequence]) -> list[DraftBudget]:
         planned = [sequence.request.request_id for sequence in sequences]
@@ -213,7 +211,7 @@ class AutoPolicy(Policy):
         self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1
         self._countdown *= self._idle
         rate = self._rate = max((plan.rate for plan, _ in found), default=step.base.rate)
-        price = 2 * (1 - step.base.rate / rate + self.costs.change_seconds / step.base.seconds)
+        price = 1 - step.base.rate / rate + 2 * self.costs.change_seconds / step.base.seconds
         self._reference_steps = min(max(price / REFERENCE_SHARE, MIN_REFERENCE_STEPS), MAX_REFERENCE_STEPS)
         for index, (plan, candidates) in enumerate(found):
             self._settle(index, plan, candidates, rate)
@@ -296,14 +294,11 @@ class AutoPolicy(Policy):
             if budget.max_depth > 0 and sequence.request.depth == "auto"
         ]
         was_filled, self._is_filled = self._is_filled, bool(self._round.places) and rows > base.computed
-        is_probe = self._prober.is_probing
-        was_planned, self._was_planned = self._was_planned, bool(decided) and not is_probe
-        if base.seconds and was_planned and not decided:  # what drafts leave slower is theirs to pay for
-            self._trust.enter(len(step.sequences), 1.0, 0.0, step.seconds / self.costs.speed / base.seconds)
         if not base.seconds or not (decided or self._is_filled or was_filled):
             self.account.enter(0.0)
             self._trust.idle(len(step.sequences))
             return
+        is_probe = self._prober.is_probing
         lost = self.costs.thinking.beyond_idle(base.num_sequences) if decided else 0.0
         for work in step.work if decided else ():
             if work.source in self._index:
@@ -337,13 +332,10 @@ class AutoPolicy(Policy):
         return self._luck.relief(num_accepted / num, mean / num, variance / num**2)
 
     def _learn_costs(self, step: DecodeStep) -> None:
-        was_plain, self._was_plain = self._was_plain, not any(map(len, step.trees))
-        is_settled = self._was_plain and was_plain
-        self._num_since_plain = 0 if is_settled else self._num_since_plain + 1
+        is_plain = not any(map(len, step.trees))
+        self._num_since_plain = 0 if is_plain else self._num_since_plain + 1
         seconds = self._branching.costs.observe_target(step)
-        # The first step without drafts is slower than others, and where nearly all have some, no other would be seen.
-        if is_settled or not self._was_plain or self.costs.change(step.num_computed_rows):
-            self.costs.observe_target(step.num_computed_rows, seconds, len(step.sequences))
+        self.costs.observe_target(step.num_computed_rows, seconds, len(step.sequences))
         is_drafting = any(budget.max_depth > 0 for budget in step.budgets)
         may_draft = any(sequence.request.depth == "auto" for sequence in step.sequences)
         follows_draft = self._num_since_draft == 0
