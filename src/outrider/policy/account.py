@@ -3,7 +3,8 @@
 Losses are counted in plain steps of the batch: seconds that a step took longer than plain decoding would have, less
 what its accepted tokens saved. They are paid from a small allowance that grows with each step decoded, and from some of
 what was gained: enough that a text on which drafting fails does not keep it from the next, and no more, lest a good
-past pay for a bad present. Probes, which are not expected to gain, have a part of the allowance.
+past pay for a bad present. Bad luck is left out of what is booked, up to a bound of its own (`luck`). Probes, which are
+not expected to gain, have a part of the allowance.
 """
 
 from __future__ import annotations
