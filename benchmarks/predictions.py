@@ -23,7 +23,8 @@ import json
 import pickle
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ from outrider.check.texts import Texts, Watch
 from outrider.predict.agreement import KnownText, Teacher, model_trace
 from outrider.predict.costs import Timing
 from outrider.predict.prediction import Predictor
+from outrider.predict.together import TargetRows
 from outrider.predict.trace import Trace
 
 PLAIN = ("plain", 0)
@@ -114,6 +116,8 @@ class Measured(NamedTuple):
         engine: as it describes itself.
         timings: of steps.
         computed_rows: by the target, for 1 row, 2 rows and so on.
+        in_turn: a walk through the target's forwards, as `Runtime.rows_in_turn` begins them.
+        change_seconds: what a change of the number of rows takes.
         blocks: of each, traces by pair of the texts that are predicted from and measured on, and the runs.
     """
 
@@ -121,6 +125,8 @@ class Measured(NamedTuple):
     engine: dict[str, Any]
     timings: list[Timing]
     computed_rows: list[int]
+    in_turn: Callable[[int], int]
+    change_seconds: float
     blocks: list[tuple[Block, dict[str, tuple[list[Trace], list[Trace]]], dict[Setting, list[list[SteadyRun]]]]]
 
 
@@ -228,6 +234,8 @@ def run_part(part: Part, folder: Path) -> Measured:
         pairs.stand.llm.describe(),
         pairs.stand.timings,
         [target.computed_rows([num_rows]) for num_rows in range(1, MAX_ROWS + 1)],
+        target.rows_in_turn(),
+        pairs.stand.rows.change_seconds,
         [],
     )
     num_timed = 0
@@ -248,7 +256,10 @@ def run_part(part: Part, folder: Path) -> Measured:
 
 def rows_of(found: Measured) -> list[dict[str, Any]]:
     """What is predicted from a part's measurements, beside what came of it."""
-    predictor = Predictor(found.timings, lambda num_rows: found.computed_rows[num_rows - 1])
+    rows = TargetRows(
+        lambda num_rows: found.computed_rows[num_rows - 1], lambda: deepcopy(found.in_turn), found.change_seconds
+    )
+    predictor = Predictor(found.timings, rows)
     return [
         judge(
             (pair, depth, block.temperature, block.num_sequences),

@@ -123,6 +123,21 @@ def test_steps_are_timed_in_the_ways_that_are_predicted(stand, monkeypatch):
     engine.check()
 
 
+def test_auto_asks_the_drafters_that_are_used(stand):
+    """What a policy asks of another set of drafters nobody would draft."""
+    engine = stand.llm.engine
+    for members in (*stand.candidates.values(), None):
+        stand.use(members)
+        assert tuple(source.name for source in engine.scheduler.policy._sources) == engine.drafter.sources
+        assert engine.scheduler.policy is engine.parts.policy
+    assert engine.parts.policy is stand.llm.policy
+    stand.use(stand.candidates["suffix"])
+    params = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
+    (found,) = stand.llm.generate("def read(path):\n    return read(path)\n" * 3, params)
+    stand.use()
+    assert found.stats.num_drafted > 0
+
+
 def test_where_there_is_no_time_nothing_is_timed(stand):
     num_timings = {way: len(timings) for way, timings in stand.other_timings.items()}
     stand.time_other_ways(Texts([known(stand.llm, 1.0, 0)]), 1, Budget(-1.0), Watch())

@@ -13,6 +13,7 @@ from outrider.policy.curve import Prices, curve_of, logit
 from outrider.policy.marginal import AutoPolicy
 from outrider.policy.plan import Base, Candidate, Plan, Settled
 from outrider.policy.search import Search, break_even
+from outrider.policy.track import Source
 from outrider.request import MAX_DEPTH
 from outrider.sequence import DecodeStep, DraftWork
 from outrider.tree import ROOT, DraftBudget, TokenTree, Verdict
@@ -174,6 +175,17 @@ def test_probes_and_sources_without_guesses_are_no_decisions():
     assert "prediction" not in {decision.source for decision in sequence.decisions}
     assert [decision.depth for decision in sequence.decisions][-1] == 0
     assert len(sequence.decisions) <= 2
+
+
+def test_a_source_that_never_has_a_guess_is_planned_for_all_the_same():
+    """After some 700 times in vain, a share that is learned without a limit is no number to divide by."""
+    source = Source("suffix")
+    for _ in range(2000):
+        source.note_offer(is_made=False)
+    costs = StepCosts([(1, 1.0), (16, 1.1)])
+    candidate = Candidate(0, curve_of(logit(0.9), (0.0,), 0.0, Prices(0.0, 0.0), 8), 4, False, 0.0)
+    plan = Search(costs, "suffix", Base([1], 1.0, 1, {}), [candidate], source.offered).best(0, 8, math.inf)
+    assert math.isfinite(plan.rate)
 
 
 def test_guesses_within_the_rows_of_a_cheaper_source_cost_the_target_nothing():

@@ -12,8 +12,9 @@ from outrider.predict.trace import MAX_TRACED_DEPTH, Root, Trace, runs_of
 NUM_TOKENS = 120
 
 
-def trace_of(matches, *, prompt="one", temperature=0.0, is_modelled=True) -> Trace:
-    roots = tuple(Root(MAX_TRACED_DEPTH, run, is_modelled) for run in runs_of(matches, MAX_TRACED_DEPTH))
+def trace_of(matches, *, prompt="one", temperature=0.0, is_modelled=True, roots=None) -> Trace:
+    if roots is None:
+        roots = tuple(Root(MAX_TRACED_DEPTH, run, is_modelled) for run in runs_of(matches, MAX_TRACED_DEPTH))
     return Trace(prompt=prompt, category="c", temperature=temperature, num_prompt_tokens=9, roots=roots)
 
 

@@ -12,16 +12,14 @@ from outrider.predict.clock import Later, of_turns, parts_of
 from outrider.predict.costs import Costs
 from outrider.predict.interval import Uncertainty, combined, jackknife, share_interval, student_quantile
 from outrider.predict.prediction import Predictor, break_even
+from outrider.predict.together import ROWS_AS_THEY_ARE, as_they_are
+from outrider.predict.trace import Root
 from tests.predict.simulator import World, seeded, trace_of
-
-
-def rows_as_they_are(rows):
-    return rows
 
 
 def truth(world, depth, num_sequences=1):
     """Of so many prompts that chance is gone."""
-    predictor = Predictor(world.quiet().timings(1, seeded(0), concurrencies=(num_sequences,)), rows_as_they_are)
+    predictor = Predictor(world.quiet().timings(1, seeded(0), concurrencies=(num_sequences,)), ROWS_AS_THEY_ARE)
     return predictor.predict("model", world.traces(3000, seeded(99)), depth, num_sequences).speedup.value
 
 
@@ -29,7 +27,7 @@ def truth(world, depth, num_sequences=1):
 @pytest.mark.parametrize("num_sequences", [1, 4])
 def test_a_speedup_is_tokens_over_seconds(depth, num_sequences):
     world = World(spread=0.0)
-    predictor = Predictor(world.quiet().timings(2, seeded(0), concurrencies=(1, 4)), rows_as_they_are)
+    predictor = Predictor(world.quiet().timings(2, seeded(0), concurrencies=(1, 4)), ROWS_AS_THEY_ARE)
     found = predictor.predict("model", [trace_of([True] * 900)] * 3, depth, num_sequences)
     step, plain = sum(world.seconds(num_sequences, depth)), sum(world.seconds(num_sequences, 0))
     assert found.tokens_per_step == pytest.approx(depth + 1, rel=0.01)
@@ -38,19 +36,44 @@ def test_a_speedup_is_tokens_over_seconds(depth, num_sequences):
 
 
 def test_a_depth_that_was_not_timed_lies_between_those_that_were():
-    costs = Costs(World().quiet().timings(1, seeded(0)), rows_as_they_are, is_greedy=True, num_sequences=1)
+    costs = Costs(World().quiet().timings(1, seeded(0)), as_they_are, is_greedy=True, num_sequences=1)
     assert costs.step(3, 4).total == pytest.approx(sum(World().seconds(1, 3)))
     assert costs.draft_step == pytest.approx(World().draft_step)
 
 
 def test_nothing_is_predicted_that_was_not_timed():
-    predictor = Predictor(World().timings(2, seeded(0)), rows_as_they_are)
+    predictor = Predictor(World().timings(2, seeded(0)), ROWS_AS_THEY_ARE)
     assert predictor.predict("model", [trace_of([True] * 50)] * 2, 2, 8) is None
     assert predictor.predict("model", [trace_of([True] * 50, temperature=1.0)] * 2, 2, 1) is None
 
 
+def looked_up(run, gap, times):
+    """Guesses in runs, and nothing at all between them."""
+    roots = [*[Root(8, 8, is_modelled=False)] * run, *[Root(0, 0, is_modelled=False)] * gap] * times
+    return trace_of([True] * len(roots), roots=tuple(roots))
+
+
+def test_steps_pay_for_changes_of_the_number_of_rows():
+    timings, traces = World(other=0.0).quiet().timings(2, seeded(0)), [looked_up(9, 4, 10)] * 2
+    free = Predictor(timings, ROWS_AS_THEY_ARE).predict("x", traces, 8, 1)
+    dear = Predictor(timings, ROWS_AS_THEY_ARE._replace(change_seconds=3.0)).predict("x", traces, 8, 1)
+    # Of five steps, four without guesses, two compute other rows than the step before, but for the text's first.
+    assert dear.seconds["target"] - free.seconds["target"] == pytest.approx(3.0 * (10 * 2 - 1) / (10 * 5))
+    assert dear.speedup.value < free.speedup.value
+
+
+def test_a_step_without_guesses_pays_for_the_rows_that_the_target_stays_at():
+    timings, traces = World(other=0.0).quiet().timings(2, seeded(0)), [looked_up(9, 4, 10)] * 2
+    (nine, one) = (
+        Predictor(timings, ROWS_AS_THEY_ARE._replace(in_turn=lambda rows=rows: lambda num_rows: max(num_rows, rows)))
+        for rows in (9, 1)
+    )
+    more = nine.predict("x", traces, 8, 1).seconds["target"] - one.predict("x", traces, 8, 1).seconds["target"]
+    assert more == pytest.approx(8 * World().target_row * 4 / 5, rel=0.02)
+
+
 def test_steps_that_ask_no_model_pay_for_no_draft_step():
-    predictor = Predictor(World().quiet().timings(2, seeded(0)), rows_as_they_are)
+    predictor = Predictor(World().quiet().timings(2, seeded(0)), ROWS_AS_THEY_ARE)
     looked_up, modelled = (
         predictor.predict("x", [trace_of([True] * 400, is_modelled=each)] * 2, 4, 1) for each in (False, True)
     )
@@ -62,7 +85,7 @@ def test_steps_that_ask_no_model_pay_for_no_draft_step():
 def test_machine_drift_that_all_settings_share_costs_no_certainty(seed):
     world = World(noise=0.01, drift=0.3)
     generator = seeded(seed)
-    found = Predictor(world.timings(6, generator), rows_as_they_are).predict(
+    found = Predictor(world.timings(6, generator), ROWS_AS_THEY_ARE).predict(
         "model", world.traces(200, generator), 4, 1
     )
     assert found.speedup.high / found.speedup.low < 1.35
@@ -75,7 +98,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     expected = truth(world, depth)
     for seed in range(300):
         generator = seeded(seed)
-        predictor = Predictor(world.timings(6, generator), rows_as_they_are, drift=0.0)
+        predictor = Predictor(world.timings(6, generator), ROWS_AS_THEY_ARE, drift=0.0)
         low, high = predictor.predict("model", world.traces(16, generator), depth, 1).speedup[1:]
         num_held += low <= expected <= high
     assert 272 <= num_held <= 297
@@ -85,10 +108,10 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 def test_an_interval_for_so_many_other_prompts_holds_what_they_show():
     # As above; an interval for all prompts there are would hold two thirds to three quarters of these.
     world, num_held, num_held_of_all = World(noise=0.02), 0, 0
-    exact = Predictor(world.quiet().timings(1, seeded(0)), rows_as_they_are)
+    exact = Predictor(world.quiet().timings(1, seeded(0)), ROWS_AS_THEY_ARE)
     for seed in range(300):
         generator = seeded(seed)
-        predictor = Predictor(world.timings(6, generator), rows_as_they_are, drift=0.0)
+        predictor = Predictor(world.timings(6, generator), ROWS_AS_THEY_ARE, drift=0.0)
         traces, others = world.traces(16, generator), world.traces(8, generator)
         measured = exact.predict("model", others, 4, 1).speedup.value
         for_all, for_others = (
@@ -106,10 +129,10 @@ def test_an_interval_for_so_many_other_prompts_holds_what_they_show():
 def test_an_interval_holds_what_is_measured_in_a_few_turns_of_a_machine_that_is_not_always_as_fast(num_rounds):
     # As above; an interval for any number of turns would hold two thirds of these.
     world, num_held, num_held_of_all = World(noise=0.05, drift=0.1), 0, 0
-    exact = Predictor(world.quiet().timings(1, seeded(0)), rows_as_they_are)
+    exact = Predictor(world.quiet().timings(1, seeded(0)), ROWS_AS_THEY_ARE)
     for seed in range(300):
         generator = seeded(seed)
-        predictor = Predictor(world.timings(num_rounds, generator), rows_as_they_are, drift=0.0)
+        predictor = Predictor(world.timings(num_rounds, generator), ROWS_AS_THEY_ARE, drift=0.0)
         traces, others = world.traces(64, generator), world.traces(64, generator)
         turns = [[generator.gauss(0, world.drift) for _ in range(number)] for number in (2, 4)]
         slower = sum(turns[0]) / 2 - sum(turns[1]) / 4
@@ -131,7 +154,7 @@ def test_going_over_from_prompts_is_paid_once_by_texts_that_begin_together_and_r
     traces = [trace_of([True] * 100)] * 4
     step, plain = (sum(World().seconds(num_sequences, depth)) for depth in (4, 0))
     found, known = (
-        Predictor(each, rows_as_they_are).predict("model", traces, 4, num_sequences) for each in (slow, timings)
+        Predictor(each, ROWS_AS_THEY_ARE).predict("model", traces, 4, num_sequences) for each in (slow, timings)
     )
     seconds, beginning = 100 * plain / known.speedup.value, 10 + num_sequences * (30 - 10)
     assert found.speedup.value == pytest.approx((100 * plain + 10) / (seconds + beginning), rel=0.001)
@@ -145,9 +168,9 @@ def test_a_slow_round_that_lacks_a_setting_slows_no_other():
     slow = [timing.over(0.5) if timing.round == 1 else timing for timing in timings]
     lacking = [timing for timing in slow if (timing.round, timing.depth) != (1, 0)]
     found, whole = (
-        Costs(each, rows_as_they_are, is_greedy=True, num_sequences=1).step(4, 5).total for each in (lacking, timings)
+        Costs(each, as_they_are, is_greedy=True, num_sequences=1).step(4, 5).total for each in (lacking, timings)
     )
-    plain = Costs(lacking, rows_as_they_are, is_greedy=True, num_sequences=1).plain.total
+    plain = Costs(lacking, as_they_are, is_greedy=True, num_sequences=1).plain.total
     assert found / plain == pytest.approx(whole / sum(World().seconds(1, 0)), rel=0.01)
 
 
@@ -174,8 +197,8 @@ def test_where_rounds_show_that_a_drafter_slows_the_target_down_it_is_believed()
 
 def test_one_prompt_or_one_round_says_nothing_of_others():
     world = World()
-    alone = Predictor(world.timings(4, seeded(0)), rows_as_they_are).predict("m", world.traces(1, seeded(1)), 4, 1)
-    once = Predictor(world.timings(1, seeded(0)), rows_as_they_are).predict("m", world.traces(9, seeded(1)), 4, 1)
+    alone = Predictor(world.timings(4, seeded(0)), ROWS_AS_THEY_ARE).predict("m", world.traces(1, seeded(1)), 4, 1)
+    once = Predictor(world.timings(1, seeded(0)), ROWS_AS_THEY_ARE).predict("m", world.traces(9, seeded(1)), 4, 1)
     for found in (alone, once):
         assert found.speedup.low == 0
         assert found.speedup.high == math.inf
@@ -188,7 +211,7 @@ def test_two_rounds_are_few_but_of_five_depths_and_their_intervals_say_something
     expected = truth(world, depth)
     for seed in range(300):
         generator = seeded(seed)
-        predictor = Predictor(world.timings(2, generator), rows_as_they_are, drift=0.0)
+        predictor = Predictor(world.timings(2, generator), ROWS_AS_THEY_ARE, drift=0.0)
         value, low, high = predictor.predict("model", world.traces(32, generator), depth, 1).speedup
         num_held += low <= expected <= high
         widths.append(high / value)
@@ -200,7 +223,7 @@ def test_two_rounds_are_few_but_of_five_depths_and_their_intervals_say_something
 def test_one_round_is_as_sure_as_one_of_another_number_of_texts():
     world, traces = World(), World().traces(16, seeded(1))
     timings = [*world.timings(6, seeded(0)), *world.timings(1, seeded(2), concurrencies=(4,))]
-    predictor = Predictor(timings, rows_as_they_are)
+    predictor = Predictor(timings, ROWS_AS_THEY_ARE)
     once, often = (predictor.predict("m", traces, 4, number).speedup for number in (4, 1))
     assert 1.0 < often.high / often.value < once.high / once.value < 1.5
 
@@ -222,7 +245,7 @@ def test_slow_rounds_in_a_row_say_less_than_as_many_here_and_there():
 
     def width(slow):
         seconds = [each.over(0.8) if each.depth == 4 and each.round in slow else each for each in timings]
-        low, high = Predictor(seconds, rows_as_they_are, drift=0.0).predict("m", traces, 4, 1).speedup[1:]
+        low, high = Predictor(seconds, ROWS_AS_THEY_ARE, drift=0.0).predict("m", traces, 4, 1).speedup[1:]
         return math.log(high / low)
 
     assert width(range(16)) > 1.5 * width(range(0, 32, 2))

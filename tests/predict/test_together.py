@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from outrider.predict.together import BatchStep, batch_steps, plain_joinings
+from outrider.predict.together import ROWS_AS_THEY_ARE, BatchStep, batch_steps, plain_joinings
 from outrider.predict.trace import Step, Walk, walk
 from tests.predict.simulator import seeded, trace_of
 
@@ -24,7 +24,7 @@ def test_alone_a_text_has_its_own_steps():
 
 def test_a_step_takes_as_long_as_its_longest_draft():
     first, second = batch_steps([walk_of(4, 4), walk_of(4, 1)], 2)
-    assert first == second == Counter({BatchStep(4, 4, 10, 2): 1, BatchStep(4, 4, 10): 1})
+    assert first == second == Counter({BatchStep(4, 4, 10, 2): 1, BatchStep(4, 4, 7, is_change=True): 1})
 
 
 def test_where_a_text_ends_one_of_those_it_began_with_begins_again():
@@ -34,11 +34,36 @@ def test_where_a_text_ends_one_of_those_it_began_with_begins_again():
     assert third == Counter({BatchStep(1, 1, 4, 2): 1, BatchStep(1, 1, 4): 1})
 
 
-def test_rows_are_left_one_step_later_than_they_are_needed():
-    (found,) = batch_steps([walk_of(8, 0, 0, 8, is_modelled=False)], 1)
+def one_step_late():
+    """Begins a walk of a target that stays at many rows for one step."""
+    before, stayed = 0, False
+
+    def computed(num_rows):
+        nonlocal before, stayed
+        stayed = num_rows < before and not stayed
+        before = before if stayed else num_rows
+        return before
+
+    return computed
+
+
+def test_steps_are_of_the_rows_that_a_target_makes_of_them_in_turn():
+    rows = ROWS_AS_THEY_ARE._replace(in_turn=one_step_late)
+    (found,) = batch_steps([walk_of(8, 0, 0, 0, 8, is_modelled=False)], 1, rows)
     assert found == Counter(
-        {BatchStep(0, 8, 9, 1): 1, BatchStep(0, 8, 9): 1, BatchStep(0, 0, 9): 1, BatchStep(0, 0, 1): 1}
+        {
+            BatchStep(0, 8, 9, 1, is_change=False): 1,  # going over from a prompt is what beginning takes
+            BatchStep(0, 0, 9, is_change=False): 1,
+            BatchStep(0, 0, 1, is_change=True): 1,
+            BatchStep(0, 0, 1, is_change=False): 1,
+            BatchStep(0, 8, 9, is_change=True): 1,
+        }
     )
+
+
+def test_rows_of_each_group_of_texts_are_a_walk_of_their_own():
+    found = batch_steps([walk_of(8, 8), walk_of(0, 0)], 1, ROWS_AS_THEY_ARE._replace(in_turn=one_step_late))
+    assert [max(step.num_rows for step in each) for each in found] == [9, 1]
 
 
 def test_texts_as_long_as_each_other_begin_together_all_along_and_others_do_not():

@@ -1,7 +1,7 @@
 """A target with one draft model, loaded, and its drafters one at a time; their traces and their step costs.
 
 Candidates are the draft model, a suffix automaton, and both as a cascade. Only one engine is ever made: its drafter is
-exchanged while it is idle, so that all are measured on the same cache and the same policy.
+exchanged while it is idle, so that all are measured on the same cache.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.config import EngineConfig
 from outrider.engine.llm import LLM, VERIFIERS
 from outrider.model.checkpoint import resolve_checkpoint
+from outrider.policy.marginal import AutoPolicy
 from outrider.predict.agreement import NUM_OFFERED, Teacher, cascade_trace, model_trace, suffix_trace
 from outrider.predict.calibrate import DEPTHS, InterruptedTimingError, Setting, time_round
 from outrider.predict.costs import Timing
 from outrider.predict.prediction import Forecast, Predictor
+from outrider.predict.together import TargetRows
 from outrider.predict.trace import CHAINS, MAX_TRACED_DEPTH, Trace, Way
 from outrider.predict.walks import is_known
 from outrider.recipe import Rule
 from outrider.sequence import Sequence as TextSequence
 from outrider.tree import DraftBudget, TokenTree
+from outrider.verify.base import Verifier
 
 SUFFIX = "suffix"
 # Two rounds are the least that an interval can be made from; a few more are timed if the whole time has room for them.
@@ -72,6 +75,9 @@ class Stand:
     traces: dict[tuple[str, float], list[Trace]] = field(default_factory=dict[tuple[str, float], list[Trace]])
     timings: list[Timing] = field(default_factory=list[Timing])
     other_timings: dict[Way, list[Timing]] = field(default_factory=dict[Way, list[Timing]])
+    _ways: dict[tuple[tuple[str, ...] | None, Rule], tuple[Drafter, AutoPolicy, Verifier]] = field(
+        default_factory=dict[tuple[tuple[str, ...] | None, Rule], tuple[Drafter, AutoPolicy, Verifier]]
+    )
 
     @classmethod
     def load(cls, target: str | Path, draft: str | Path | None, config: EngineConfig) -> Stand:
@@ -95,13 +101,18 @@ class Stand:
         return cls(llm, candidates | {name: (model,), f"{SUFFIX} + {name}": (suffix, model)}, name)
 
     def use(self, members: Sequence[Drafter] | None = None, rule: Rule = "coupled") -> None:
-        """Draft with these from now on, and verify by this rule; None: with all that were loaded."""
-        engine = self.llm.engine
-        assert engine.is_idle
-        if rule == "block" and members is not None:
-            members = [each.drawing() if isinstance(each, ModelDrafter) else each for each in members]
-        engine.drafter = engine.guard.around(self.llm.drafter if members is None else Cascade([*members]))
-        engine.parts = replace(engine.parts, verifier=VERIFIERS[rule])
+        """Draft with these from now on, and verify by this rule; None: with all that were loaded.
+
+        Each has a policy of its own, which knows its drafters and goes on learning when they are used again.
+        """
+        names = None if members is None else tuple(each.name for each in members)
+        if (names, rule) not in self._ways:
+            if rule == "block" and members is not None:
+                members = [each.drawing() if isinstance(each, ModelDrafter) else each for each in members]
+            drafter = self.llm.drafter if members is None else Cascade([*members])
+            policy = self.llm.policy if members is None else self.llm.new_policy(drafter)
+            self._ways[names, rule] = drafter, policy, VERIFIERS[rule]
+        self.llm.engine.exchange(*self._ways[names, rule])
 
     def trace(self, texts: Texts, budget: Budget, watch: Watch) -> None:
         """What every candidate would have guessed of these texts.
@@ -203,7 +214,12 @@ class Stand:
 
     @property
     def predictor(self) -> Predictor:
-        return Predictor(self.timings, self._computed_rows, name=self.model or SUFFIX)
+        return Predictor(self.timings, self.rows, name=self.model or SUFFIX)
+
+    @property
+    def rows(self) -> TargetRows:
+        """What the target makes of rows, going over to other numbers of them included."""
+        return TargetRows(self._computed_rows, self.llm.target.rows_in_turn, self.llm.policy.costs.change_seconds)
 
     def _computed_rows(self, num_rows: int) -> int:
         return self.llm.target.computed_rows([num_rows])
@@ -225,7 +241,7 @@ class Stand:
         for depth, way in OTHER_WAYS:
             timings = self.other_timings.get(way, [])
             is_greedy = {timing.is_greedy for timing in timings if timing.depth == depth}
-            predictor = Predictor(timings, self._computed_rows, name=f"{self.model}, {way}", way=way)
+            predictor = Predictor(timings, self.rows, name=f"{self.model}, {way}", way=way)
             for (candidate, temperature), traces in self.traces.items():
                 known = [trace for trace in traces if is_known(trace, way)]
                 is_own = candidate in self.candidates and candidate != SUFFIX

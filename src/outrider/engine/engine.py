@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence as Sequences
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from outrider.cache.books import CacheBooks
 from outrider.cache.table import BLOCK_SIZE, BlockPool
@@ -79,6 +79,13 @@ class Engine:
         self.scheduler = Scheduler(parts.policy, self.books, limits, forget=self._forget)
         self._live: dict[int, _Live] = {}
         self._learning_seconds = 0.0
+
+    def exchange(self, drafter: Drafter, policy: Policy, verifier: Verifier) -> None:
+        """Draft, plan and verify with these from now on; no text may be under way."""
+        assert self.is_idle, "texts are being written"
+        self.parts = replace(self.parts, drafter=drafter, policy=policy, verifier=verifier)
+        self.drafter = self.guard.around(drafter)
+        self.scheduler.policy = policy
 
     def add(self, request: Request) -> Sequence:
         """Queue a request; its sequence shows how it fares."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from outrider.draft.base import Drafter
 from outrider.draft.cascade import Cascade
 from outrider.draft.prediction import PredictionDrafter
 from outrider.engine.config import EngineConfig
@@ -210,10 +211,14 @@ class LLM:
             raise UsageError("texts are being written: finish or cancel them before the engine forgets")
         self.engine, self.policy = self._fresh()
 
-    def _fresh(self) -> tuple[Engine, AutoPolicy]:
-        members = self.drafter.members if isinstance(self.drafter, Cascade) else (self.drafter,)
+    def new_policy(self, drafter: Drafter) -> AutoPolicy:
+        """For a drafter of what is loaded here: one that knows what steps cost, and has seen no draft."""
+        members = drafter.members if isinstance(drafter, Cascade) else (drafter,)
         branching = [member.name for member in members if member.makes_trees]
-        policy = AutoPolicy(self._new_costs(), self.drafter.sources, _serves, branching)
+        return AutoPolicy(self._new_costs(), drafter.sources, _serves, branching)
+
+    def _fresh(self) -> tuple[Engine, AutoPolicy]:
+        policy = self.new_policy(self.drafter)
         parts = Parts(
             target=self.target,
             drafter=self.drafter,

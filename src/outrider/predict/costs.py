@@ -124,13 +124,14 @@ class Costs:
 
         Args:
             num_drafted: guesses of the sequence that has most.
-            num_rows: roots and guesses of all.
+            num_rows: roots and guesses of all, or as many as are computed for them.
             num_draft_steps: of a draft model; None: as many as guesses.
         """
+        computed, fewest = self._computed_rows(num_rows), self._computed_rows(self.num_sequences)
         drafting = _at(self._draft, num_drafted if num_draft_steps is None else num_draft_steps)
         return StepSeconds(
             max(drafting, self._draft[0][1]),
-            _at(self._target, self._computed_rows(num_rows)) if num_drafted else self._plain_target[0][1],
+            _at(self._target, computed) if num_drafted or computed > fewest else self._plain_target[0][1],
             _at(self._other, num_drafted),
         )
 

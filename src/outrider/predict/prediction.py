@@ -2,7 +2,8 @@
 
     tokens a step    1 + the sum of survivals, as walking the known texts counts them
     seconds a step   draft(the longest draft) + target(rows of all sequences) + what is neither
-                     and what steps take longer when a text begins, with drafts and without
+                     and what steps take longer when a text begins, with drafts and without,
+                     or when the target computes another number of rows than in the step before
     speedup          tokens a step * seconds of a plain step / seconds of a step
 
 Knows numbers only.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, pairwise
@@ -21,7 +22,7 @@ from typing import NamedTuple
 from outrider.predict.clock import Later, of_turns, parts_of, pooled
 from outrider.predict.costs import Costs, StepSeconds, Timing
 from outrider.predict.interval import Estimate, Uncertainty, combined, left_out, spread
-from outrider.predict.together import BatchStep, batch_steps, plain_joinings
+from outrider.predict.together import BatchStep, TargetRows, batch_steps, plain_joinings
 from outrider.predict.trace import CHAINS, Trace, Walk, Way, survival_of
 from outrider.predict.walks import num_kept_at_once, walks_of
 
@@ -109,7 +110,7 @@ class Predictor:
 
     Args:
         timings: timed settings, of which there are to be no more.
-        computed_rows: how many rows the target computes for so many.
+        rows: what the target makes of them.
         drift: see `DRIFT`.
         name: of these timings, see `Leavings`.
         way: that drafts are made and kept; the timings are of it, and of plain steps.
@@ -118,14 +119,14 @@ class Predictor:
     def __init__(
         self,
         timings: Sequence[Timing],
-        computed_rows: Callable[[int], int],
+        rows: TargetRows,
         drift: float = DRIFT,
         name: str = "",
         way: Way = CHAINS,
     ) -> None:
         self._timings = timings
         self._way = way
-        self._computed_rows = computed_rows
+        self._rows = rows
         self._drift = drift
         self._name = name
         self._costs: dict[tuple[bool, int, frozenset[int] | None], Costs] = {}
@@ -137,7 +138,7 @@ class Predictor:
         key = is_greedy, num_sequences, rounds
         if key not in self._costs:
             timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
-            self._costs[key] = Costs(timings, self._computed_rows, is_greedy=is_greedy, num_sequences=num_sequences)
+            self._costs[key] = Costs(timings, self._rows.computed, is_greedy=is_greedy, num_sequences=num_sequences)
         return self._costs[key]
 
     def predict(
@@ -158,7 +159,7 @@ class Predictor:
         by_text = [walks_of(trace, depth, self._way) for trace in traces]
         walks = [walk for each in zip(*by_text, strict=True) for walk in each]
         look_up = math.fsum(trace.look_up_seconds for trace in traces) / len(traces)
-        plan = _Plan(walks, len(traces), num_sequences, look_up)
+        plan = _Plan(walks, len(traces), num_sequences, (self._rows, look_up))
         speedup = plan.speedup(costs)
         leavings = Leavings(
             plan.without_prompts(costs),
@@ -290,15 +291,18 @@ class _Plan:
         walks: of all texts, perhaps of all of them again.
         num_texts: texts.
         num_sequences: at once.
-        look_up: seconds of a step that go into guesses that no model makes.
+        extras: what the target makes of rows; seconds of a step that go into guesses that no model makes.
     """
 
-    def __init__(self, walks: Sequence[Walk], num_texts: int, num_sequences: int, look_up: float) -> None:
+    def __init__(
+        self, walks: Sequence[Walk], num_texts: int, num_sequences: int, extras: tuple[TargetRows, float]
+    ) -> None:
+        rows, self._look_up = extras
         self._num_texts = num_texts
         self._num_emitted = tuple(each.num_emitted for each in walks)
         self._joinings = plain_joinings(self._num_emitted, num_sequences)
-        self._steps = batch_steps(walks, num_sequences)
-        self._look_up = look_up
+        self._steps = batch_steps(walks, num_sequences, rows)
+        self._change_seconds = rows.change_seconds
         self._asks_model = any(each.asks_model for each in walks)
 
     def speedup(self, costs: Costs) -> float:
@@ -339,7 +343,7 @@ class _Plan:
             price = costs.step(step.num_drafted, step.num_rows, step.num_draft_steps)
             found[step] = price._replace(
                 draft=price.draft + self._look_up + step.num_joined * read,
-                target=price.target + bool(step.num_joined) * costs.first_plain,
+                target=price.target + bool(step.num_joined) * costs.first_plain + step.is_change * self._change_seconds,
             )
         return found
 

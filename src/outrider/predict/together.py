@@ -2,18 +2,42 @@
 
 As many texts as are asked for are decoded in every step: they begin together, and where one ends, one of them begins
 again. A step takes as long as the longest draft in it, and the target computes the rows of all: neither is what an
-average text would make of it. Knows numbers only.
+average text would make of it. Where drafts vary in length, so does the number of rows, and a target that prepares anew
+for another number takes longer. Knows numbers only.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
 
 from outrider.predict.trace import Step, Walk
+
+
+class TargetRows(NamedTuple):
+    """What a target makes of rows.
+
+    Attributes:
+        computed: how many it computes for so many, if it has computed no others before.
+        in_turn: begins a walk through forwards, which is told the rows of one after the other, and says how many are
+            computed of each: a runtime that prepares anew for another number may stay at one for a while.
+        change_seconds: what a forward takes longer if the one before computed another number of rows.
+    """
+
+    computed: Callable[[int], int]
+    in_turn: Callable[[], Callable[[int], int]]
+    change_seconds: float = 0.0
+
+
+def as_they_are(num_rows: int) -> int:
+    """Of a target that never fills up rows."""
+    return num_rows
+
+
+ROWS_AS_THEY_ARE = TargetRows(as_they_are, lambda: as_they_are)
 
 
 class BatchStep(NamedTuple):
@@ -22,34 +46,39 @@ class BatchStep(NamedTuple):
     Attributes:
         num_draft_steps: of the draft model, one after the other: the most that any text asks for.
         num_drafted: guesses of the text that has most of them.
-        num_rows: roots and guesses of all texts.
+        num_rows: that the target computes for the roots and guesses of all texts.
         num_joined: texts that begin with it.
+        is_change: whether the step before computed another number of rows, and no text begins: what going over from a
+            prompt's rows takes is part of what it takes to begin.
     """
 
     num_draft_steps: int
     num_drafted: int
     num_rows: int
     num_joined: int = 0
+    is_change: bool = False
 
 
-def batch_steps(walks: Sequence[Walk], num_sequences: int) -> list[Counter[BatchStep]]:
+def batch_steps(
+    walks: Sequence[Walk], num_sequences: int, rows: TargetRows = ROWS_AS_THEY_ARE
+) -> list[Counter[BatchStep]]:
     """The steps that each text takes part in, when so many are decoded at once.
 
     So many begin together, and begin again where one is finished, until each was finished once; what is done a second
     time is nobody's. Then it is the next ones' turn.
 
-    A step of fewer rows than the one before counts as many as that: a runtime that prepares anew for another number of
-    rows stays at the larger one until staying has cost as much as the change, and then pays for the change.
-
     Args:
         walks: of the texts, each with one step at least.
         num_sequences: texts at once.
+        rows: what the target makes of them.
     """
     groups = (walks[first : first + num_sequences] for first in range(0, len(walks), num_sequences))
-    return [found for group in groups for found in _steps_of_group(group, num_sequences)]
+    return [found for group in groups for found in _steps_of_group(group, num_sequences, rows.in_turn())]
 
 
-def _steps_of_group(walks: Sequence[Walk], num_sequences: int) -> list[Counter[BatchStep]]:
+def _steps_of_group(
+    walks: Sequence[Walk], num_sequences: int, computed: Callable[[int], int]
+) -> list[Counter[BatchStep]]:
     found: list[Counter[BatchStep]] = [Counter() for _ in walks]
     num_open, num_rows_before = len(walks), 0
     numbers = count()  # of texts that begin, counted on through their repetitions
@@ -58,12 +87,13 @@ def _steps_of_group(walks: Sequence[Walk], num_sequences: int) -> list[Counter[B
         num_joined = num_sequences - len(lanes)
         lanes += [(next(numbers), 0) for _ in range(num_joined)]
         now = [walks[text % len(walks)].steps[taken] for text, taken in lanes]
-        num_rows = sum(1 + step.num_drafted for step in now)
+        num_rows = computed(sum(1 + step.num_drafted for step in now))
         step = BatchStep(
             max(step.num_drafted if step.is_modelled else 0 for step in now),
             max(step.num_drafted for step in now),
-            max(num_rows, num_rows_before),
+            num_rows,
             num_joined,
+            is_change=num_rows != num_rows_before and not num_joined,
         )
         num_rows_before = num_rows
         lanes = [(text, taken + 1) for text, taken in lanes]

@@ -7,7 +7,7 @@ says which tokens stand in which slots at which positions and what each row sees
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -155,6 +155,10 @@ class Runtime(ABC):
     def computed_rows(self, num_rows: Sequence[int]) -> int:
         """How many rows a decoding forward computes for sequences of so many rows: what its cost depends on."""
         return sum(max(rows, self.min_rows) for rows in num_rows)
+
+    def rows_in_turn(self) -> Callable[[int], int]:
+        """Begin a walk through decoding forwards, which is told the rows of each and says how many it computes."""
+        return lambda num_rows: self.computed_rows([num_rows])
 
     def num_padded_rows(self, num_rows: Sequence[int]) -> int:
         """The most rows that any operation of a forward may compute for sequences of so many rows."""

@@ -126,6 +126,12 @@ class Ladder:
         self._patience = num_rows
         self._rungs.clear()
 
+    def anew(self) -> Ladder:
+        """The same, as if it had not been used."""
+        fresh = Ladder(self.first, self._free, is_aligned=self._is_aligned)
+        fresh.patience = self.patience
+        return fresh
+
     def rung(self, num_rows: int) -> int:
         """The least number that is enough."""
         rung = self._rungs.get(num_rows)

@@ -6,7 +6,7 @@ The cache is two numpy arrays a layer, [blocks, key-value heads, 32, head_dim]. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -180,6 +180,9 @@ class OpenVinoRuntime(Runtime):
 
     def computed_rows(self, num_rows: Sequence[int]) -> int:
         return self._ladder.rung(sum(num_rows))
+
+    def rows_in_turn(self) -> Callable[[int], int]:
+        return self._ladder.anew().climb
 
     def is_ready_for(self, num_computed_rows: int) -> bool:
         return num_computed_rows in self._forms.free
