@@ -41,7 +41,7 @@ from outrider.check.texts import Texts, Watch
 from outrider.predict.agreement import KnownText, Teacher, model_trace
 from outrider.predict.costs import Timing
 from outrider.predict.prediction import Predictor
-from outrider.predict.together import TargetRows
+from outrider.predict.together import Filling
 from outrider.predict.trace import Trace
 
 PLAIN = ("plain", 0)
@@ -116,18 +116,19 @@ class Measured(NamedTuple):
         engine: as it describes itself.
         timings: of steps.
         computed_rows: by the target, for 1 row, 2 rows and so on.
-        in_turn: a walk through the target's forwards, as `Runtime.rows_in_turn` begins them.
-        change_seconds: what a change of the number of rows takes.
         blocks: of each, traces by pair of the texts that are predicted from and measured on, and the runs.
+        walk: through the target's forwards, not yet begun, as `Runtime.rows_in_turn` gives it; each text needs a copy.
+            None, as of parts that were measured before: every step computes its own rows.
+        change_seconds: what a change of the number of rows takes.
     """
 
     began: dict[str, Any]
     engine: dict[str, Any]
     timings: list[Timing]
     computed_rows: list[int]
-    in_turn: Callable[[int], int]
-    change_seconds: float
     blocks: list[tuple[Block, dict[str, tuple[list[Trace], list[Trace]]], dict[Setting, list[list[SteadyRun]]]]]
+    walk: Callable[[int], int] | None = None
+    change_seconds: float = 0.0
 
 
 class Shares(NamedTuple):
@@ -234,9 +235,8 @@ def run_part(part: Part, folder: Path) -> Measured:
         pairs.stand.llm.describe(),
         pairs.stand.timings,
         [target.computed_rows([num_rows]) for num_rows in range(1, MAX_ROWS + 1)],
-        target.rows_in_turn(),
-        pairs.stand.rows.change_seconds,
         [],
+        target.rows_in_turn(),
     )
     num_timed = 0
     for block in sorted(part.blocks, key=lambda block: block.num_sequences):
@@ -251,15 +251,17 @@ def run_part(part: Part, folder: Path) -> Measured:
         }
         found.blocks.append((block, traces, measure(pairs, block, measured_on)))
         print(f"measured: T = {block.temperature:g}, {block.num_sequences} at once", flush=True)
-    return found
+    return found._replace(change_seconds=pairs.stand.filling.change_seconds)
 
 
 def rows_of(found: Measured) -> list[dict[str, Any]]:
     """What is predicted from a part's measurements, beside what came of it."""
-    rows = TargetRows(
-        lambda num_rows: found.computed_rows[num_rows - 1], lambda: deepcopy(found.in_turn), found.change_seconds
-    )
-    predictor = Predictor(found.timings, rows)
+
+    def computed(num_rows: int) -> int:
+        return found.computed_rows[num_rows - 1]
+
+    filling = Filling(computed, lambda: deepcopy(found.walk) or computed, found.change_seconds)
+    predictor = Predictor(found.timings, filling)
     return [
         judge(
             (pair, depth, block.temperature, block.num_sequences),

@@ -12,6 +12,7 @@ from outrider.check.stand import Stand
 from outrider.check.texts import Texts, Watch
 from outrider.check.verdict import decide
 from outrider.predict.agreement import KnownText
+from outrider.predict.costs import Timing
 from outrider.predict.prediction import Leavings
 from outrider.predict.trace import Way
 from tests.check.test_verdict import evidence, predicted
@@ -129,13 +130,45 @@ def test_auto_asks_the_drafters_that_are_used(stand):
     for members in (*stand.candidates.values(), None):
         stand.use(members)
         assert tuple(source.name for source in engine.scheduler.policy._sources) == engine.drafter.sources
-        assert engine.scheduler.policy is engine.parts.policy
-    assert engine.parts.policy is stand.llm.policy
+        policy = engine.scheduler.policy
+        assert policy is engine.parts.policy
+        stand.use()
+        assert engine.parts.policy is stand.llm.policy
+        stand.use(members)
+        assert engine.parts.policy is policy  # and has not forgotten what it learned
+    stand.use(stand.candidates["draft"], "block")
+    assert engine.parts.policy is not policy
     stand.use(stand.candidates["suffix"])
     params = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
     (found,) = stand.llm.generate("def read(path):\n    return read(path)\n" * 3, params)
     stand.use()
     assert found.stats.num_drafted > 0
+
+
+def test_drafters_of_one_name_are_told_apart(stand):
+    (draft,) = stand.candidates["draft"]
+    other = draft.drawing()
+    for member in (draft, other, draft):
+        stand.use([member])
+        assert stand.llm.engine.parts.drafter.members == (member,)
+    stand.use()
+
+
+def test_what_a_change_of_rows_takes_is_that_of_the_machine_as_it_is_now(stand, monkeypatch):
+    costs = stand.llm.policy.costs
+    monkeypatch.setattr(costs, "change_seconds", 0.002)
+    usual = costs.target(1)
+    timing = Timing(
+        round=0, is_greedy=True, num_sequences=1, depth=0, num_rows=1, draft=0.0, target=3 * usual, other=0.0
+    )
+    monkeypatch.setattr(stand, "timings", [])
+    assert stand.filling.change_seconds == pytest.approx(0.002)
+    monkeypatch.setattr(stand, "timings", [timing])
+    assert stand.filling.change_seconds == pytest.approx(0.006)
+    walk = stand.filling.in_turn()
+    first = [walk(num_rows) for num_rows in (9, 1, 1)]
+    walk = stand.filling.in_turn()
+    assert [walk(num_rows) for num_rows in (9, 1, 1)] == first
 
 
 def test_where_there_is_no_time_nothing_is_timed(stand):

@@ -182,6 +182,7 @@ def test_a_source_that_never_has_a_guess_is_planned_for_all_the_same():
     source = Source("suffix")
     for _ in range(2000):
         source.note_offer(is_made=False)
+    assert 0 < source.offered < 0.01
     costs = StepCosts([(1, 1.0), (16, 1.1)])
     candidate = Candidate(0, curve_of(logit(0.9), (0.0,), 0.0, Prices(0.0, 0.0), 8), 4, False, 0.0)
     plan = Search(costs, "suffix", Base([1], 1.0, 1, {}), [candidate], source.offered).best(0, 8, math.inf)

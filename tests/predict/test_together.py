@@ -48,8 +48,8 @@ def one_step_late():
 
 
 def test_steps_are_of_the_rows_that_a_target_makes_of_them_in_turn():
-    rows = ROWS_AS_THEY_ARE._replace(in_turn=one_step_late)
-    (found,) = batch_steps([walk_of(8, 0, 0, 0, 8, is_modelled=False)], 1, rows)
+    filling = ROWS_AS_THEY_ARE._replace(in_turn=one_step_late)
+    (found,) = batch_steps([walk_of(8, 0, 0, 0, 8, is_modelled=False)], 1, filling)
     assert found == Counter(
         {
             BatchStep(0, 8, 9, 1, is_change=False): 1,  # going over from a prompt is what beginning takes

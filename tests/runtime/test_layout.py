@@ -110,6 +110,19 @@ def test_with_tiles_a_free_number_is_gone_down_to_after_half_the_patience():
     assert [ladder.climb(count) for count in (16, 1, 1, 1, 16)] == [16, 16, 16, 1, 16]
 
 
+@pytest.mark.parametrize("is_aligned", [False, True])
+def test_a_walk_that_is_begun_anew_is_as_if_there_had_been_none_and_changes_nothing(is_aligned):
+    ladder, unused = Ladder(1, {9}, is_aligned=is_aligned), Ladder(1, {9}, is_aligned=is_aligned)
+    ladder.patience = unused.patience = 40.0
+    rows = [17, 9, 1, 1, 9, 30, 1, 1, 1, 1]
+    before = ladder.climb(33)
+    walk = ladder.anew()
+    found = [walk.climb(count) for count in rows]
+    assert found == [unused.climb(count) for count in rows]
+    assert ladder.climb(before - 1) == before  # its own way goes on
+    assert all(walk.rung(rung) == rung for rung in map(walk.rung, range(1, 100)))
+
+
 @pytest.mark.parametrize(("num_rows", "rung"), [(1, 16), (16, 16), (17, 32), (33, 64), (65, 128), (130, 192)])
 def test_a_draft_models_prompts_are_filled_up_to_few_lengths(num_rows, rung):
     assert prompt_rung(num_rows) == rung

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 from outrider.check.budget import Budget
 from outrider.check.texts import InterruptedCheckError, Texts, Watch
@@ -25,7 +27,7 @@ from outrider.predict.agreement import NUM_OFFERED, Teacher, cascade_trace, mode
 from outrider.predict.calibrate import DEPTHS, InterruptedTimingError, Setting, time_round
 from outrider.predict.costs import Timing
 from outrider.predict.prediction import Forecast, Predictor
-from outrider.predict.together import TargetRows
+from outrider.predict.together import Filling
 from outrider.predict.trace import CHAINS, MAX_TRACED_DEPTH, Trace, Way
 from outrider.predict.walks import is_known
 from outrider.recipe import Rule
@@ -56,6 +58,17 @@ class Rehearsal(Drafter):
         return Draft(trees, num_steps=0)
 
 
+class Prepared(NamedTuple):
+    """What an engine is given to draft with some drafters and to verify by a rule."""
+
+    drafter: Drafter
+    policy: AutoPolicy
+    verifier: Verifier
+
+
+Key = tuple[tuple[Drafter, ...], Rule]
+
+
 @dataclass(slots=True)
 class Stand:
     """Models that are loaded, and what is known of them.
@@ -75,9 +88,7 @@ class Stand:
     traces: dict[tuple[str, float], list[Trace]] = field(default_factory=dict[tuple[str, float], list[Trace]])
     timings: list[Timing] = field(default_factory=list[Timing])
     other_timings: dict[Way, list[Timing]] = field(default_factory=dict[Way, list[Timing]])
-    _ways: dict[tuple[tuple[str, ...] | None, Rule], tuple[Drafter, AutoPolicy, Verifier]] = field(
-        default_factory=dict[tuple[tuple[str, ...] | None, Rule], tuple[Drafter, AutoPolicy, Verifier]]
-    )
+    _prepared: dict[Key, Prepared] = field(default_factory=dict["Key", "Prepared"])
 
     @classmethod
     def load(cls, target: str | Path, draft: str | Path | None, config: EngineConfig) -> Stand:
@@ -103,16 +114,17 @@ class Stand:
     def use(self, members: Sequence[Drafter] | None = None, rule: Rule = "coupled") -> None:
         """Draft with these from now on, and verify by this rule; None: with all that were loaded.
 
-        Each has a policy of its own, which knows its drafters and goes on learning when they are used again.
+        Each set of drafters and rule has a policy of its own, which goes on learning when they are used again.
         """
-        names = None if members is None else tuple(each.name for each in members)
-        if (names, rule) not in self._ways:
-            if rule == "block" and members is not None:
-                members = [each.drawing() if isinstance(each, ModelDrafter) else each for each in members]
-            drafter = self.llm.drafter if members is None else Cascade([*members])
-            policy = self.llm.policy if members is None else self.llm.new_policy(drafter)
-            self._ways[names, rule] = drafter, policy, VERIFIERS[rule]
-        self.llm.engine.exchange(*self._ways[names, rule])
+        if members is None:
+            self.llm.engine.exchange(self.llm.drafter, self.llm.policy, VERIFIERS[rule])
+            return
+        key = (*members,), rule
+        if key not in self._prepared:
+            own = [each.drawing() if rule == "block" and isinstance(each, ModelDrafter) else each for each in members]
+            drafter = Cascade(own)
+            self._prepared[key] = Prepared(drafter, self.llm.new_policy(drafter), VERIFIERS[rule])
+        self.llm.engine.exchange(*self._prepared[key])
 
     def trace(self, texts: Texts, budget: Budget, watch: Watch) -> None:
         """What every candidate would have guessed of these texts.
@@ -214,12 +226,15 @@ class Stand:
 
     @property
     def predictor(self) -> Predictor:
-        return Predictor(self.timings, self.rows, name=self.model or SUFFIX)
+        return Predictor(self.timings, self.filling, name=self.model or SUFFIX)
 
     @property
-    def rows(self) -> TargetRows:
-        """What the target makes of rows, going over to other numbers of them included."""
-        return TargetRows(self._computed_rows, self.llm.target.rows_in_turn, self.llm.policy.costs.change_seconds)
+    def filling(self) -> Filling:
+        """What the target makes of rows. A change takes as much longer now as plain steps do; none is prepared for."""
+        costs = self.llm.policy.costs
+        plain = [timing.target for timing in self.timings if timing.num_rows == 1]
+        speed = median(plain) / costs.target(self._computed_rows(1)) if plain and costs.is_known else 1.0
+        return Filling(self._computed_rows, self.llm.target.rows_in_turn, costs.change_seconds * speed)
 
     def _computed_rows(self, num_rows: int) -> int:
         return self.llm.target.computed_rows([num_rows])
@@ -241,7 +256,7 @@ class Stand:
         for depth, way in OTHER_WAYS:
             timings = self.other_timings.get(way, [])
             is_greedy = {timing.is_greedy for timing in timings if timing.depth == depth}
-            predictor = Predictor(timings, self.rows, name=f"{self.model}, {way}", way=way)
+            predictor = Predictor(timings, self.filling, name=f"{self.model}, {way}", way=way)
             for (candidate, temperature), traces in self.traces.items():
                 known = [trace for trace in traces if is_known(trace, way)]
                 is_own = candidate in self.candidates and candidate != SUFFIX

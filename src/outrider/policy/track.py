@@ -14,7 +14,7 @@ FIRST_PROBE_TOKENS = 6
 MIN_DECIDED_TOKENS = 12
 MAX_DECISIONS = 32
 OFFER_GAIN = 0.05
-LEAST_OFFER = 1e-3  # a source that never has anything is asked again some day: nothing is divided by zero for it
+MIN_SHARE_OFFERED = 1e-3  # below 1e-16 the chance that anybody has a guess would be zero, and is divided by
 
 
 class Source:
@@ -50,7 +50,7 @@ class Source:
     def note_offer(self, is_made: bool) -> None:
         """A draft was asked for, and made or not."""
         self.num_asked += 1
-        self.offered = max(self.offered + OFFER_GAIN * (is_made - self.offered), LEAST_OFFER)
+        self.offered = max(self.offered + OFFER_GAIN * (is_made - self.offered), MIN_SHARE_OFFERED)
 
     def learn(
         self,

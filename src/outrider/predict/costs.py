@@ -127,6 +127,7 @@ class Costs:
             num_rows: roots and guesses of all, or as many as are computed for them.
             num_draft_steps: of a draft model; None: as many as guesses.
         """
+        # Without guesses it is a plain step only where the runtime does not stay at the rows of those before.
         computed, fewest = self._computed_rows(num_rows), self._computed_rows(self.num_sequences)
         drafting = _at(self._draft, num_drafted if num_draft_steps is None else num_draft_steps)
         return StepSeconds(

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from outrider.predict.clock import Later, of_turns, parts_of, pooled
 from outrider.predict.costs import Costs, StepSeconds, Timing
 from outrider.predict.interval import Estimate, Uncertainty, combined, left_out, spread
-from outrider.predict.together import BatchStep, TargetRows, batch_steps, plain_joinings
+from outrider.predict.together import BatchStep, Filling, batch_steps, plain_joinings
 from outrider.predict.trace import CHAINS, Trace, Walk, Way, survival_of
 from outrider.predict.walks import num_kept_at_once, walks_of
 
@@ -110,7 +110,7 @@ class Predictor:
 
     Args:
         timings: timed settings, of which there are to be no more.
-        rows: what the target makes of them.
+        filling: of the target's rows.
         drift: see `DRIFT`.
         name: of these timings, see `Leavings`.
         way: that drafts are made and kept; the timings are of it, and of plain steps.
@@ -119,14 +119,14 @@ class Predictor:
     def __init__(
         self,
         timings: Sequence[Timing],
-        rows: TargetRows,
+        filling: Filling,
         drift: float = DRIFT,
         name: str = "",
         way: Way = CHAINS,
     ) -> None:
         self._timings = timings
         self._way = way
-        self._rows = rows
+        self._filling = filling
         self._drift = drift
         self._name = name
         self._costs: dict[tuple[bool, int, frozenset[int] | None], Costs] = {}
@@ -138,7 +138,7 @@ class Predictor:
         key = is_greedy, num_sequences, rounds
         if key not in self._costs:
             timings = [timing for timing in self._timings if rounds is None or timing.round in rounds]
-            self._costs[key] = Costs(timings, self._rows.computed, is_greedy=is_greedy, num_sequences=num_sequences)
+            self._costs[key] = Costs(timings, self._filling.computed, is_greedy=is_greedy, num_sequences=num_sequences)
         return self._costs[key]
 
     def predict(
@@ -159,7 +159,7 @@ class Predictor:
         by_text = [walks_of(trace, depth, self._way) for trace in traces]
         walks = [walk for each in zip(*by_text, strict=True) for walk in each]
         look_up = math.fsum(trace.look_up_seconds for trace in traces) / len(traces)
-        plan = _Plan(walks, len(traces), num_sequences, (self._rows, look_up))
+        plan = _Plan(walks, len(traces), num_sequences, self._filling, look_up)
         speedup = plan.speedup(costs)
         leavings = Leavings(
             plan.without_prompts(costs),
@@ -291,18 +291,19 @@ class _Plan:
         walks: of all texts, perhaps of all of them again.
         num_texts: texts.
         num_sequences: at once.
-        extras: what the target makes of rows; seconds of a step that go into guesses that no model makes.
+        filling: of the target's rows.
+        look_up: seconds of a step that go into guesses that no model makes.
     """
 
     def __init__(
-        self, walks: Sequence[Walk], num_texts: int, num_sequences: int, extras: tuple[TargetRows, float]
+        self, walks: Sequence[Walk], num_texts: int, num_sequences: int, filling: Filling, look_up: float
     ) -> None:
-        rows, self._look_up = extras
         self._num_texts = num_texts
         self._num_emitted = tuple(each.num_emitted for each in walks)
         self._joinings = plain_joinings(self._num_emitted, num_sequences)
-        self._steps = batch_steps(walks, num_sequences, rows)
-        self._change_seconds = rows.change_seconds
+        self._steps = batch_steps(walks, num_sequences, filling)
+        self._look_up = look_up
+        self._change_seconds = filling.change_seconds
         self._asks_model = any(each.asks_model for each in walks)
 
     def speedup(self, costs: Costs) -> float:

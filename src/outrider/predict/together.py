@@ -17,11 +17,11 @@ from typing import NamedTuple
 from outrider.predict.trace import Step, Walk
 
 
-class TargetRows(NamedTuple):
-    """What a target makes of rows.
+class Filling(NamedTuple):
+    """To how many rows a target fills up those that it is given, and what other numbers than before take.
 
     Attributes:
-        computed: how many it computes for so many, if it has computed no others before.
+        computed: for so many rows, if it has computed no others before.
         in_turn: begins a walk through forwards, which is told the rows of one after the other, and says how many are
             computed of each: a runtime that prepares anew for another number may stay at one for a while.
         change_seconds: what a forward takes longer if the one before computed another number of rows.
@@ -37,7 +37,7 @@ def as_they_are(num_rows: int) -> int:
     return num_rows
 
 
-ROWS_AS_THEY_ARE = TargetRows(as_they_are, lambda: as_they_are)
+ROWS_AS_THEY_ARE = Filling(as_they_are, lambda: as_they_are)
 
 
 class BatchStep(NamedTuple):
@@ -60,7 +60,7 @@ class BatchStep(NamedTuple):
 
 
 def batch_steps(
-    walks: Sequence[Walk], num_sequences: int, rows: TargetRows = ROWS_AS_THEY_ARE
+    walks: Sequence[Walk], num_sequences: int, filling: Filling = ROWS_AS_THEY_ARE
 ) -> list[Counter[BatchStep]]:
     """The steps that each text takes part in, when so many are decoded at once.
 
@@ -70,10 +70,10 @@ def batch_steps(
     Args:
         walks: of the texts, each with one step at least.
         num_sequences: texts at once.
-        rows: what the target makes of them.
+        filling: of the target's rows.
     """
     groups = (walks[first : first + num_sequences] for first in range(0, len(walks), num_sequences))
-    return [found for group in groups for found in _steps_of_group(group, num_sequences, rows.in_turn())]
+    return [found for group in groups for found in _steps_of_group(group, num_sequences, filling.in_turn())]
 
 
 def _steps_of_group(

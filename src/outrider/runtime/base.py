@@ -157,7 +157,7 @@ class Runtime(ABC):
         return sum(max(rows, self.min_rows) for rows in num_rows)
 
     def rows_in_turn(self) -> Callable[[int], int]:
-        """Begin a walk through decoding forwards, which is told the rows of each and says how many it computes."""
+        """Begin a walk through steps of one forward each: it is told the rows of each and says how many it computes."""
         return lambda num_rows: self.computed_rows([num_rows])
 
     def num_padded_rows(self, num_rows: Sequence[int]) -> int:
