@@ -71,6 +71,22 @@ def test_without_plain_turns_only_the_best_settings_are_measured(llm):
         assert measurement["written"]["peer"]["draft 4"]["num_as_plain"] is None
 
 
+def test_ours_writes_once_what_others_settings_are_chosen_by(llm, monkeypatch):
+    """At full length, and plainly only to know the text."""
+    asked = []
+    start = llm.start
+
+    def watched(prompts, params, **options):
+        first = params if isinstance(params, SamplingParams) else params[0]
+        asked.append((first.max_tokens, options["depth"]))
+        return start(prompts, params, **options)
+
+    monkeypatch.setattr(llm, "start", watched)
+    comparison, _ = compared(llm, Peer(llm, 20), takes_plain_turns=False)
+    num_tuned = 2  # one prompt, at two temperatures
+    assert asked.count((20, 3)) == len(comparison.runs) + num_tuned
+
+
 def test_ours_are_compared_with_plain_decoding_even_so(llm):
     comparison, _ = compared(llm, Peer(llm, 20), takes_plain_turns=False)
     run = comparison.runs[0]

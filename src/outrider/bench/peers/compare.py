@@ -192,7 +192,10 @@ class _Bench:
             return tuple(self._write_plainly([text])[0] for text in texts)
 
     def choose_settings(self, tuning: Sequence[Workload]) -> None:
-        """Each engine's best for each workload, temperature and number of texts at once. Ours is not searched for."""
+        """Each engine's best for each workload, temperature and number of texts at once.
+
+        Ours is not searched for, but writes the same texts once: what others' settings are chosen by, it learns from.
+        """
         ours = self.comparison.best.setdefault(OURS, {})
         texts = self._texts(tuning, min(TUNING_TOKENS, self.plan.max_tokens))
         for temperature in self.plan.temperatures:
@@ -205,6 +208,8 @@ class _Bench:
                     by_place.setdefault(place_of(group, setting), []).append(group)
                 ours |= dict.fromkeys(by_place, self.ours.settings[-1])
                 self._warm_up(self.ours, groups[0], temperature)
+                for group in groups:
+                    self._write(self.ours, group, temperature, self.ours.settings[-1])
                 for peer in tuple(self.peers):
                     self.interruption.report(
                         f"trying {peer.name}'s settings, T = {temperature:g}, {concurrency} at once"
