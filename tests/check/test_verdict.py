@@ -152,6 +152,21 @@ def test_every_verdict_has_two_steps_with_a_reason_against_each_and_says_what_is
         assert all(word in said for word in ("interrupted", "bundled", "the sea", "2 prompts", "predicted"))
 
 
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ([], "The speedup is predicted, and was not put to the test."),
+        ([row(3, 1.9, width=0.3)], "The speedup is predicted: what was measured, 1.90x [1.33, 2.47], agrees with it"),
+        ([row(3, 1.9, width=0.01)], None),
+    ],
+)
+def test_a_prediction_that_was_put_to_the_test_is_said_to_have_been(measured, said):
+    verdict = decide(evidence([predicted(2.0, depth=3)], measured))
+    found = [each for each in verdict.uncertain if "predicted" in each]
+    assert len(found) == (said is not None)
+    assert all(each.startswith(said) for each in found)
+
+
 def test_off_above_is_seen_only_where_it_was():
     rows = load_rows(choose([predicted(2.0)]), 4, [predicted(2.0), predicted(1.5, num_sequences=4)], [])
     assert off_above(rows) is None

@@ -120,6 +120,8 @@ def decide(evidence: Evidence) -> Verdict:
         )
     ]
     found = found._replace(parts=tuple(_with_limit(each, by_temperature) for each in found.parts))
+    temperatures = found.only_at or [each.temperature for each in found.parts]
+    tested = None if found.known.is_measured else _measured(evidence, found.choice, found.choice.depth, temperatures)
     said = sentences.Said(found, drafts, rows, by_temperature, best_by_temperature(evidence.predictions))
     return Verdict(
         decision=found.decision,
@@ -130,7 +132,7 @@ def decide(evidence: Evidence) -> Verdict:
         off_above=_limit(found.only_at, rows, by_temperature),
         sentences=said.sentences(),
         next_steps=_next_steps(evidence, found.decision, found.choice.drafter),
-        uncertain=_uncertain(evidence, is_measured=found.known.is_measured),
+        uncertain=_uncertain(evidence, is_measured=found.known.is_measured, tested=tested),
         drafts=drafts,
         by_temperature=found.parts,
         only_at=found.only_at,
@@ -293,7 +295,8 @@ def _next_steps(evidence: Evidence, decision: Decision, drafter: str = "") -> tu
     return first, second
 
 
-def _uncertain(evidence: Evidence, *, is_measured: bool) -> tuple[str, ...]:
+def _uncertain(evidence: Evidence, *, is_measured: bool, tested: Estimate | None = None) -> tuple[str, ...]:
+    """`tested` is what was measured where the prediction is held to be the surer of the two."""
     found: list[str] = []
     if evidence.is_partial:
         found.append("It was interrupted: this is what was measured until then.")
@@ -301,7 +304,10 @@ def _uncertain(evidence: Evidence, *, is_measured: bool) -> tuple[str, ...]:
         found.append("The prompts are the bundled ones; your own would be better.")
     if 0 < evidence.num_fit < FEW_PROMPTS:
         found.append(f"Only {evidence.num_fit} prompts were fit: intervals are wide, and one prompt has none.")
-    if not is_measured:
+    if tested is not None:
+        range_ = f"{tested.value:.2f}x [{tested.low:.2f}, {tested.high:.2f}]"
+        found.append(f"The speedup is predicted: what was measured, {range_}, agrees with it and is less sure.")
+    elif not is_measured:
         found.append("The speedup is predicted, and was not put to the test.")
     found += [f"Not measured: {what}." for what in evidence.skipped]
     return tuple(found)
