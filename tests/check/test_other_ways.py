@@ -165,10 +165,21 @@ def test_what_a_change_of_rows_takes_is_that_of_the_machine_as_it_is_now(stand, 
     assert stand.filling.change_seconds == pytest.approx(0.002)
     monkeypatch.setattr(stand, "timings", [timing])
     assert stand.filling.change_seconds == pytest.approx(0.006)
-    walk = stand.filling.in_turn()
-    first = [walk(num_rows) for num_rows in (9, 1, 1)]
-    walk = stand.filling.in_turn()
-    assert [walk(num_rows) for num_rows in (9, 1, 1)] == first
+
+
+def test_a_prediction_stays_at_many_rows_as_long_as_the_runtime_does(stand, monkeypatch):
+    monkeypatch.setattr(stand.llm.target._ladder, "patience", 64.0)
+    many = stand.filling.computed(9)
+    for _ in range(2):  # each walk begins as if there had been none
+        walk = stand.filling.in_turn()
+        assert [walk(num_rows) for num_rows in (1, 9, 1)] == [stand.filling.computed(1), many, many]
+
+
+def test_drafters_are_not_exchanged_while_texts_are_written(stand):
+    (sequence,) = stand.llm.start("def read(path):", SamplingParams(max_tokens=5))
+    with pytest.raises(AssertionError, match="being written"):
+        stand.use(stand.candidates["suffix"])
+    stand.llm.engine.cancel(sequence.request.request_id)
 
 
 def test_where_there_is_no_time_nothing_is_timed(stand):

@@ -88,7 +88,7 @@ class Stand:
     traces: dict[tuple[str, float], list[Trace]] = field(default_factory=dict[tuple[str, float], list[Trace]])
     timings: list[Timing] = field(default_factory=list[Timing])
     other_timings: dict[Way, list[Timing]] = field(default_factory=dict[Way, list[Timing]])
-    _prepared: dict[Key, Prepared] = field(default_factory=dict["Key", "Prepared"])
+    _prepared: dict[Key, Prepared] = field(default_factory=dict[Key, Prepared])
 
     @classmethod
     def load(cls, target: str | Path, draft: str | Path | None, config: EngineConfig) -> Stand:
