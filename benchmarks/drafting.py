@@ -146,10 +146,16 @@ def main() -> None:
             rounds = arguments.rounds if is_bundled else arguments.full_price_rounds
             rows.append(measure(llm, case, groups_of(llm, case, max_tokens), rounds))
             engines[f"{case.pair} {case.drafter}"] = {**llm.describe(), "policy": llm.policy.describe()}
+            if len(rows) >= len(WORKLOADS):  # the first ones, which the mean is of
+                save("drafting", began, document(rows, engines))
+
+
+def document(rows: list[dict[str, Any]], engines: dict[str, Any]) -> dict[str, Any]:
+    """What is kept after each case: half an hour is long, and who is stopped meanwhile loses nothing."""
     six = [row for row in rows if row["drafter"] == "cascade" and not row["temperature"]]
     mean = geometric_mean_interval([row["speedup_of_groups"] for row in six])
     print(f"cascade, {len(six)} workloads, greedy: {show(mean)}", flush=True)
-    save("drafting", began, {"cascade_geometric_mean": mean._asdict(), "rows": rows, "engines": engines})
+    return {"cascade_geometric_mean": mean._asdict(), "rows": rows, "engines": engines}
 
 
 if __name__ == "__main__":
