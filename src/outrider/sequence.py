@@ -136,6 +136,23 @@ class DraftWork(NamedTuple):
     seconds: float
 
 
+class Hindsight(NamedTuple):
+    """What a source would have guessed at places of a text where it was not asked, as it found out by reading on.
+
+    Of a chain, a guess comes after others that were right, so after the text's own tokens: these outcomes are of the
+    same law as those that verification tells, and cost no row of the target.
+
+    Attributes:
+        outcomes: of places one after the other, whether the first guess was right; None where there was none.
+        scores: of the guesses, as in a draft; None if it gives none.
+    """
+
+    source: str
+    request_id: int
+    outcomes: tuple[bool | None, ...]
+    scores: tuple[float, ...] | None
+
+
 class DecodeStep(NamedTuple):
     """What a decoding step did and what it cost, for a policy to learn from; lists go sequence by sequence.
 
@@ -149,6 +166,7 @@ class DecodeStep(NamedTuple):
         work: of those that were asked for drafts.
         seconds: of everything else but thinking.
         thinking_seconds: of the policy, over this step and the one before.
+        hindsight: of those that read on.
     """
 
     sequences: list[Sequence]
@@ -162,3 +180,4 @@ class DecodeStep(NamedTuple):
     work: Sequences[DraftWork]
     seconds: float
     thinking_seconds: float = 0.0
+    hindsight: Sequences[Hindsight] = ()

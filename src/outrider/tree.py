@@ -185,6 +185,7 @@ class DraftBudget(NamedTuple):
             None: all.
         is_comb: whether a tree is to be gone on from along its first guesses only, whose siblings stay leaves: it takes
             the draft steps of a chain, and no rows more.
+        looks_back: whether a drafter that can is to read the text and tell what it would have guessed there.
     """
 
     max_depth: int
@@ -195,6 +196,7 @@ class DraftBudget(NamedTuple):
     max_children: int = 1
     max_catch_up: int | None = None
     is_comb: bool = False
+    looks_back: bool = False
 
     def of_member(self, index: int) -> DraftBudget:
         """What one of a cascade's members may spend; of any other drafter, the drafter."""
@@ -204,6 +206,11 @@ class DraftBudget(NamedTuple):
     def limit(self) -> int:
         """Nodes of the longest chain allowed."""
         return max(0, min(self.max_depth, self.max_nodes))
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a drafter has anything to do: to guess, or to look back."""
+        return self.limit > 0 or self.looks_back
 
     def cut(self, num_nodes: int) -> DraftBudget:
         """The budget, and its members', for so many nodes at most."""

@@ -17,7 +17,7 @@ from outrider.policy.cost import Changes, StepCosts, sum_of_rows
 from outrider.policy.curve import logit
 from outrider.policy.marginal import AutoPolicy
 from outrider.request import Depth, Request, SamplingParams
-from outrider.sequence import DecodeStep, DraftWork, ScheduledBatch, ScheduledSequence, Sequence
+from outrider.sequence import DecodeStep, DraftWork, Hindsight, ScheduledBatch, ScheduledSequence, Sequence
 from outrider.tree import ROOT, DraftBudget, TokenTree, Verdict, Worth
 
 FREE = DraftBudget(0, 0)
@@ -54,6 +54,7 @@ class Guesser:
             empty for a source that makes chains only.
         is_scored: whether guesses come with their chance, blurred by `blur`.
         offers: whether there is a guess at that place at all.
+        looks_back: whether it tells what it would have guessed of the tokens that it reads, the last ones.
     """
 
     name: str
@@ -68,6 +69,10 @@ class Guesser:
     first_extra: float = 0.0
     is_stepless: bool = False
     siblings: tuple[float, ...] = ()
+    looks_back: bool = False
+
+
+MAX_TOLD = 16
 
 
 @dataclass
@@ -143,6 +148,7 @@ class Simulation:
         self.outcome = Outcome(sequences=sequences)
         self.last_rows = 0
         self.asked: set[str] = set()
+        self.hindsight: list[Hindsight] = []
 
     def run(self, *, at_once: int = 1000, num_tokens: int | None = None) -> Outcome:
         """Until all are finished, or so many tokens are decoded; at most `at_once` run together."""
@@ -159,6 +165,7 @@ class Simulation:
 
     def step(self) -> None:
         sequences, outcome, world = list(self.running), self.outcome, self.world
+        self.hindsight.clear()
         budgets = self.policy.plan(sequences)
         assert len(budgets) == len(sequences)
         outcome.depths.append([budget.limit for budget in budgets])
@@ -192,6 +199,7 @@ class Simulation:
                 num_rows=num_rows, num_computed_rows=computed,
                 work=[each._replace(seconds=each.seconds * slowness * self.blur()) for each in work],
                 seconds=seconds * slowness * self.blur(), thinking_seconds=thinking_seconds * slowness,
+                hindsight=tuple(self.hindsight),
             )
         )  # fmt: skip
 
@@ -226,6 +234,7 @@ class Simulation:
         left = [place for place, budget in enumerate(budgets) if budget.limit > 0]
         work: list[DraftWork] = []
         for number, guesser in enumerate(self.world.guessers):
+            work += self.look_back(guesser, sequences, [budget.of_member(number) for budget in budgets])
             is_last = number == len(self.world.guessers) - 1
             asked = []
             for place in left:
@@ -243,6 +252,33 @@ class Simulation:
                     trees[place], scores[place], sources[place] = tree, tree_scores, guesser.name
                     left.remove(place)
         return trees, scores, sources, work
+
+    def look_back(self, guesser: Guesser, sequences: list[Sequence], budgets: list[DraftBudget]) -> list[DraftWork]:
+        """Read all but the last token, or as much as may be."""
+        caught, is_asked = 0, False
+        for sequence, budget in zip(sequences, budgets, strict=True):
+            if not budget.looks_back:
+                continue
+            is_asked, request_id = True, sequence.request.request_id
+            seen = self.seen.get((guesser.name, request_id), 0)
+            behind = max(0, len(sequence.token_ids) - seen - 1)
+            is_part = budget.max_catch_up is not None and behind > budget.max_catch_up
+            num_read = budget.max_catch_up if is_part and budget.max_catch_up is not None else behind
+            caught += num_read * (not guesser.is_stepless)
+            self.seen[guesser.name, request_id] = seen + num_read
+            first = max(seen - len(sequence.request.prompt_token_ids), 0)
+            places = range(first, sequence.num_output_tokens)[-MAX_TOLD:]
+            if not is_part and places:
+                ranks = self.luck(guesser.name, sequence).ranks
+                outcomes = tuple(
+                    ranks[place] == 0 if guesser.offers is None or guesser.offers(request_id, place) else None
+                    for place in places
+                )
+                self.hindsight.append(Hindsight(guesser.name, request_id, outcomes, None))
+        if not is_asked:
+            return []
+        seconds = caught * guesser.per_token + (guesser.step if caught else 0.0)
+        return [DraftWork(guesser.name, 1, 0, caught, seconds)]
 
     def grow(self, guesser: Guesser, sequences: list[Sequence], asked: list[tuple[int, DraftBudget]]):
         """Chains as `ModelDrafter` makes them: the first guess always stays, a later one must pay."""
@@ -330,7 +366,10 @@ def auto(
         max_rows=max_rows,
     )  # fmt: skip
     branching = [guesser.name for guesser in world.guessers if guesser.siblings]
-    return AutoPolicy(costs, tuple(guesser.name for guesser in world.guessers), branching=branching)
+    looking_back = [guesser.name for guesser in world.guessers if guesser.looks_back]
+    return AutoPolicy(
+        costs, tuple(guesser.name for guesser in world.guessers), branching=branching, looking_back=looking_back
+    )
 
 
 def decode(world: World, policy: Policy, *, num_sequences: int = 1, num_tokens: int = 512, **kwargs) -> Outcome:

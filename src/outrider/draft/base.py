@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from outrider.sequence import DraftWork, Sequence
+from outrider.sequence import DraftWork, Hindsight, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
 
@@ -32,6 +32,7 @@ class Draft(NamedTuple):
         probabilities: of each tree, [nodes, vocab of the target]: what each node's token was drawn from; None where
             nothing was drawn, or all. They count only if the drafter `draws_in_order`.
         work: of each source; the engine fills it in.
+        hindsight: of drafters that `looks_back`, on any of the sequences.
 
     Example:
         >>> from outrider import Draft, TokenTree
@@ -46,6 +47,7 @@ class Draft(NamedTuple):
     num_caught_up: int = 0
     probabilities: list[NDArray[np.float64] | None] | None = None
     work: tuple[DraftWork, ...] = ()
+    hindsight: tuple[Hindsight, ...] = ()
 
     @classmethod
     def nothing(cls, num_sequences: int, source: str) -> Draft:
@@ -71,6 +73,16 @@ def fault_of(tree: TokenTree, scores: tuple[float, ...] | None, budget: DraftBud
         return f"proposed depth {tree.depth}, but may go to {budget.max_depth}"
     if scores is not None and (len(scores) != len(tree) or not all(map(math.isfinite, scores))):
         return f"scored {len(tree)} nodes with {scores}, but must give each a finite number"
+    return None
+
+
+def fault_of_hindsight(told: Hindsight, sequences: Sequences[Sequence]) -> str | None:
+    """What is wrong with what a drafter says that it would have guessed, in words; None if nothing is."""
+    if told.request_id not in {sequence.request.request_id for sequence in sequences}:
+        return f"looked back on request {told.request_id}, but was not asked about it"
+    num_guesses = sum(outcome is not None for outcome in told.outcomes)
+    if told.scores is not None and (len(told.scores) != num_guesses or not all(map(math.isfinite, told.scores))):
+        return f"scored {num_guesses} guesses that it looked back on with {told.scores}, but must give finite numbers"
     return None
 
 
@@ -111,11 +123,14 @@ class Drafter(ABC):
             in it. Other drafters' tokens are verified as what nobody drew; these must not depend on the noise of
             coins and residuals, and may depend on anything else.
         makes_trees: whether a policy may ask it for trees that its guesses decide, by budgets of more than one child.
+        looks_back: whether it can tell what it would have guessed where it was not asked: of places whose tokens it
+            reads to catch up, each once. A budget may ask for just that (`DraftBudget.looks_back`).
     """
 
     name: str
     draws_in_order: bool = False
     makes_trees: bool = False
+    looks_back: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.growth import gain_of
 from outrider.draft.suffix import score_of
 from outrider.errors import ParameterError
-from outrider.sequence import DraftWork, Sequence
+from outrider.sequence import DraftWork, Hindsight, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
 # Where a policy prices no members, a match of this length is followed without asking further.
@@ -78,6 +78,7 @@ class Cascade(Drafter):
         best = [nothing] * len(sequences)
         num_steps = num_caught_up = 0
         work: tuple[DraftWork, ...] = ()
+        hindsight: tuple[Hindsight, ...] = ()
         for rank, member in enumerate(self.members):
             asked = [index for index, budget in enumerate(budgets) if self._is_wanted(rank, budget, best[index])]
             if not asked:
@@ -87,6 +88,7 @@ class Cascade(Drafter):
             num_steps += _num_steps(draft)
             num_caught_up += draft.num_caught_up
             work += draft.work
+            hindsight += draft.hindsight
             for index, made in zip(asked, _drafts_of(draft, member, granted), strict=True):
                 if self._is_better(made, best[index], budgets[index]):
                     best[index] = made
@@ -100,6 +102,7 @@ class Cascade(Drafter):
             num_caught_up=num_caught_up,
             probabilities=[made.probabilities for made in best],
             work=work,
+            hindsight=hindsight,
         )
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
@@ -131,8 +134,9 @@ class Cascade(Drafter):
 
     def _is_wanted(self, rank: int, budget: DraftBudget, best: _Best) -> bool:
         """Whether to ask this member about a text that has such a draft already."""
-        if _budget_of(rank, budget).limit < 1 or best.is_drawn:
-            return False
+        own = _budget_of(rank, budget)
+        if own.limit < 1 or best.is_drawn:
+            return own.looks_back
         if not len(best.tree):
             return True
         if budget.members:

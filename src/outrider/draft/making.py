@@ -25,6 +25,8 @@ from outrider.tree import ROOT, DraftBudget, TokenTree
 
 # A chain kept whole leaves its last guess and the target's next token; any other chain leaves the next token alone.
 NUM_USUALLY_UNSEEN = 2
+# Of a text that is read, the last tokens that it is said of whether they would have been guessed.
+MAX_TOLD = 16
 
 
 class Memory:
@@ -85,8 +87,41 @@ class Growing:
 
     @property
     def must_wait(self) -> bool:
-        """Whether the budget leaves guessing to a later call, since there is too much to catch up on."""
+        """Whether the budget leaves guessing to a later call, since there is too much to catch up on, or altogether."""
+        return self.budget.limit < 1 or self._is_far_behind
+
+    @property
+    def _is_far_behind(self) -> bool:
         return self.budget.max_catch_up is not None and self.num_behind > self.budget.max_catch_up
+
+    @property
+    def num_to_read(self) -> int:
+        """Tokens to compute where no guess is asked for: all but the last, which a guess is made from, or a part."""
+        return max(0, self.budget.max_catch_up or 0) if self._is_far_behind else max(0, self.num_unseen - 1)
+
+    def reading(self, token_ids: list[int], *, looks_back: bool) -> Part:
+        """The text's next tokens, after which of them it is to be seen what would have been guessed."""
+        first, text = len(self.memory.token_ids), self.sequence.token_ids
+        num_told = len(text) - 1  # places that another token of the text comes after
+        begin = max(len(self.sequence.request.prompt_token_ids) - 1, num_told - MAX_TOLD, first)
+        end = min(num_told, first + len(token_ids))
+        rows = range(begin - first, end - first) if looks_back else ()
+        return Part(self.memory, token_ids, len(token_ids), rows)
+
+    def hindsight(
+        self, places: Sequences[int], logits: NDArray[np.float32]
+    ) -> tuple[tuple[bool, ...], tuple[float, ...]]:
+        """Whether the token after each place would have been guessed, and how surely.
+
+        Penalties are those of later, which are about those of then, and left out.
+        """
+        request, text = self.sequence.request, self.sequence.token_ids
+        found = [
+            sampling.guess(row, request.params, noise.Address(request.seed, request.stream, place + 1))
+            for place, row in zip(places, logits, strict=True)
+        ]
+        outcomes = tuple(token == text[place + 1] for place, (token, _) in zip(places, found, strict=True))
+        return outcomes, tuple(score for _, score in found)
 
     def unseen(self) -> list[int]:
         """Tokens of the text that the model has not computed."""

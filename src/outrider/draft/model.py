@@ -19,7 +19,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.drawn import DrawnChain, DrawnTree
 from outrider.draft.making import Chain, Comb, Growing, Memory, Part, Tree
 from outrider.runtime.base import Runtime
-from outrider.sequence import Sequence
+from outrider.sequence import Hindsight, Sequence
 from outrider.tree import DraftBudget, TokenTree
 
 AnyDraft = Chain | Comb | Tree | DrawnTree
@@ -58,22 +58,23 @@ class ModelDrafter(Drafter):
     def __init__(self, runtime: Runtime, max_blocks: int, vocab_size: int, *, draws: bool = False) -> None:
         self.runtime = runtime
         self.vocab_size = vocab_size
-        self.draws_in_order, self.makes_trees = draws, not draws
+        self.draws_in_order, self.makes_trees, self.looks_back = draws, not draws, not draws
         self.pool = BlockPool(max_blocks, runtime.resize)
         self._memories: dict[int, Memory] = {}  # by request, longest unused first
 
     def drawing(self) -> Self:
         """The same drafter on the same cache, but that it draws; while one of the two has texts, the other has none."""
         other = copy(self)
-        other.draws_in_order, other.makes_trees = True, False
+        other.draws_in_order, other.makes_trees, other.looks_back = True, False, False
         return other
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         with ExitStack() as reserved:
             asked = self._start(sequences, budgets, reserved)
             started = {index: each for index, each in asked.items() if not each.must_wait}
-            num_caught_up = self._catch_up_partly([each for each in asked.values() if each.must_wait])
-            num_caught_up += self._catch_up(list(started.values()))
+            hindsight: list[Hindsight] = []
+            num_caught_up = self._catch_up_partly([each for each in asked.values() if each.must_wait], hindsight)
+            num_caught_up += self._catch_up(list(started.values()), hindsight)
             num_steps = 0
             while growing := [each for each in started.values() if each.is_growing]:
                 parts = [each.part() for each in growing]
@@ -91,7 +92,10 @@ class ModelDrafter(Drafter):
             trees[index], scores[index] = each.finish()
             if isinstance(each, DrawnChain | DrawnTree):
                 probabilities[index] = np.stack(each.probabilities)
-        return Draft(trees, scores, num_steps=num_steps, num_caught_up=num_caught_up, probabilities=probabilities)
+        return Draft(
+            trees, scores, num_steps=num_steps, num_caught_up=num_caught_up, probabilities=probabilities,
+            hindsight=tuple(hindsight),
+        )  # fmt: skip
 
     def release(self, sequence: Sequence) -> None:
         self._forget(sequence.request.request_id)
@@ -112,7 +116,7 @@ class ModelDrafter(Drafter):
         started: dict[int, AnyDraft] = {}
         asked = {sequence.request.request_id for sequence in sequences}
         for index, (sequence, budget) in enumerate(zip(sequences, budgets, strict=True)):
-            if budget.limit < 1:
+            if not budget.is_asking:
                 continue
             request_id = sequence.request.request_id
             memory = self._memories.pop(request_id, None) or Memory(self.pool, sequence.request)
@@ -120,7 +124,7 @@ class ModelDrafter(Drafter):
             memory.follow(sequence.token_ids)
             # A draft model may have a shorter context than the target: a text beyond it goes on without drafts.
             num_left = self.runtime.config.max_context - len(sequence.token_ids)
-            growing = self._begin(sequence, budget, min(budget.limit, num_left), memory)
+            growing = self._begin(sequence, budget, min(max(budget.limit, budget.looks_back), num_left), memory)
             if self._can_compute(growing) and self._make_room(growing, asked, reserved):
                 started[index] = growing
             else:
@@ -159,7 +163,7 @@ class ModelDrafter(Drafter):
         if memory is not None:
             memory.table.release()
 
-    def _catch_up(self, drafts: Sequences[Growing]) -> int:
+    def _catch_up(self, drafts: Sequences[Growing], hindsight: list[Hindsight]) -> int:
         """Compute what was not seen but for a few tokens; how many there were beyond the usual ones.
 
         Sequences share the forwards, so these are as full as may be.
@@ -172,25 +176,39 @@ class ModelDrafter(Drafter):
             num_left = MAX_PREFILL_ROWS
             for each in late:
                 if token_ids := each.unseen()[:-1][:num_left]:
-                    parts.append(Part(each.memory, token_ids, len(token_ids), ()))
+                    parts.append(each.reading(token_ids, looks_back=self.looks_back))
                     num_left -= len(token_ids)
-            self._forward(parts)
+            self._read(late, parts, hindsight)
         return num_caught_up
 
-    def _catch_up_partly(self, drafts: Sequences[Growing]) -> int:
+    def _catch_up_partly(self, drafts: Sequences[Growing], hindsight: list[Hindsight]) -> int:
         """Compute what budgets allow of texts that get no draft yet, and keep it; how many tokens that was."""
-        wanted = [max(0, each.budget.max_catch_up or 0) for each in drafts]
+        wanted = [each.num_to_read for each in drafts]
         num_caught_up = sum(wanted)
         while any(wanted):
             parts: list[Part] = []
             num_left = MAX_PREFILL_ROWS
             for number, each in enumerate(drafts):
                 if token_ids := each.unseen()[: min(wanted[number], num_left)]:
-                    parts.append(Part(each.memory, token_ids, len(token_ids), ()))
+                    parts.append(each.reading(token_ids, looks_back=self.looks_back))
                     wanted[number] -= len(token_ids)
                     num_left -= len(token_ids)
-            self._forward(parts)
+            self._read(drafts, parts, hindsight)
         return num_caught_up
+
+    def _read(self, drafts: Sequences[Growing], parts: list[Part], hindsight: list[Hindsight]) -> None:
+        """Compute parts of texts, and note what would have been guessed in them."""
+        places = [[len(part.memory.token_ids) + row for row in part.output_rows] for part in parts]
+        logits = self._forward(parts)
+        by_memory = {id(each.memory): each for each in drafts}
+        first_row = 0
+        for part, texts_places in zip(parts, places, strict=True):
+            if texts_places:
+                end_row = first_row + len(texts_places)
+                each = by_memory[id(part.memory)]
+                found = each.hindsight(texts_places, logits[first_row:end_row, : self.vocab_size])
+                hindsight.append(Hindsight(self.name, each.sequence.request.request_id, *found))
+                first_row = end_row
 
     def _forward(self, parts: list[Part]) -> NDArray[np.float32]:
         """Compute these rows after each memory's own tokens; the logits of the wanted ones."""

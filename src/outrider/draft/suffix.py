@@ -14,7 +14,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.growth import paying_chain
 from outrider.draft.remembered import RememberedTexts
 from outrider.errors import ParameterError
-from outrider.sequence import Sequence
+from outrider.sequence import Hindsight, Sequence
 from outrider.tree import DraftBudget, TokenTree
 
 MIN_MATCH_LENGTH = 2
@@ -43,6 +43,9 @@ class SuffixAutomaton:
 
     States are sets of substrings that end at the same places; state 0 is the empty text. `_link` leads to the longest
     suffix that ends at more places, so the link of the newest state is the longest suffix that occurred before.
+
+    Attributes:
+        num_told: tokens, of which drafts were verified already or nothing is to be told.
     """
 
     def __init__(self) -> None:
@@ -53,6 +56,7 @@ class SuffixAutomaton:
         self._end = [0]
         self._last = 0
         self._match_end, self._match_length = 0, 0
+        self.num_told = 0
 
     def append(self, token: int) -> None:
         """Add one token and find where the ending that it completes occurred before."""
@@ -149,17 +153,23 @@ class SuffixDrafter(Drafter):
         self._num_tokens = 0  # of all automata
         self._max_tokens: int | None = None
         self._remembered = RememberedTexts(num_remembered) if num_remembered else None
+        self.looks_back = not num_remembered  # of remembered texts nobody knows what they would have said
 
     def propose(self, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]) -> Draft:
         trees: list[TokenTree] = []
         scores: list[tuple[float, ...] | None] = []
+        hindsight: list[Hindsight] = []
         asked = {sequence.request.request_id for sequence in sequences}
         for sequence, budget in zip(sequences, budgets, strict=True):
-            found = self._continuation(sequence, budget.limit, asked) if budget.limit > 0 else Continuation()
+            automaton, told = self._follow(sequence, asked) if budget.is_asking else (None, [])
+            hindsight += told
+            found = self._continuation(sequence, budget.limit, automaton) if budget.limit > 0 else Continuation()
             tree, tree_scores = paying_chain(*found, budget.worth)
             trees.append(tree)
             scores.append(tree_scores)
-        return Draft(trees, scores, num_steps=0)
+            if budget.limit > 0 and automaton is not None:
+                automaton.num_told = len(sequence.token_ids) + max(1, len(tree))
+        return Draft(trees, scores, num_steps=0, hindsight=tuple(hindsight))
 
     def release(self, sequence: Sequence) -> None:
         self._forget(sequence.request.request_id)
@@ -183,9 +193,8 @@ class SuffixDrafter(Drafter):
         assert self._num_tokens == sum(len(automaton.tokens) for automaton in self._automata.values())
         assert self._max_tokens is None or self._num_tokens <= self._max_tokens
 
-    def _continuation(self, sequence: Sequence, num_tokens: int, asked: AbstractSet[int]) -> Continuation:
+    def _continuation(self, sequence: Sequence, num_tokens: int, automaton: SuffixAutomaton | None) -> Continuation:
         """The text's own, unless a remembered text agrees with more of its ending."""
-        automaton = self._follow(sequence, asked)
         if self._remembered is not None:
             match = self._remembered.find(sequence.request.request_id, sequence.token_ids)
             if match.length > (automaton.match_length if automaton else 0):
@@ -193,19 +202,27 @@ class SuffixDrafter(Drafter):
                 return Continuation(tokens, tuple(score_of(match.length + index) for index in range(len(tokens))))
         return automaton.continuation(num_tokens) if automaton else Continuation()
 
-    def _follow(self, sequence: Sequence, asked: AbstractSet[int]) -> SuffixAutomaton | None:
-        """The automaton of all its text; None if there is no room for it."""
+    def _follow(self, sequence: Sequence, asked: AbstractSet[int]) -> tuple[SuffixAutomaton | None, list[Hindsight]]:
+        """The automaton of all its text, None if there is no room for it, and what it would have guessed of its end."""
         request_id = sequence.request.request_id
         automaton = self._automata.pop(request_id, None) or SuffixAutomaton()
         self._automata[request_id] = automaton
         gained = sequence.token_ids[len(automaton.tokens) :]
         if not self._make_room(len(gained), asked):
             self._forget(request_id)
-            return None
+            return None, []
         self._num_tokens += len(gained)
-        for token in gained:
+        first_told = max(automaton.num_told, len(sequence.request.prompt_token_ids))
+        outcomes: list[bool | None] = []
+        scores: list[float] = []
+        for place, token in enumerate(gained, len(automaton.tokens)):
+            if place >= first_told and self.looks_back:
+                guess = automaton.continuation(1)
+                outcomes.append(guess.tokens[0] == token if guess.tokens else None)
+                scores += guess.scores
             automaton.append(token)
-        return automaton
+        told = [Hindsight(self.name, request_id, tuple(outcomes), tuple(scores))] if outcomes else []
+        return automaton, told
 
     def _make_room(self, num_tokens: int, asked: AbstractSet[int]) -> bool:
         while self._max_tokens is not None and self._num_tokens + num_tokens > self._max_tokens:

@@ -151,7 +151,7 @@ class Engine:
         Nobody is asked to draft for a prompt: a drafter's own prefill waits until there is a budget. What was drawn is
         verified whole: to leave out a token for what it is would change the distribution of the text.
         """
-        if not any(item.budget.limit > 0 for item in batch.items):
+        if not any(item.budget.is_asking for item in batch.items):
             return Draft.nothing(len(batch.items), self.drafter.name)
         draft = self.drafter.propose([item.sequence for item in batch.items], [item.budget for item in batch.items])
         if not any(map(len, draft.trees)):
@@ -308,7 +308,7 @@ def _as_step(
         sequences=sequences, budgets=budgets, trees=trees, scores=scores, sources=sources, verdicts=reached,
         num_rows=[item.num_tokens + len(tree) for item, tree in zip(batch.items, draft.trees, strict=True)],
         num_computed_rows=output.num_computed_rows,
-        work=draft.work,
+        work=draft.work, hindsight=draft.hindsight,
         seconds=sum(seconds.values()) - seconds["draft"] - seconds["policy"],
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from outrider.draft.base import Draft, Drafter, fault_of, fault_of_probabilities
+from outrider.draft.base import Draft, Drafter, fault_of, fault_of_hindsight, fault_of_probabilities
 from outrider.draft.cascade import Cascade
 from outrider.sequence import DraftWork, Sequence
 from outrider.tree import DraftBudget, TokenTree, Verdict
@@ -77,6 +77,7 @@ class GuardedDrafter(Drafter):
     def __init__(self, drafter: Drafter, guard: Guard) -> None:
         self.name = drafter.name
         self.draws_in_order, self.makes_trees = drafter.draws_in_order, drafter.makes_trees
+        self.looks_back = drafter.looks_back
         self.drafter = drafter
         self._guard = guard
         self._failed: set[int] = set()  # requests
@@ -90,7 +91,7 @@ class GuardedDrafter(Drafter):
         asked = [
             index
             for index, (sequence, budget) in enumerate(zip(sequences, budgets, strict=True))
-            if budget.limit > 0 and sequence.request.request_id not in self._failed
+            if budget.is_asking and sequence.request.request_id not in self._failed
         ]
         trees, sources = [TokenTree()] * len(sequences), [self.name] * len(sequences)
         scores: list[tuple[float, ...] | None] = [None] * len(sequences)
@@ -107,8 +108,8 @@ class GuardedDrafter(Drafter):
             probabilities[index] = some.probabilities[place] if some.probabilities else None
         deepest = max((tree.depth for tree in trees), default=0)
         num_steps = deepest if some.num_steps is None else some.num_steps
-        own_work = DraftWork(self.name, len(asked), num_steps, some.num_caught_up, seconds)
-        return Draft(trees, scores, sources, num_steps, some.num_caught_up, probabilities, some.work or (own_work,))
+        work = some.work or (DraftWork(self.name, len(asked), num_steps, some.num_caught_up, seconds),)
+        return Draft(trees, scores, sources, num_steps, some.num_caught_up, probabilities, work, some.hindsight)
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
         if sequence.request.request_id not in self._failed:
@@ -145,7 +146,7 @@ class GuardedDrafter(Drafter):
         began = self._guard.clock()
         try:
             draft = Draft(*self.drafter.propose(sequences, budgets))
-            faults = self._faults_of(draft, budgets)
+            faults = self._faults_of(draft, sequences, budgets)
         except Exception as error:  # noqa: BLE001 - as above
             self._note("raised", _words(error), sequences)
             return nothing
@@ -166,7 +167,9 @@ class GuardedDrafter(Drafter):
         ]
         return draft._replace(trees=trees, scores=scores, probabilities=probabilities)
 
-    def _faults_of(self, draft: Draft, budgets: Sequences[DraftBudget]) -> str | list[str | None]:
+    def _faults_of(
+        self, draft: Draft, sequences: Sequences[Sequence], budgets: Sequences[DraftBudget]
+    ) -> str | list[str | None]:
         """One fault of the whole draft, or one or none of each tree."""
         for name in ("trees", "scores", "sources", "probabilities"):
             values = getattr(draft, name)
@@ -175,6 +178,9 @@ class GuardedDrafter(Drafter):
         for count in (draft.num_steps or 0, draft.num_caught_up):
             if type(count) is not int or count < 0:
                 return f"counted {count!r} steps or tokens caught up, but must give a whole number of 0 or more"
+        for told in draft.hindsight:
+            if fault := fault_of_hindsight(told, sequences):
+                return fault
         vocab_size = self._guard.vocab_size
         faults = [
             fault_of(tree, scores, budget, vocab_size) or self._guard.branching_fault_of(tree)

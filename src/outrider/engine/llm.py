@@ -215,7 +215,8 @@ class LLM:
         """For a drafter of what is loaded here: one that knows what steps cost, and has seen no draft."""
         members = drafter.members if isinstance(drafter, Cascade) else (drafter,)
         branching = [member.name for member in members if member.makes_trees]
-        return AutoPolicy(self._new_costs(), drafter.sources, _serves, branching)
+        looking_back = [member.name for member in members if member.looks_back]
+        return AutoPolicy(self._new_costs(), drafter.sources, _serves, branching, looking_back)
 
     def _fresh(self) -> tuple[Engine, AutoPolicy]:
         policy = self.new_policy(self.drafter)

@@ -23,6 +23,9 @@ LOWEST = -1.0
 RESERVE = 1.0
 # Drafting that has overdrawn the account starts again only once there is a little to lose.
 RESTART = 0.3
+# Or once guesses that nobody asked for have turned out to be right: then there is so much, after so many steps at
+# least, and each time so many times as many, until drafting has earned so much again.
+RENEWED, FIRST_PATIENCE, PATIENCE_GROWTH, EARNED = 1.5, 12.0, 2.5, 3.0
 
 
 class Account:
@@ -44,6 +47,8 @@ class Account:
         self.is_overdrawn = False
         self._gained = 0.0  # in some thousand steps
         self._gained_lately = 0.0
+        self._num_overdrawn = 0  # steps, this time
+        self._patience = FIRST_PATIENCE
 
     def enter(
         self, net: float, stake: float = 0.0, *, is_probe: bool = False, invested: float = 0.0, owed: float = 0.0
@@ -66,8 +71,19 @@ class Account:
         self.balance = max(LOWEST, min(most, self.balance + growth + net))
         self.balance = max(min(self.balance, RESERVE), self.balance - invested)
         self.is_overdrawn = self.balance < (RESTART if self.is_overdrawn else 0.0)
-        growth = share * PROBE_GROWTH + (net - invested if is_probe else 0.0)
+        self._num_overdrawn = self._num_overdrawn + 1 if self.is_overdrawn else 0
+        if self.balance >= EARNED:
+            self._patience = FIRST_PATIENCE
+        growth = share * PROBE_GROWTH + (net - invested - owed if is_probe else 0.0)
         self.probe_balance = max(LOWEST, min(PROBE_ALLOWANCE, self.probe_balance + growth))
+
+    def renew(self) -> bool:
+        """Guesses looked back on would have paid: whether drafting may therefore start again."""
+        if not self.is_overdrawn or self._num_overdrawn < self._patience:
+            return False
+        self.balance, self.is_overdrawn = max(self.balance, RENEWED), False
+        self._patience *= PATIENCE_GROWTH
+        return True
 
     @property
     def spare(self) -> float:

@@ -22,8 +22,6 @@ from outrider.sequence import DraftWork
 ASSUMED_ROW_SHARE = 0.03
 
 SPEED_GAIN, CHANGE_GAIN = 0.1, 0.05
-# A change of rows serves the steps until the next one: the share of it that its own step has to pay for is learned.
-CHANGE_SHARE, LEAST_CHANGE_SHARE, CHANGE_SHARE_GAIN = 0.5, 0.2, 0.1
 NUM_TELLING = 4  # steps after a change of rows that tell what these cost
 READY_SPEED_SHARE = 0.25  # of a surprise with a change that needs no preparing, which may be in every step
 MAX_CHANGE_GROWTH = 3.0  # over what a change was measured to take
@@ -168,7 +166,6 @@ class StepCosts:
         change_seconds: what a change takes, as learned.
         ready_seconds: the same of a change that needs no preparing.
         speed: by what factor steps take longer now than usually.
-        change_share: of the steps that might have stayed at the rows of the one before, those that did not.
         thinking: what deciding takes, at the usual speed.
 
     Example:
@@ -192,7 +189,6 @@ class StepCosts:
         self.change_seconds, self._is_ready_for = changes
         self.ready_seconds = 0.0
         self.speed = 1.0
-        self.change_share = CHANGE_SHARE
         self.thinking = Thinking()
         limit = max_rows or math.inf
         self._alone, self._num_together = TargetCosts(profile, limit), together[0]
@@ -276,8 +272,6 @@ class StepCosts:
         change, is_change, is_ready = self.change(rows), self._last_rows not in (None, rows), self._is_ready_for(rows)
         is_prepared = is_ready or self._prepared_rows in (None, rows)
         if not is_ready:
-            share = CHANGE_SHARE_GAIN * (float(not is_prepared) - self.change_share)
-            self.change_share = max(self.change_share + share, LEAST_CHANGE_SHARE)
             self._prepared_rows = rows
         self._num_since_change = 0 if is_change else self._num_since_change + 1
         self._last_rows = rows

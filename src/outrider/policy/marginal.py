@@ -21,7 +21,7 @@ from outrider.policy.losses import lost_by
 from outrider.policy.luck import Luck, expected_of
 from outrider.policy.plan import Base, Candidate, Plan
 from outrider.policy.planner import Planner
-from outrider.policy.probe import Prober, Round
+from outrider.policy.probe import FIRST_LOOK_TOKENS, Prober, Round
 from outrider.policy.selection import surest
 from outrider.policy.track import Source, Text, Track, within
 from outrider.policy.trust import Trust
@@ -35,7 +35,8 @@ REPLAN_STEPS, REPLAN_STEPS_YOUNG = 10, 3
 REPLAN_STEPS_EACH, MAX_REPLAN_STEPS = 2, 30
 # Steps that a plan holds whatever is new: as many as there are texts, or, where steps are short, one for each so large
 # a share of a plain step that thinking takes; up to these. Planning takes time too.
-MAX_LEAST_AGE, DEAR_THINKING = 3, 0.03
+MAX_LEAST_AGE, MAX_LEAST_AGE_ALONE, DEAR_THINKING = 3, 6, 0.03
+CHANGES_UP = 3  # that computing more rows than before comes to
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
@@ -61,6 +62,7 @@ class AutoPolicy(Policy):
         sources: names of those that draft, in the order of a cascade's members.
         serves: whether a source may ever have a guess for a request.
         branching: names of sources that can make trees, for requests that allow them.
+        looking_back: names of those that can tell what they would have guessed.
 
     Attributes:
         account: what drafting may still lose.
@@ -74,6 +76,7 @@ class AutoPolicy(Policy):
         sources: tuple[str, ...],
         serves: Callable[[str, Request], bool] | None = None,
         branching: Collection[str] = (),
+        looking_back: Collection[str] = (),
     ) -> None:
         self.costs = costs
         self._branching = Branching(costs, branching)
@@ -81,7 +84,7 @@ class AutoPolicy(Policy):
         self.account = Account()
         self._trust = Trust()
         self._luck = Luck()
-        self._sources = [Source(name) for name in sources]
+        self._sources = [Source(name, looks_back=name in looking_back) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
         self._entry = Entry(costs, self.account)
         self._planner = Planner(costs, self.account, self._entry, self._branching, self._trust)
@@ -152,11 +155,15 @@ class AutoPolicy(Policy):
         return sum(self.costs.draft(source, 1)) > FREE * self._round.base.seconds
 
     def _price(self, rows: int) -> float:
-        """In tokens, of computing so many rows; a runtime is slow to compute fewer than before."""
+        """In tokens, of computing so many rows; a runtime is slow to compute fewer than before.
+
+        Going up is a change to these rows, one back, and steps in between that stay though fewer rows would do, until
+        they have cost as much as the change (the ski rental problem).
+        """
         num_sequences, prepared = self._round.base.num_sequences, self.costs.prepared_rows
         seconds = self.costs.target(rows, num_sequences)
         if prepared is not None and (change := self.costs.change(rows)):
-            seconds += self.costs.change_share * change
+            seconds += change if rows < prepared else CHANGES_UP * change
             seconds = min(seconds, self.costs.target(prepared, num_sequences)) if rows < prepared else seconds
         return self._rate * seconds
 
@@ -172,6 +179,8 @@ class AutoPolicy(Policy):
                 text = self._texts.get(sequence.request.request_id)
                 if text is not None:
                     self._learn_survival(step, place, text, chunks)
+        if self._prober.look_over(step, self._sources, self._texts, chunks, self._round):
+            self._countdown = 0
         for source in self._sources:
             source.survival.update()
 
@@ -190,7 +199,8 @@ class AutoPolicy(Policy):
 
     def _least_age(self, num_sequences: int) -> float:
         thinking, plain = self.costs.thinking.beyond_idle(num_sequences), self._round.base.seconds
-        return min(max(num_sequences, thinking / (DEAR_THINKING * plain) if plain else 0.0), MAX_LEAST_AGE)
+        most = MAX_LEAST_AGE if num_sequences > 1 else MAX_LEAST_AGE_ALONE
+        return min(max(num_sequences, thinking / (DEAR_THINKING * plain) if plain else 0.0), most)
 
     def _replan(self, sequences: Sequences[Sequence]) -> None:
         self._countdown = 1
@@ -248,7 +258,10 @@ class AutoPolicy(Policy):
             tracks = [
                 Track(
                     at_token,
-                    source.probe_tokens if source.survival.num_verified >= YOUNG else 0,
+                    max(
+                        FIRST_LOOK_TOKENS if source.looks_back else 0,
+                        source.probe_tokens if source.survival.num_verified >= YOUNG else 0,
+                    ),
                     is_served=self._serves(source.name, sequence.request),
                 )
                 for source in self._sources
@@ -294,13 +307,14 @@ class AutoPolicy(Policy):
             if budget.max_depth > 0 and sequence.request.depth == "auto"
         ]
         was_filled, self._is_filled = self._is_filled, bool(self._round.places) and rows > base.computed
-        if not base.seconds or not (decided or self._is_filled or was_filled):
+        is_look = not decided and any(budget.looks_back for budget in step.budgets)
+        if not base.seconds or not (decided or is_look or self._is_filled or was_filled):
             self.account.enter(0.0)
             self._trust.idle(len(step.sequences))
             return
-        is_probe = self._prober.is_probing
+        is_probe = self._prober.is_probing or is_look
         lost = self.costs.thinking.beyond_idle(base.num_sequences) if decided else 0.0
-        for work in step.work if decided else ():
+        for work in step.work if decided or is_look else ():
             if work.source in self._index:
                 source = self._sources[self._index[work.source]]
                 lost += lost_by(source, work, self.costs, self._entry, base.seconds, is_probe=is_probe)
@@ -348,7 +362,10 @@ class AutoPolicy(Policy):
             self.costs.thinking.observe(len(step.sequences), thought, is_drafting=is_drafting)
         for work in step.work:
             if work.source in self._index and work.seconds > 0:
-                is_comb = any(budget.of_member(self._index[work.source]).is_comb for budget in step.budgets)
+                own = [budget.of_member(self._index[work.source]) for budget in step.budgets]
+                if not work.num_caught_up and not any(budget.limit for budget in own):
+                    continue  # it only looked back on what it keeps anyway
+                is_comb = any(budget.is_comb for budget in own)
                 self.costs.observe_draft(self._branching.costs.observe_draft(work) if is_comb else work)
 
     def _learn_survival(self, step: DecodeStep, place: int, text: Text, chunks: Chunks) -> None:

@@ -21,6 +21,8 @@ RAMP = 4  # a new source may go so much deeper for each guess accepted
 DOUBT = 10  # times as slow as thought, which a source's first draft allows for
 # However often a cheaper source drafts, a dearer one is taken to be left so much.
 MAX_OFFERED = 0.95
+# Guesses, up to which a source that can look back on a text does that first.
+NUM_KNOWN = 6
 
 
 class Planner:
@@ -57,7 +59,8 @@ class Planner:
         """The best plan of one source, those of cheaper ones being settled in `base`."""
         plan = Plan(0, [], base.rate)
         candidates: list[Candidate] = []
-        places = [] if self.account.is_overdrawn else self._affordable(index, source, step)
+        is_unknown = source.looks_back and source.survival.num_verified < NUM_KNOWN
+        places = [] if self.account.is_overdrawn or is_unknown else self._affordable(index, source, step)
         max_cap = self._first_cap(source, step) + RAMP * source.survival.num_accepted
         max_loss = (self.account.balance + SPARE) * step.base.seconds
         resolution = source.survival.fit.resolution

@@ -8,15 +8,18 @@ from typing import NamedTuple
 from outrider.policy.account import Account
 from outrider.policy.branching import Branching, stair_end
 from outrider.policy.cost import StepCosts
-from outrider.policy.entry import Entry
+from outrider.policy.entry import Chunks, Entry
 from outrider.policy.plan import Base
 from outrider.policy.search import break_even
 from outrider.policy.track import FIRST_PROBE_TOKENS, Source, Text, Track
-from outrider.sequence import Sequence
+from outrider.sequence import DecodeStep, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, Worth
 
 MAX_PROBE_TOKENS = 192
 MAX_NEW_TEXT_TOKENS = 48
+# A text that somebody may look back on has so many tokens at least, and so many come between two looks at most: reading
+# them takes a draft model time. Where it takes none, looks are more frequent.
+FIRST_LOOK_TOKENS, MAX_LOOK_TOKENS, MAX_FREE_LOOK_TOKENS = 8, 96, 24
 # Guesses verified, up to which a source is asked again at once while it may well turn out to pay.
 YOUNG = 48
 PATIENCE = 4  # steps between looks at probes that could not be afforded
@@ -80,7 +83,9 @@ class Prober:
                         due.append(place)
                     elif num_late >= -track.probe_tokens // 2:
                         nearly.append(place)
-            if due:
+            if due and source.looks_back:
+                self._look(index, source, due, step)
+            elif due:
                 self._probe(index, source, due, nearly, step)
 
     def end(self, source: Source, track: Track, at_token: int, num_accepted: int | None, step: Round) -> None:
@@ -101,13 +106,69 @@ class Prober:
 
     def stop(self, source: Source, track: Track, at_token: int) -> None:
         """Drafting was given up on a text."""
+        if source.looks_back:
+            track.probe_at = at_token + max(track.probe_tokens, FIRST_LOOK_TOKENS)
+            return
         track.probe_tokens = FIRST_PROBE_TOKENS
         track.probe_at = at_token + (0 if source.survival.num_verified < YOUNG else FIRST_PROBE_TOKENS)
 
+    def _look(self, index: int, source: Source, due: list[int], step: Round) -> None:
+        """Have the source read texts and tell what it would have guessed: no row of the target, and many guesses."""
+        if not self._may_pay(source, step):
+            self._put_off(index, due, step)
+            return
+        budget = DraftBudget(0, 0, max_catch_up=self.entry.limit(source, step.base.seconds), looks_back=True)
+        left = max(self.account.probe_balance, NEXT_TO_NOTHING) * step.base.seconds
+        left -= sum(self.costs.draft(source.name, len(due)))
+        reading = {
+            place: self.entry.seconds(source, step.sequences[place], step.texts[place].tracks[index]) for place in due
+        }
+        for number, place in enumerate(sorted(due, key=reading.__getitem__)):
+            left -= self.entry.until_told(source, reading[place], step.base.seconds)
+            if left < 0:
+                self._wait = PATIENCE * (number == 0)
+                break
+            track = step.texts[place].tracks[index]
+            track.is_looking, track.budget = True, budget
+            step.texts[place].compose()
+
+    def look_over(
+        self, step: DecodeStep, sources: list[Source], texts: dict[int, Text], chunks: Chunks, round_: Round
+    ) -> bool:
+        """Learn from what was read in a step; whether some source may well pay where it does not draft."""
+        told = {(each.source, each.request_id): each for each in step.hindsight}
+        is_hopeful = False
+        for sequence in step.sequences if told or any(budget.looks_back for budget in step.budgets) else ():
+            text, at_token = texts.get(sequence.request.request_id), len(sequence.token_ids)
+            for source, track in zip(sources, text.tracks if text else (), strict=False):
+                hindsight = told.get((source.name, sequence.request.request_id))
+                if hindsight:
+                    source.look(track.evidence, at_token, hindsight)
+                if track.is_looking and (hindsight or not chunks.take(source, track, at_token)):  # else a part was read
+                    track.num_seen = at_token
+                    is_hopeful |= self._looked(source, track, at_token, round_)
+            if text:
+                text.compose()
+        return is_hopeful
+
+    def _looked(self, source: Source, track: Track, at_token: int, step: Round) -> bool:
+        """A text was read, and its source has learned from it; whether it may well pay there."""
+        track.is_looking, track.budget = False, NO_DRAFT
+        least, mean = step.break_even(self.costs, source.name), source.survival.mean(track.evidence, at_token)
+        if least is not None and mean > least:
+            self.account.renew()
+        is_free = sum(self.costs.draft(source.name, 1)) <= NEXT_TO_NOTHING * step.base.seconds
+        track.probe_tokens = min(2 * track.probe_tokens, MAX_FREE_LOOK_TOKENS if is_free else MAX_LOOK_TOKENS)
+        track.probe_at = at_token + track.probe_tokens
+        return self._may_be_good(source, track, at_token, step)
+
+    def _put_off(self, index: int, due: list[int], step: Round) -> None:
+        for place in due:
+            step.texts[place].tracks[index].probe_at = len(step.sequences[place].token_ids) + MAX_PROBE_TOKENS
+
     def _probe(self, index: int, source: Source, due: list[int], nearly: list[int], step: Round) -> None:
         if not self._may_pay(source, step):
-            for place in due:
-                step.texts[place].tracks[index].probe_at = len(step.sequences[place].token_ids) + MAX_PROBE_TOKENS
+            self._put_off(index, due, step)
             return
         entry = {
             place: self.entry.seconds(source, step.sequences[place], step.texts[place].tracks[index])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from outrider.policy.curve import Prices
 from outrider.policy.survival import Evidence, Siblings, SourceSurvival
-from outrider.sequence import Decision, Sequence
+from outrider.sequence import Decision, Hindsight, Sequence
 from outrider.tree import NO_DRAFT, ROOT, DraftBudget, TokenTree
 
 FIRST_PROBE_TOKENS = 6
@@ -28,15 +28,17 @@ class Source:
         siblings: what is known of guesses beside the first ones.
         probe_tokens: that a new text waits for its first probe, if the source does not pay.
         num_invested: plain steps that it took to read texts before any guess of it was verified.
+        looks_back: whether it can tell what it would have guessed.
     """
 
     __slots__ = (
-        "cap", "is_comb", "name", "num_asked", "num_invested", "offered", "prices", "probe_tokens", "siblings",
-        "survival",
+        "cap", "is_comb", "looks_back", "name", "num_asked", "num_invested", "offered", "prices", "probe_tokens",
+        "siblings", "survival",
     )  # fmt: skip
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, looks_back: bool = False) -> None:
         self.name = name
+        self.looks_back = looks_back
         self.survival = SourceSurvival()
         self.siblings = Siblings()
         self.offered = 1.0
@@ -76,6 +78,24 @@ class Source:
             self.survival.observe(evidence, at_token, end - begin, line, is_cut=is_cut, num_before=begin)
             begin = end + 1
 
+    def look(self, evidence: Evidence, at_token: int, told: Hindsight) -> None:
+        """What it would have guessed of a text, taken as chains, each up to a guess that was wrong or to none."""
+        chain_begin = num_guesses = 0
+
+        def end_chain(*, is_cut: bool) -> None:
+            nonlocal chain_begin
+            scores = None if told.scores is None else told.scores[chain_begin:num_guesses]
+            num_hits = num_guesses - chain_begin - is_cut
+            self.survival.observe(evidence, at_token, num_hits, scores, is_cut=is_cut)
+            chain_begin = num_guesses
+
+        for outcome in told.outcomes:
+            self.note_offer(outcome is not None)
+            num_guesses += outcome is not None
+            if not outcome:
+                end_chain(is_cut=outcome is False)
+        end_chain(is_cut=False)
+
 
 class Track:
     """One source on one text.
@@ -87,12 +107,13 @@ class Track:
         planned_logit: of the chance that a guess is right, when it was last planned with.
         num_seen: tokens of the text that the drafter has computed.
         has_offered: whether it ever made a draft here.
+        is_probing, is_looking: whether the step that is planned has a probe of it, by a guess or by looking back.
         probe_at, probe_tokens: length of the text at which a probe is due; tokens to the next one if that is in vain.
     """
 
     __slots__ = (
-        "_decided", "_pending", "budget", "depth", "evidence", "has_offered", "is_probing", "is_served", "num_seen",
-        "planned_logit", "probe_at", "probe_tokens",
+        "_decided", "_pending", "budget", "depth", "evidence", "has_offered", "is_looking", "is_probing", "is_served",
+        "num_seen", "planned_logit", "probe_at", "probe_tokens",
     )  # fmt: skip
 
     def __init__(self, at_token: int, wait: int, *, is_served: bool) -> None:
@@ -103,7 +124,7 @@ class Track:
         self.budget = NO_DRAFT
         self.num_seen = 0
         self.has_offered = False
-        self.is_probing = False
+        self.is_probing = self.is_looking = False
         self.probe_at, self.probe_tokens = at_token + wait, FIRST_PROBE_TOKENS
         self._decided: int | None = None
         self._pending: Decision | None = None
@@ -149,7 +170,8 @@ class Text:
             return
         best = max(budgets, key=lambda budget: budget.gain)
         depth, num_nodes = (max(limits) for limits in zip(*(budget[:2] for budget in budgets), strict=True))
-        self.budget = DraftBudget(depth, num_nodes, best.worth, best.gain, tuple(budgets))
+        looks_back = any(budget.looks_back for budget in budgets)
+        self.budget = DraftBudget(depth, num_nodes, best.worth, best.gain, tuple(budgets), looks_back=looks_back)
 
 
 def within(budget: DraftBudget, limit: int) -> DraftBudget:

@@ -106,13 +106,14 @@ class Forms:
         for form in (self._any, *self._fixed.values()):
             form.share(name, tensor)
 
-    def run(self, layout: RowLayout) -> Logits:
+    def run(self, layout: RowLayout, *, is_prompt: bool) -> Logits:
         """Compute; the logits of the layout's output rows, in memory that the next run takes back."""
         num_outputs = len(layout.output_rows)
-        if not num_outputs:  # a prompt, of which no two pieces need be of one length
-            layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
+        if is_prompt:  # of which no two pieces need be of one length
             self._last = None
-            return self._any.run(layout)[:0]
+            if not num_outputs:
+                layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
+            return self._any.run(layout)[:num_outputs]
         shape = Shape(len(layout.input_ids), len(layout.attention_rows))
         self._take_in()
         form = self._fixed.get(shape)

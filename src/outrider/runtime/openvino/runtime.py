@@ -60,6 +60,9 @@ NUM_FILLING_BLOCKS = 1
 # As the libraries' limit names them; they have no products of bfloat16 numbers, though OpenVINO offers these anyway.
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
+# Where bits do not count: more rows, of which not all give logits, are a prompt's.
+MOST_DECODED_ROWS = 16
+
 ISAS_WITH_AMX = ("AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "ALL", "DEFAULT")
 
 # OpenVINO's one node for a feed-forward divides matrices into blocks of so many inputs and outputs.
@@ -129,7 +132,10 @@ class OpenVinoRuntime(Runtime):
         self._check(batch, layout)
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
-        if not num_outputs and not self.options.bitwise:
+        is_prompt = not num_outputs or (
+            not self.options.bitwise and num_outputs < num_rows and num_rows > MOST_DECODED_ROWS
+        )
+        if is_prompt and not self.options.bitwise:
             num_rows = prompt_rung(num_rows)
         elif num_outputs:
             num_rows = self._ladder.climb(num_rows)
@@ -142,7 +148,7 @@ class OpenVinoRuntime(Runtime):
             num_attention_rows = max(num_attention_rows, int(self.options.num_threads or 1))
         fill(layout, num_rows, num_attention_rows, self.num_blocks)
         self._open(branching)
-        logits = self._forms.run(layout)
+        logits = self._forms.run(layout, is_prompt=is_prompt)
         self._close(branching)
         # What branches share is computed again for their attention only, which is little beside a row's layers.
         return ModelOutput(logits, num_rows)
