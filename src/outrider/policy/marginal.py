@@ -36,7 +36,6 @@ REPLAN_STEPS_EACH, MAX_REPLAN_STEPS = 2, 30
 # Steps that a plan holds whatever is new: as many as there are texts, or, where steps are short, one for each so large
 # a share of a plain step that thinking takes; up to these. Planning takes time too.
 MAX_LEAST_AGE, MAX_LEAST_AGE_ALONE, DEAR_THINKING = 3, 6, 0.03
-CHANGES_UP = 3  # that computing more rows than before comes to
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
 # over the number of texts.
@@ -49,6 +48,9 @@ MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 FREE = 0.02
 # Steps without any draft, after which costs are doubted.
 FORGET_STEPS = 1000
+# That computing more rows than before is priced as: there and back, and the steps between that stay at them; and twice
+# that, since the draft that looks worth it is the one of many that looks best (docs/log.md).
+CHANGES_UP = 6
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
 # Plans after which what the target takes is looked up anew.
 NUM_KNOWN_PLANS = 12
@@ -157,8 +159,7 @@ class AutoPolicy(Policy):
     def _price(self, rows: int) -> float:
         """In tokens, of computing so many rows; a runtime is slow to compute fewer than before.
 
-        Going up is a change to these rows, one back, and steps in between that stay though fewer rows would do, until
-        they have cost as much as the change (the ski rental problem).
+        Going up is a change to these rows, one back, and steps in between that stay though fewer rows would do.
         """
         num_sequences, prepared = self._round.base.num_sequences, self.costs.prepared_rows
         seconds = self.costs.target(rows, num_sequences)
