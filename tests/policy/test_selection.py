@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from outrider.policy.selection import surest
+from outrider.policy.selection import CHANGES_UP, Climber, Stairs, surest
 from outrider.tree import TokenTree, Worth
 
 RUNGS = (5, 9, 17, 33)
@@ -32,6 +32,35 @@ def test_nothing_is_kept_where_nothing_pays():
 
 def test_texts_share_a_stair_by_how_sure_their_nodes_are():
     assert surest([[0.9, 0.8, 0.7], [0.6, 0.1], [0.95]], 3, stair, {5: 0.0, 9: 9.0}.__getitem__) == [1, 0, 1]
+
+
+def stairs(held: int | None, change: float) -> Stairs:
+    """Each row costs a hundredth of a token, and every change of their number so many tokens, up as often as told."""
+
+    def price(rows: int, changes_up: float) -> float:
+        return 0.01 * rows + (change * (changes_up if held is not None and rows > held else 1.0)) * (rows != held)
+
+    return Stairs(stair, price, held)
+
+
+def test_going_up_takes_several_changes_worth_at_first_and_less_where_each_step_would_have_gone():
+    nodes, climber = [0.9] * 8, Climber()  # 4.5 tokens more at nine rows than at five
+    assert climber.choose([nodes], 1, stairs(5, 3.5 / CHANGES_UP)) == [8]
+    assert climber.choose([nodes], 1, stairs(5, 4.5 / CHANGES_UP)) == [4]
+    kept = [climber.choose([nodes], 1, stairs(5, 9.0 / CHANGES_UP))[0] for _ in range(6)]
+    assert kept == [4, 4, 8, 8, 8, 8]
+
+
+def test_a_step_that_would_not_have_gone_up_begins_the_waiting_anew():
+    nodes, climber = [0.9] * 8, Climber()
+    for _ in range(3):
+        assert climber.choose([nodes], 1, stairs(5, 9.0 / CHANGES_UP)) == [4]
+        assert climber.choose([nodes], 1, stairs(5, 9.0 / CHANGES_UP)) == [4]
+        assert climber.choose([nodes[:2]], 1, stairs(5, 9.0 / CHANGES_UP)) == [2]
+
+
+def test_where_nothing_is_known_of_the_last_step_nothing_is_gone_up_from():
+    assert Climber().choose([[0.9] * 8], 1, stairs(None, 0.1)) == [8]
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -211,6 +211,11 @@ class StepCosts:
         return self._alone.is_known
 
     @property
+    def last_rows(self) -> int | None:
+        """Rows that the last step computed."""
+        return self._last_rows
+
+    @property
     def prepared_rows(self) -> int | None:
         """Rows that the runtime prepared for in the last step that had to."""
         return self._prepared_rows

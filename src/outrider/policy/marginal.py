@@ -22,7 +22,7 @@ from outrider.policy.luck import Luck, expected_of
 from outrider.policy.plan import Base, Candidate, Plan
 from outrider.policy.planner import Planner
 from outrider.policy.probe import FIRST_LOOK_TOKENS, Prober, Round
-from outrider.policy.selection import surest
+from outrider.policy.selection import Climber, Stairs
 from outrider.policy.track import Source, Text, Track, within
 from outrider.policy.trust import Trust
 from outrider.request import Request
@@ -48,9 +48,6 @@ MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 FREE = 0.02
 # Steps without any draft, after which costs are doubted.
 FORGET_STEPS = 1000
-# That computing more rows than before is priced as: there and back, and the steps between that stay at them; and twice
-# that, since the draft that looks worth it is the one of many that looks best (docs/log.md).
-CHANGES_UP = 6
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
 # Plans after which what the target takes is looked up anew.
 NUM_KNOWN_PLANS = 12
@@ -86,6 +83,7 @@ class AutoPolicy(Policy):
         self.account = Account()
         self._trust = Trust()
         self._luck = Luck()
+        self._climber = Climber()
         self._sources = [Source(name, looks_back=name in looking_back) for name in sources]
         self._index = {name: index for index, name in enumerate(sources)}
         self._entry = Entry(costs, self.account)
@@ -148,7 +146,7 @@ class AutoPolicy(Policy):
                 drafts[place] = track.budget.worth.survivals(tree, scores[place])[num_least[place] :]
         if drafts:
             num_rows = sum(num_least) + sum(item.num_tokens for item in batch.items)
-            kept = surest([*drafts.values()], num_rows, lambda rows: self.costs.computed_rows([rows]), self._price)
+            kept = self._climber.choose([*drafts.values()], num_rows, self._stairs())
             for place, num_kept in zip(drafts, kept, strict=True):
                 counts[place] = num_least[place] + num_kept
         return counts
@@ -156,17 +154,18 @@ class AutoPolicy(Policy):
     def _is_dear(self, source: str) -> bool:
         return sum(self.costs.draft(source, 1)) > FREE * self._round.base.seconds
 
-    def _price(self, rows: int) -> float:
-        """In tokens, of computing so many rows; a runtime is slow to compute fewer than before.
+    def _stairs(self) -> Stairs:
+        """A runtime is slow to compute fewer rows than it was prepared for, and may as well stay at these."""
+        num_sequences, costs, prepared = self._round.base.num_sequences, self.costs, self.costs.prepared_rows
 
-        Going up is a change to these rows, one back, and steps in between that stay though fewer rows would do.
-        """
-        num_sequences, prepared = self._round.base.num_sequences, self.costs.prepared_rows
-        seconds = self.costs.target(rows, num_sequences)
-        if prepared is not None and (change := self.costs.change(rows)):
-            seconds += change if rows < prepared else CHANGES_UP * change
-            seconds = min(seconds, self.costs.target(prepared, num_sequences)) if rows < prepared else seconds
-        return self._rate * seconds
+        def price(rows: int, changes_up: float) -> float:
+            seconds = costs.target(rows, num_sequences)
+            if prepared is not None and (change := costs.change(rows)):
+                seconds += change if rows < prepared else changes_up * change
+                seconds = min(seconds, costs.target(prepared, num_sequences)) if rows < prepared else seconds
+            return self._rate * seconds
+
+        return Stairs(lambda rows: costs.computed_rows([rows]), price, costs.last_rows)
 
     def observe(self, step: DecodeStep) -> None:
         if not step.sequences:

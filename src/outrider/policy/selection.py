@@ -2,11 +2,18 @@
 
 What a row costs is a staircase, and what a draft is worth is known only once it is made. So drafts are cut afterwards,
 all texts together: of all nodes the surest are kept, as many as fill the stair that is best.
+
+A runtime may take long to compute another number of rows than before. Going up is a change, another one back, and steps
+between that stay though fewer rows would do; and the draft that looks worth it is the one of many that looks best. So
+going up is priced as several changes, and as fewer where one step after the other would have gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence as Sequences
+from typing import NamedTuple
+
+CHANGES_UP = 6.0  # that going up is priced as at first; measured (docs/log.md)
 
 
 def surest(
@@ -32,3 +39,34 @@ def surest(
     for _, draft in nodes[:best]:
         counts[draft] += 1
     return counts
+
+
+class Stairs(NamedTuple):
+    """What a step may compute.
+
+    Attributes:
+        of: how many rows are computed where so many are wanted.
+        price: in tokens, of computing so many rows, where going up is priced as so many changes.
+        held: rows that the last step computed; None: nothing is known of it.
+    """
+
+    of: Callable[[int], int]
+    price: Callable[[int, float], float]
+    held: int | None
+
+
+class Climber:
+    """Keeps the surest nodes, and goes up only for much, or where that would have paid in one step after the other."""
+
+    def __init__(self) -> None:
+        self._num_wanting = 0  # steps in a row that would have gone up for the change alone
+
+    def choose(self, survivals: Sequences[Sequences[float]], num_rows: int, stairs: Stairs) -> list[int]:
+        """How many of each draft's first nodes to keep; see `surest`."""
+        wanted = surest(survivals, num_rows, stairs.of, lambda rows: stairs.price(rows, 1.0))
+        if stairs.held is None or stairs.of(num_rows + sum(wanted)) <= stairs.held:
+            self._num_wanting = 0
+            return wanted
+        self._num_wanting += 1
+        changes = max(1.0, CHANGES_UP / max(1, self._num_wanting - 1))
+        return surest(survivals, num_rows, stairs.of, lambda rows: stairs.price(rows, changes))
