@@ -10,6 +10,9 @@ from outrider.request import FinishReason, Request, TokenLogProbs
 from outrider.stats import SequenceStats
 from outrider.tree import DraftBudget, TokenTree, Verdict
 
+# Of a text that is read, the last places that are looked back on; and of all texts of a forward together.
+MAX_TOLD, MAX_TOLD_TOGETHER = 16, 64
+
 
 class Decision(NamedTuple):
     """What a policy changed its mind about, and why.
@@ -139,8 +142,9 @@ class DraftWork(NamedTuple):
 class Hindsight(NamedTuple):
     """What a source would have guessed at places of a text where it was not asked, as it found out by reading on.
 
-    Of a chain, a guess comes after others that were right, so after the text's own tokens: these outcomes are of the
-    same law as those that verification tells, and cost no row of the target.
+    Of a chain, a guess comes after others that were right, so after the text's own tokens: of the same places, these
+    outcomes are what verification would have told, but for penalties, which are left out. They cost no row of the
+    target.
 
     Attributes:
         outcomes: of places one after the other, whether the first guess was right; None where there was none.

@@ -8,11 +8,10 @@ import pytest
 
 from outrider.draft.base import Draft
 from outrider.draft.cascade import Cascade
-from outrider.draft.making import MAX_TOLD
 from outrider.draft.model import ModelDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.faults import Guard, GuardedDrafter
-from outrider.sequence import Hindsight
+from outrider.sequence import MAX_TOLD, Hindsight
 from outrider.tree import DraftBudget, TokenTree
 from tests.draft.drafting import ToldDrafter, budget, start
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime

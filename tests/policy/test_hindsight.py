@@ -9,7 +9,7 @@ from outrider.policy.survival import Evidence
 from outrider.policy.track import Source
 from outrider.sequence import Hindsight
 from outrider.tree import TokenTree
-from tests.policy.simulator import Guesser, World, auto, decode, flat, steep
+from tests.policy.simulator import Guesser, Simulation, World, auto, decode, flat, make_sequence, steep
 
 
 def plain_rate(world: World, num_sequences: int = 1) -> float:
@@ -31,7 +31,7 @@ def test_outcomes_are_learned_from_as_drafted_chains_are():
         assert (source.survival.num_verified, source.survival.num_accepted) == (6, 3)
         assert (evidence.hits, evidence.slow_hits) == (3, 3)
     assert looking.survival.describe() == drafting.survival.describe()
-    assert looking.num_asked == 7
+    assert looking.num_asked == 4
     assert looking.offered < 1.0
 
 
@@ -116,3 +116,38 @@ def test_what_was_looked_back_on_stays_within_a_text():
     asked = [sum(depths[place] > 0 for depths in outcome.depths if len(depths) == 2) for place in range(2)]
     assert asked[0] <= 12
     assert asked[1] > 60
+
+
+def test_a_source_that_nobody_knows_reads_a_long_prompt_too():
+    """Reading takes four plain steps, more than probes may cost; else nobody would ever know it."""
+    world = make_world(lambda *_: 0.85)
+    world.guessers[0].per_token = 0.002
+    outcome = decode(world, auto(world), num_prompt=2000)
+    assert sum(map(any, outcome.depths)) > 50
+    assert outcome.rate > 1.3 * plain_rate(world)
+
+
+def test_a_source_that_nobody_knows_is_known_after_some_short_texts():
+    world = make_world(lambda *_: 0.9)
+    outcome = Simulation(world, auto(world), [make_sequence(index, 9) for index in range(12)]).run(at_once=1)
+    assert sum(map(any, outcome.depths)) >= 12
+
+
+def test_what_one_text_is_told_of_in_two_pieces_is_all_learned():
+    """And a look whose text was read in part only is not over."""
+
+    class Piecewise(Simulation):
+        def look_back(self, guesser, sequences, budgets):
+            work = super().look_back(guesser, sequences, budgets)
+            for told in self.hindsight[:]:
+                self.hindsight.remove(told)
+                halves = told.outcomes[: len(told.outcomes) // 2], told.outcomes[len(told.outcomes) // 2 :]
+                self.hindsight += [told._replace(outcomes=outcomes) for outcomes in halves]
+            return work
+
+    world = make_world(lambda *_: 0.0)
+    policy = auto(world)
+    simulation = Piecewise(world, policy, [make_sequence(0, 64)])
+    simulation.run(num_tokens=12)
+    (source,) = policy.describe()["sources"].values()
+    assert source["num_verified"] >= 7

@@ -123,8 +123,9 @@ class Drafter(ABC):
             in it. Other drafters' tokens are verified as what nobody drew; these must not depend on the noise of
             coins and residuals, and may depend on anything else.
         makes_trees: whether a policy may ask it for trees that its guesses decide, by budgets of more than one child.
-        looks_back: whether it can tell what it would have guessed where it was not asked: of places whose tokens it
-            reads to catch up, each once. A budget may ask for just that (`DraftBudget.looks_back`).
+        looks_back: whether it can tell what it would have guessed where it was not asked: of the last places
+            (`MAX_TOLD`) whose tokens it reads to catch up, each once while it remembers the text. A budget may ask for
+            just that.
     """
 
     name: str

@@ -136,7 +136,7 @@ class Cascade(Drafter):
         """Whether to ask this member about a text that has such a draft already."""
         own = _budget_of(rank, budget)
         if own.limit < 1 or best.is_drawn:
-            return own.looks_back
+            return own.looks_back and own.limit < 1
         if not len(best.tree):
             return True
         if budget.members:

@@ -25,8 +25,6 @@ from outrider.tree import ROOT, DraftBudget, TokenTree
 
 # A chain kept whole leaves its last guess and the target's next token; any other chain leaves the next token alone.
 NUM_USUALLY_UNSEEN = 2
-# Of a text that is read, the last tokens that it is said of whether they would have been guessed.
-MAX_TOLD = 16
 
 
 class Memory:
@@ -99,14 +97,13 @@ class Growing:
         """Tokens to compute where no guess is asked for: all but the last, which a guess is made from, or a part."""
         return max(0, self.budget.max_catch_up or 0) if self._is_far_behind else max(0, self.num_unseen - 1)
 
-    def reading(self, token_ids: list[int], *, looks_back: bool) -> Part:
+    def reading(self, token_ids: list[int], most_told: int) -> Part:
         """The text's next tokens, after which of them it is to be seen what would have been guessed."""
         first, text = len(self.memory.token_ids), self.sequence.token_ids
         num_told = len(text) - 1  # places that another token of the text comes after
-        begin = max(len(self.sequence.request.prompt_token_ids) - 1, num_told - MAX_TOLD, first)
+        begin = max(len(self.sequence.request.prompt_token_ids) - 1, num_told - most_told, first)
         end = min(num_told, first + len(token_ids))
-        rows = range(begin - first, end - first) if looks_back else ()
-        return Part(self.memory, token_ids, len(token_ids), rows)
+        return Part(self.memory, token_ids, len(token_ids), range(begin - first, end - first))
 
     def hindsight(
         self, places: Sequences[int], logits: NDArray[np.float32]

@@ -19,7 +19,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.drawn import DrawnChain, DrawnTree
 from outrider.draft.making import Chain, Comb, Growing, Memory, Part, Tree
 from outrider.runtime.base import Runtime
-from outrider.sequence import Hindsight, Sequence
+from outrider.sequence import MAX_TOLD, MAX_TOLD_TOGETHER, Hindsight, Sequence
 from outrider.tree import DraftBudget, TokenTree
 
 AnyDraft = Chain | Comb | Tree | DrawnTree
@@ -124,7 +124,7 @@ class ModelDrafter(Drafter):
             memory.follow(sequence.token_ids)
             # A draft model may have a shorter context than the target: a text beyond it goes on without drafts.
             num_left = self.runtime.config.max_context - len(sequence.token_ids)
-            growing = self._begin(sequence, budget, min(max(budget.limit, budget.looks_back), num_left), memory)
+            growing = self._begin(sequence, budget, min(max(budget.limit, 1), num_left), memory)
             if self._can_compute(growing) and self._make_room(growing, asked, reserved):
                 started[index] = growing
             else:
@@ -176,7 +176,7 @@ class ModelDrafter(Drafter):
             num_left = MAX_PREFILL_ROWS
             for each in late:
                 if token_ids := each.unseen()[:-1][:num_left]:
-                    parts.append(each.reading(token_ids, looks_back=self.looks_back))
+                    parts.append(each.reading(token_ids, self._most_told(drafts)))
                     num_left -= len(token_ids)
             self._read(late, parts, hindsight)
         return num_caught_up
@@ -190,11 +190,15 @@ class ModelDrafter(Drafter):
             num_left = MAX_PREFILL_ROWS
             for number, each in enumerate(drafts):
                 if token_ids := each.unseen()[: min(wanted[number], num_left)]:
-                    parts.append(each.reading(token_ids, looks_back=self.looks_back))
+                    parts.append(each.reading(token_ids, self._most_told(drafts)))
                     wanted[number] -= len(token_ids)
                     num_left -= len(token_ids)
             self._read(drafts, parts, hindsight)
         return num_caught_up
+
+    def _most_told(self, drafts: Sequences[Growing]) -> int:
+        """Places of each text to look back on, if all of them are read at once."""
+        return min(MAX_TOLD, MAX_TOLD_TOGETHER // max(1, len(drafts))) if self.looks_back else 0
 
     def _read(self, drafts: Sequences[Growing], parts: list[Part], hindsight: list[Hindsight]) -> None:
         """Compute parts of texts, and note what would have been guessed in them."""

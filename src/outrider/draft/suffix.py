@@ -14,7 +14,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.growth import paying_chain
 from outrider.draft.remembered import RememberedTexts
 from outrider.errors import ParameterError
-from outrider.sequence import Hindsight, Sequence
+from outrider.sequence import MAX_TOLD, Hindsight, Sequence
 from outrider.tree import DraftBudget, TokenTree
 
 MIN_MATCH_LENGTH = 2
@@ -45,7 +45,7 @@ class SuffixAutomaton:
     suffix that ends at more places, so the link of the newest state is the longest suffix that occurred before.
 
     Attributes:
-        num_told: tokens, of which drafts were verified already or nothing is to be told.
+        first_told: first place that no draft was made for.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class SuffixAutomaton:
         self._end = [0]
         self._last = 0
         self._match_end, self._match_length = 0, 0
-        self.num_told = 0
+        self.first_told = 0
 
     def append(self, token: int) -> None:
         """Add one token and find where the ending that it completes occurred before."""
@@ -168,7 +168,7 @@ class SuffixDrafter(Drafter):
             trees.append(tree)
             scores.append(tree_scores)
             if budget.limit > 0 and automaton is not None:
-                automaton.num_told = len(sequence.token_ids) + max(1, len(tree))
+                automaton.first_told = len(sequence.token_ids) + max(1, len(tree))
         return Draft(trees, scores, num_steps=0, hindsight=tuple(hindsight))
 
     def release(self, sequence: Sequence) -> None:
@@ -212,7 +212,8 @@ class SuffixDrafter(Drafter):
             self._forget(request_id)
             return None, []
         self._num_tokens += len(gained)
-        first_told = max(automaton.num_told, len(sequence.request.prompt_token_ids))
+        num_prompt, num_tokens = len(sequence.request.prompt_token_ids), len(sequence.token_ids)
+        first_told = max(automaton.first_told, num_prompt, num_tokens - MAX_TOLD)
         outcomes: list[bool | None] = []
         scores: list[float] = []
         for place, token in enumerate(gained, len(automaton.tokens)):

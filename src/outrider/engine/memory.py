@@ -32,6 +32,7 @@ from outrider.errors import ParameterError, UsageError
 from outrider.model.config import ModelConfig
 from outrider.model.weights import expected_shapes, matrix_bytes
 from outrider.runtime.openvino.layout import MAX_BRANCH_BLOCKS, NUM_FORM_COPIES
+from outrider.sequence import MAX_TOLD_TOGETHER
 
 MIB = 2**20
 # With fewer, no text is worth the loading.
@@ -197,7 +198,9 @@ def _ledger(target: ModelSize, drafts: Sequence[ModelSize], config: EngineConfig
     entries += _Model("target", target, config.runtime, num_tokens).entries(num_rows, num_outputs)
     for index, draft in enumerate(drafts):
         role = "draft" if len(drafts) == 1 else f"draft {index + 1}"
-        entries += _Model(role, draft, config.runtime, num_tokens).entries(MAX_DECODE_ROWS, config.max_sequences)
+        entries += _Model(role, draft, config.runtime, num_tokens).entries(
+            MAX_DECODE_ROWS, max(config.max_sequences, MAX_TOLD_TOGETHER)
+        )
     if config.max_children > 1 and config.runtime == "openvino" and config.exactness != "seed":
         entries.append(_Model("target", target, config.runtime, MAX_BRANCH_BLOCKS * BLOCK_SIZE).branches())
     return Ledger(tuple(entries), num_tokens)

@@ -77,7 +77,7 @@ class Entry:
         places: list[int] = []
         for text in texts:
             is_first = not places and not source.survival.num_verified
-            borrowed = self._loan(source, text.num_tokens_left) * plain_seconds if is_first else 0.0
+            borrowed = self.loan(source, text.num_tokens_left) * plain_seconds if is_first else 0.0
             if self.costs.chunks(source.name)[0] <= NUM_TOLD:  # what is begun should not be left for a small mistake
                 borrowed *= CAUTION
             if text.seconds <= max(left, borrowed):
@@ -99,11 +99,11 @@ class Entry:
             return max(MIN_CHUNK, min(MAX_FIRST_CHUNK, int(plain_seconds / (DOUBT * per_token))))
         affordable = max(LEAST_SPENT, self.account.spare)
         if self.is_told(source):
-            affordable = max(affordable, self._loan(source, 0))
+            affordable = max(affordable, self.loan(source, 0))
         seconds = affordable * plain_seconds - sum(self.costs.draft(source.name, 1))
         return max(MIN_CHUNK, min(CHUNK_GROWTH * largest, int(seconds / per_token)))
 
-    def _loan(self, source: Source, num_tokens_left: int) -> float:
+    def loan(self, source: Source, num_tokens_left: int) -> float:
         """Plain steps that a source may still spend without any guess of it being verified."""
         num_steps = min(max(self.account.num_steps + num_tokens_left, MIN_STEPS), MAX_STEPS)
         return UNPROVEN_SHARE * num_steps - source.num_invested
@@ -155,9 +155,8 @@ class Chunks:
     def __init__(self, step: DecodeStep) -> None:
         self._left = {work.source: work.num_caught_up for work in step.work if work.num_caught_up}
 
-    def take(self, source: Source, track: Track, at_token: int) -> bool:
+    def take(self, source: Source, track: Track, at_token: int, limit: int | None) -> bool:
         """Whether the source was busy catching up with this text, and so could not guess; the track is moved on."""
-        limit = track.budget.max_catch_up
         if limit is None or _num_behind(track, at_token) <= limit or self._left.get(source.name, 0) < limit:
             return False
         self._left[source.name] -= limit

@@ -26,7 +26,7 @@ from outrider.policy.selection import Climber, Stairs
 from outrider.policy.track import Source, Text, Track, within
 from outrider.policy.trust import Trust
 from outrider.request import Request
-from outrider.sequence import Decision, DecodeStep, ScheduledBatch, Sequence
+from outrider.sequence import MAX_TOLD, Decision, DecodeStep, ScheduledBatch, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 
 # Steps until all is thought through again; of many texts, some one needs it sooner.
@@ -259,7 +259,7 @@ class AutoPolicy(Policy):
                 Track(
                     at_token,
                     max(
-                        FIRST_LOOK_TOKENS if source.looks_back else 0,
+                        min(FIRST_LOOK_TOKENS, sequence.num_tokens_left // 3) if source.looks_back else 0,
                         source.probe_tokens if source.survival.num_verified >= YOUNG else 0,
                     ),
                     is_served=self._serves(source.name, sequence.request),
@@ -312,10 +312,10 @@ class AutoPolicy(Policy):
             self.account.enter(0.0)
             self._trust.idle(len(step.sequences))
             return
-        is_probe = self._prober.is_probing or is_look
+        is_probe = self._prober.is_probing
         lost = self.costs.thinking.beyond_idle(base.num_sequences) if decided else 0.0
         for work in step.work if decided or is_look else ():
-            if work.source in self._index:
+            if work.source in self._index and (decided or not work.num_steps):  # else drafts of a fixed depth
                 source = self._sources[self._index[work.source]]
                 lost += lost_by(source, work, self.costs, self._entry, base.seconds, is_probe=is_probe)
         if decided and not is_probe:
@@ -331,7 +331,7 @@ class AutoPolicy(Policy):
         net = sum(decided) / len(step.sequences) - lost
         if decided and not is_probe:
             net += self._relief(step, sum(decided))
-        self.account.enter(net, lost, is_probe=is_probe, invested=invested, owed=owed)
+        self.account.enter(net, lost, is_probe=is_probe or is_look, invested=invested, owed=owed)
 
     def _relief(self, step: DecodeStep, num_accepted: int) -> float:
         """Of a loss, what is chance: where as much was accepted as was to be expected in the long run, none."""
@@ -363,8 +363,8 @@ class AutoPolicy(Policy):
         for work in step.work:
             if work.source in self._index and work.seconds > 0:
                 own = [budget.of_member(self._index[work.source]) for budget in step.budgets]
-                if not work.num_caught_up and not any(budget.limit for budget in own):
-                    continue  # it only looked back on what it keeps anyway
+                if not any(budget.limit for budget in own) and work.num_caught_up <= MAX_TOLD * work.num_sequences:
+                    continue  # it looked back, which takes as many guesses and tells little of what reading takes
                 is_comb = any(budget.is_comb for budget in own)
                 self.costs.observe_draft(self._branching.costs.observe_draft(work) if is_comb else work)
 
@@ -381,7 +381,7 @@ class AutoPolicy(Policy):
         for index, track in enumerate(text.tracks):
             if track.budget.max_depth > 0:
                 source = self._sources[index]
-                if index != drafted and chunks.take(source, track, at_token):
+                if index != drafted and chunks.take(source, track, at_token, track.budget.max_catch_up):
                     self._countdown = 0
                 elif not 0 <= drafted < index:  # a cheaper source's draft does not tell what this one would have made
                     source.note_offer(index == drafted)

@@ -12,14 +12,14 @@ from outrider.policy.entry import Chunks, Entry
 from outrider.policy.plan import Base
 from outrider.policy.search import break_even
 from outrider.policy.track import FIRST_PROBE_TOKENS, Source, Text, Track
-from outrider.sequence import DecodeStep, Sequence
+from outrider.sequence import MAX_TOLD, DecodeStep, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, Worth
 
 MAX_PROBE_TOKENS = 192
 MAX_NEW_TEXT_TOKENS = 48
 # A text that somebody may look back on has so many tokens at least, and so many come between two looks at most: reading
 # them takes a draft model time. Where it takes none, looks are more frequent.
-FIRST_LOOK_TOKENS, MAX_LOOK_TOKENS, MAX_FREE_LOOK_TOKENS = 8, 96, 24
+FIRST_LOOK_TOKENS, MAX_LOOK_TOKENS, MAX_FREE_LOOK_TOKENS = 8, 96, MAX_TOLD
 # Guesses verified, up to which a source is asked again at once while it may well turn out to pay.
 YOUNG = 48
 PATIENCE = 4  # steps between looks at probes that could not be afforded
@@ -124,27 +124,35 @@ class Prober:
             place: self.entry.seconds(source, step.sequences[place], step.texts[place].tracks[index]) for place in due
         }
         for number, place in enumerate(sorted(due, key=reading.__getitem__)):
+            if not number and not source.survival.num_verified:  # nobody would ever know it
+                left = max(left, self.entry.loan(source, step.sequences[place].num_tokens_left) * step.base.seconds)
             left -= self.entry.until_told(source, reading[place], step.base.seconds)
             if left < 0:
                 self._wait = PATIENCE * (number == 0)
                 break
-            track = step.texts[place].tracks[index]
-            track.is_looking, track.budget = True, budget
+            step.texts[place].tracks[index].budget = budget
             step.texts[place].compose()
 
     def look_over(
         self, step: DecodeStep, sources: list[Source], texts: dict[int, Text], chunks: Chunks, round_: Round
     ) -> bool:
         """Learn from what was read in a step; whether some source may well pay where it does not draft."""
-        told = {(each.source, each.request_id): each for each in step.hindsight}
         is_hopeful = False
-        for sequence in step.sequences if told or any(budget.looks_back for budget in step.budgets) else ():
-            text, at_token = texts.get(sequence.request.request_id), len(sequence.token_ids)
-            for source, track in zip(sources, text.tracks if text else (), strict=False):
-                hindsight = told.get((source.name, sequence.request.request_id))
-                if hindsight:
-                    source.look(track.evidence, at_token, hindsight)
-                if track.is_looking and (hindsight or not chunks.take(source, track, at_token)):  # else a part was read
+        if not step.hindsight and not any(budget.looks_back for budget in step.budgets):
+            return is_hopeful
+        for sequence, budget in zip(step.sequences, step.budgets, strict=True):
+            request_id, at_token = sequence.request.request_id, len(sequence.token_ids)
+            text = texts.get(request_id)
+            for index, track in enumerate(text.tracks if text else ()):
+                source, own = sources[index], budget.of_member(index)
+                for told in step.hindsight:
+                    if (told.source, told.request_id) == (source.name, request_id):
+                        source.look(track.evidence, at_token, told, is_asked=own.looks_back)
+                if not own.looks_back:
+                    continue
+                if track.budget.looks_back:  # else it was planned anew meanwhile
+                    track.budget = NO_DRAFT
+                if not chunks.take(source, track, at_token, own.max_catch_up):  # else a part was read
                     track.num_seen = at_token
                     is_hopeful |= self._looked(source, track, at_token, round_)
             if text:
@@ -153,7 +161,6 @@ class Prober:
 
     def _looked(self, source: Source, track: Track, at_token: int, step: Round) -> bool:
         """A text was read, and its source has learned from it; whether it may well pay there."""
-        track.is_looking, track.budget = False, NO_DRAFT
         least, mean = step.break_even(self.costs, source.name), source.survival.mean(track.evidence, at_token)
         if least is not None and mean > least:
             self.account.renew()

@@ -59,7 +59,7 @@ class Climber:
     """Keeps the surest nodes, and goes up only for much, or where that would have paid in one step after the other."""
 
     def __init__(self) -> None:
-        self._num_wanting = 0  # steps in a row that would have gone up for the change alone
+        self._num_wanting = 0  # drafts in a row that would have gone up for the change alone
 
     def choose(self, survivals: Sequences[Sequences[float]], num_rows: int, stairs: Stairs) -> list[int]:
         """How many of each draft's first nodes to keep; see `surest`."""

@@ -78,8 +78,12 @@ class Source:
             self.survival.observe(evidence, at_token, end - begin, line, is_cut=is_cut, num_before=begin)
             begin = end + 1
 
-    def look(self, evidence: Evidence, at_token: int, told: Hindsight) -> None:
-        """What it would have guessed of a text, taken as chains, each up to a guess that was wrong or to none."""
+    def look(self, evidence: Evidence, at_token: int, told: Hindsight, *, is_asked: bool = True) -> None:
+        """What it would have guessed of a text, taken as chains, each up to a guess that was wrong or to none.
+
+        A chain is a draft that it would have offered, as is a place without a guess one that it would not; what comes
+        along with a draft, unasked, tells only whether guesses are right.
+        """
         chain_begin = num_guesses = 0
 
         def end_chain(*, is_cut: bool) -> None:
@@ -90,7 +94,8 @@ class Source:
             chain_begin = num_guesses
 
         for outcome in told.outcomes:
-            self.note_offer(outcome is not None)
+            if is_asked and num_guesses == chain_begin:
+                self.note_offer(outcome is not None)
             num_guesses += outcome is not None
             if not outcome:
                 end_chain(is_cut=outcome is False)
@@ -107,13 +112,14 @@ class Track:
         planned_logit: of the chance that a guess is right, when it was last planned with.
         num_seen: tokens of the text that the drafter has computed.
         has_offered: whether it ever made a draft here.
-        is_probing, is_looking: whether the step that is planned has a probe of it, by a guess or by looking back.
-        probe_at, probe_tokens: length of the text at which a probe is due; tokens to the next one if that is in vain.
+        is_probing: whether the step that is planned has a guess of it that is a probe.
+        probe_at, probe_tokens: length of the text at which a probe is due; tokens to the next one if that is in vain,
+            or if it is a look.
     """
 
     __slots__ = (
-        "_decided", "_pending", "budget", "depth", "evidence", "has_offered", "is_looking", "is_probing", "is_served",
-        "num_seen", "planned_logit", "probe_at", "probe_tokens",
+        "_decided", "_pending", "budget", "depth", "evidence", "has_offered", "is_probing", "is_served", "num_seen",
+        "planned_logit", "probe_at", "probe_tokens",
     )  # fmt: skip
 
     def __init__(self, at_token: int, wait: int, *, is_served: bool) -> None:
@@ -124,7 +130,7 @@ class Track:
         self.budget = NO_DRAFT
         self.num_seen = 0
         self.has_offered = False
-        self.is_probing = self.is_looking = False
+        self.is_probing = False
         self.probe_at, self.probe_tokens = at_token + wait, FIRST_PROBE_TOKENS
         self._decided: int | None = None
         self._pending: Decision | None = None

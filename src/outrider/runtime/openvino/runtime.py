@@ -60,8 +60,8 @@ NUM_FILLING_BLOCKS = 1
 # As the libraries' limit names them; they have no products of bfloat16 numbers, though OpenVINO offers these anyway.
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
-# Where bits do not count: more rows, of which not all give logits, are a prompt's.
-MOST_DECODED_ROWS = 16
+# Where bits do not count: more rows than this, of which some text has more than that, are read and not decoded.
+MOST_DECODED_ROWS, MOST_DECODED_EACH = 16, 4
 
 ISAS_WITH_AMX = ("AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "ALL", "DEFAULT")
 
@@ -132,9 +132,8 @@ class OpenVinoRuntime(Runtime):
         self._check(batch, layout)
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
-        is_prompt = not num_outputs or (
-            not self.options.bitwise and num_outputs < num_rows and num_rows > MOST_DECODED_ROWS
-        )
+        is_long = any(rows.is_chain and len(rows.token_ids) > MOST_DECODED_EACH for rows in batch)
+        is_prompt = not num_outputs or (not self.options.bitwise and num_rows > MOST_DECODED_ROWS and is_long)
         if is_prompt and not self.options.bitwise:
             num_rows = prompt_rung(num_rows)
         elif num_outputs:
