@@ -136,7 +136,8 @@ def main() -> None:
     engines: dict[str, Any] = {}
     loaded: tuple[tuple[str, str], LLM] | None = None
     with machine_to_ourselves():
-        for case in cases(arguments.agreements):
+        chosen = cases(arguments.agreements)
+        for case in chosen:
             if loaded is None or loaded[0] != (case.pair, case.drafter):
                 loaded = None  # frees the last one's memory first
                 loaded = (case.pair, case.drafter), load(case, arguments.pairs)
@@ -146,7 +147,7 @@ def main() -> None:
             rounds = arguments.rounds if is_bundled else arguments.full_price_rounds
             rows.append(measure(llm, case, groups_of(llm, case, max_tokens), rounds))
             engines[f"{case.pair} {case.drafter}"] = {**llm.describe(), "policy": llm.policy.describe()}
-            if len(rows) >= len(WORKLOADS):  # the first ones, which the mean is of
+            if len(rows) >= min(len(WORKLOADS), len(chosen)):  # the first ones, which the mean is of
                 save("drafting", began, document(rows, engines))
 
 
