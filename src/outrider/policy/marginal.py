@@ -158,6 +158,9 @@ class AutoPolicy(Policy):
         """A runtime is slow to compute fewer rows than it was prepared for, and may as well stay at these."""
         num_sequences, costs, prepared = self._round.base.num_sequences, self.costs, self.costs.prepared_rows
 
+        def computed(rows: int) -> int:
+            return costs.computed_rows([rows])
+
         def price(rows: int, changes_up: float) -> float:
             seconds = costs.target(rows, num_sequences)
             if prepared is not None and (change := costs.change(rows)):
@@ -165,7 +168,7 @@ class AutoPolicy(Policy):
                 seconds = min(seconds, costs.target(prepared, num_sequences)) if rows < prepared else seconds
             return self._rate * seconds
 
-        return Stairs(lambda rows: costs.computed_rows([rows]), price, costs.last_rows)
+        return Stairs(computed, price, costs.last_rows)
 
     def observe(self, step: DecodeStep) -> None:
         if not step.sequences:
