@@ -51,12 +51,19 @@ class Account:
         self._patience = FIRST_PATIENCE
 
     def enter(
-        self, net: float, stake: float = 0.0, *, is_probe: bool = False, invested: float = 0.0, owed: float = 0.0
+        self,
+        net: float,
+        stake: float = 0.0,
+        *,
+        is_probe: bool = False,
+        looked: float = 0.0,
+        invested: float = 0.0,
+        owed: float = 0.0,
     ) -> None:
         """A step was decoded, and drafting gained so much in it, or lost it; `stake` is what it could have lost.
 
         What was `invested` in reading texts, for guesses to come, is taken as far as the reserve; the rest is a debt,
-        as is all that is `owed`.
+        as is all that is `owed`. What was `looked` for, reading included, probes have less.
         """
         self.num_steps += 1
         self._gained = MEMORY * self._gained + net - invested
@@ -74,7 +81,7 @@ class Account:
         self._num_overdrawn = self._num_overdrawn + 1 if self.is_overdrawn else 0
         if self.balance >= EARNED:
             self._patience = FIRST_PATIENCE
-        growth = share * PROBE_GROWTH + (net - invested - owed if is_probe else 0.0)
+        growth = share * PROBE_GROWTH + (net - invested - owed if is_probe else -looked)
         self.probe_balance = max(LOWEST, min(PROBE_ALLOWANCE, self.probe_balance + growth))
 
     def renew(self) -> bool:

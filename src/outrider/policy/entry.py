@@ -131,15 +131,14 @@ class Entry:
 
     def owed(self, sources: Sequences[Source], works: Sequences[DraftWork], plain_seconds: float) -> float:
         """Plain steps that proven sources took to read texts, beyond the tokens of the step before."""
-        return (
-            sum(
-                self.costs.catch_up(work.source, max(0, work.num_caught_up - NUM_USUAL * work.num_sequences))
-                for work in works
-                for source in sources
-                if source.name == work.source and work.num_caught_up and is_proven(source)
-            )
-            / plain_seconds
-        )
+        pairs = [(source, work) for work in works for source in sources if source.name == work.source]
+        return sum(self.owed_seconds(source, work) for source, work in pairs) / plain_seconds
+
+    def owed_seconds(self, source: Source, work: DraftWork) -> float:
+        """Of a call's, those in which a proven source read texts, beyond the tokens of the step before."""
+        if not work.num_caught_up or not is_proven(source):
+            return 0.0
+        return self.costs.catch_up(work.source, max(0, work.num_caught_up - NUM_USUAL * work.num_sequences))
 
     def reading_seconds(self, source: Source, work: DraftWork) -> float:
         """Of a call's, those in which an unproven source caught up; all of them if it did nothing else."""

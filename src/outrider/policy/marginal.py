@@ -17,13 +17,13 @@ from outrider.policy.cost import StepCosts
 from outrider.policy.curve import logit
 from outrider.policy.entry import Chunks, Entry
 from outrider.policy.fixed import fixed_budget
-from outrider.policy.losses import lost_by
+from outrider.policy.losses import Losses, looked
 from outrider.policy.luck import Luck, expected_of
 from outrider.policy.plan import Base, Candidate, Plan
 from outrider.policy.planner import Planner
 from outrider.policy.probe import FIRST_LOOK_TOKENS, Prober, Round
-from outrider.policy.selection import Climber, Stairs
-from outrider.policy.track import Source, Text, Track, within
+from outrider.policy.selection import Climber, stairs_of
+from outrider.policy.track import NEWS, Source, Text, Track, within
 from outrider.policy.trust import Trust
 from outrider.request import Request
 from outrider.sequence import MAX_TOLD, Decision, DecodeStep, ScheduledBatch, Sequence
@@ -37,9 +37,8 @@ REPLAN_STEPS_EACH, MAX_REPLAN_STEPS = 2, 30
 # a share of a plain step that thinking takes; up to these. Planning takes time too.
 MAX_LEAST_AGE, MAX_LEAST_AGE_ALONE, DEAR_THINKING = 3, 6, 0.03
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
-# Of a logit, by which what is thought of a text's guesses moves for all to be thought through sooner, by so many steps
-# over the number of texts.
-NEWS, NEWS_STEPS = 0.25, 20
+# Steps over the number of texts, by which all is thought through sooner where a text's guesses are news.
+NEWS_STEPS = 20
 YOUNG = 24  # guesses verified, up to which a source of several texts is thought about more often
 # Share of what drafting gains that plain steps may cost, which are made to compare with.
 REFERENCE_SHARE = 0.003
@@ -88,7 +87,8 @@ class AutoPolicy(Policy):
         self._index = {name: index for index, name in enumerate(sources)}
         self._entry = Entry(costs, self.account)
         self._planner = Planner(costs, self.account, self._entry, self._branching, self._trust)
-        self._prober = Prober(costs, self.account, self._entry, self._branching)
+        self._losses = Losses(costs, self._entry)
+        self._prober = Prober(costs, self.account, self._entry, self._branching, self._losses.looks)
         self._texts: dict[int, Text] = {}
         self._planned: list[int] = []
         self._round = NOBODY
@@ -107,9 +107,12 @@ class AutoPolicy(Policy):
         self._countdown -= 1
         self._age += 1
         is_due = self._countdown <= 0 and self._age >= self._least_age(len(sequences))
-        if planned != self._planned or is_due:
-            self._planned, self._age = planned, 0
+        if is_due or (planned != self._planned and not self._goes_on(sequences)):
+            self._age = 0
             self._replan(sequences)
+        elif planned != self._planned:
+            self._round = self._round_of(sequences)
+        self._planned = planned
         step = self._round
         budgets = [
             NO_DRAFT if sequence.request.depth == "auto" else fixed_budget(sequence, 0) for sequence in sequences
@@ -146,7 +149,8 @@ class AutoPolicy(Policy):
                 drafts[place] = track.budget.worth.survivals(tree, scores[place])[num_least[place] :]
         if drafts:
             num_rows = sum(num_least) + sum(item.num_tokens for item in batch.items)
-            kept = self._climber.choose([*drafts.values()], num_rows, self._stairs())
+            stairs = stairs_of(self.costs, self._round.base.num_sequences, self._rate)
+            kept = self._climber.choose([*drafts.values()], num_rows, stairs)
             for place, num_kept in zip(drafts, kept, strict=True):
                 counts[place] = num_least[place] + num_kept
         return counts
@@ -154,26 +158,11 @@ class AutoPolicy(Policy):
     def _is_dear(self, source: str) -> bool:
         return sum(self.costs.draft(source, 1)) > FREE * self._round.base.seconds
 
-    def _stairs(self) -> Stairs:
-        """A runtime is slow to compute fewer rows than it was prepared for, and may as well stay at these."""
-        num_sequences, costs, prepared = self._round.base.num_sequences, self.costs, self.costs.prepared_rows
-
-        def computed(rows: int) -> int:
-            return costs.computed_rows([rows])
-
-        def price(rows: int, changes_up: float) -> float:
-            seconds = costs.target(rows, num_sequences)
-            if prepared is not None and (change := costs.change(rows)):
-                seconds += change if rows < prepared else changes_up * change
-                seconds = min(seconds, costs.target(prepared, num_sequences)) if rows < prepared else seconds
-            return self._rate * seconds
-
-        return Stairs(computed, price, costs.last_rows)
-
     def observe(self, step: DecodeStep) -> None:
         if not step.sequences:
             return
         if len(step.num_rows) == len(step.sequences):  # else some only computed again what they had lost
+            step = self._losses.charged(step, self._round.base.computed)
             self._book(step)
             self._learn_costs(step)
         chunks = Chunks(step)
@@ -199,6 +188,14 @@ class AutoPolicy(Policy):
             "costs": self.costs.describe(),
             "sources": {source.name: source.survival.describe() for source in self._sources},
         }
+
+    def _goes_on(self, sequences: Sequences[Sequence]) -> bool:
+        """Whether the plan, to draft nothing, holds for these texts, too: as many, and new ones are looked at soon."""
+        if self._idle == 1 or not len(sequences) == len(self._planned) > 1:
+            return False
+        new = [each.request for each in sequences if each.request.request_id not in self._planned]
+        blind = [source.name for source in self._sources if not source.looks_back]
+        return not any(self._serves(source, request) for source in blind for request in new)
 
     def _least_age(self, num_sequences: int) -> float:
         thinking, plain = self.costs.thinking.beyond_idle(num_sequences), self._round.base.seconds
@@ -251,6 +248,7 @@ class AutoPolicy(Policy):
         self._num_known_plans -= 1
         if num_rows != self._round.base.num_rows or places != self._round.places or self._num_known_plans < 0:
             self._num_known_plans, known, least = NUM_KNOWN_PLANS, {}, {}
+        self._prober.wake()
         texts = [self._text(sequence) for sequence in sequences]
         return Round(sequences, texts, Base(num_rows, seconds, computed, known), places, least)
 
@@ -316,11 +314,9 @@ class AutoPolicy(Policy):
             self._trust.idle(len(step.sequences))
             return
         is_probe = self._prober.is_probing
-        lost = self.costs.thinking.beyond_idle(base.num_sequences) if decided else 0.0
-        for work in step.work if decided or is_look else ():
-            if work.source in self._index and (decided or not work.num_steps):  # else drafts of a fixed depth
-                source = self._sources[self._index[work.source]]
-                lost += lost_by(source, work, self.costs, self._entry, base.seconds, is_probe=is_probe)
+        lost, looking = 0.0, 0.0
+        if decided or is_look:
+            lost, looking = self._losses.of_step(step, self._sources, base.seconds, is_probe=is_probe)
         if decided and not is_probe:
             seconds = step.seconds / self.costs.speed + lost
             num_tokens = 1 + sum(decided) / len(step.sequences)
@@ -334,7 +330,8 @@ class AutoPolicy(Policy):
         net = sum(decided) / len(step.sequences) - lost
         if decided and not is_probe:
             net += self._relief(step, sum(decided))
-        self.account.enter(net, lost, is_probe=is_probe or is_look, invested=invested, owed=owed)
+        looking /= base.seconds
+        self.account.enter(net, lost, is_probe=is_probe, looked=looking, invested=invested, owed=owed)
 
     def _relief(self, step: DecodeStep, num_accepted: int) -> float:
         """Of a loss, what is chance: where as much was accepted as was to be expected in the long run, none."""
@@ -360,15 +357,16 @@ class AutoPolicy(Policy):
         if self._num_since_draft == FORGET_STEPS:
             self._num_since_draft = 0
             self.costs.forget()
-        if is_drafting or not follows_draft:  # else a part of it is what was learned from drafts
+        is_looking = any(budget.looks_back for budget in step.budgets)
+        if is_drafting or not (follows_draft or is_looking):  # else a part of it is what was learned from drafts
             thought = step.thinking_seconds / self.costs.speed
             self.costs.thinking.observe(len(step.sequences), thought, is_drafting=is_drafting)
         for work in step.work:
             if work.source in self._index and work.seconds > 0:
-                own = [budget.of_member(self._index[work.source]) for budget in step.budgets]
-                if not any(budget.limit for budget in own) and work.num_caught_up <= MAX_TOLD * work.num_sequences:
-                    continue  # it looked back, which takes as many guesses and tells little of what reading takes
-                is_comb = any(budget.is_comb for budget in own)
+                index = self._index[work.source]
+                if looked(step, index) and work.num_caught_up <= MAX_TOLD * work.num_sequences:
+                    continue  # which takes as many guesses and tells little of what reading takes
+                is_comb = any(budget.of_member(index).is_comb for budget in step.budgets)
                 self.costs.observe_draft(self._branching.costs.observe_draft(work) if is_comb else work)
 
     def _learn_survival(self, step: DecodeStep, place: int, text: Text, chunks: Chunks) -> None:

@@ -8,10 +8,12 @@ from typing import NamedTuple
 from outrider.policy.account import Account
 from outrider.policy.branching import Branching, stair_end
 from outrider.policy.cost import StepCosts
+from outrider.policy.curve import logit
 from outrider.policy.entry import Chunks, Entry
+from outrider.policy.losses import LookCosts
 from outrider.policy.plan import Base
 from outrider.policy.search import break_even
-from outrider.policy.track import FIRST_PROBE_TOKENS, Source, Text, Track
+from outrider.policy.track import FIRST_PROBE_TOKENS, NEWS, Source, Text, Track
 from outrider.sequence import MAX_TOLD, DecodeStep, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, Worth
 
@@ -25,6 +27,9 @@ YOUNG = 48
 PATIENCE = 4  # steps between looks at probes that could not be afforded
 # Share of a plain step that is next to nothing.
 NEXT_TO_NOTHING = 0.02
+# And of what a look may take whatever was spent on others before; and of what looks at all texts may take for none of
+# them to be put off for long.
+UNNOTICED, FREE_LOOKS = 0.004, 0.08
 # Whoever is right more often than this may as well be always right.
 ALWAYS = 0.97
 NUM_SURE = 3  # drafts, after which a cost is believed
@@ -58,20 +63,29 @@ class Prober:
         is_probing: whether the step planned last has any.
     """
 
-    def __init__(self, costs: StepCosts, account: Account, entry: Entry, branching: Branching) -> None:
+    def __init__(
+        self, costs: StepCosts, account: Account, entry: Entry, branching: Branching, looks: LookCosts
+    ) -> None:
         self.costs = costs
+        self.looks = looks
         self.branching = branching
         self.account = account
         self.entry = entry
         self.is_probing = False
         self._wait = 0
+        self._num_quiet = 0  # steps in which nobody will be due, if all texts grow by a token
+
+    def wake(self) -> None:
+        """Texts have joined, or were given up on: anybody may be due."""
+        self._num_quiet = 0
 
     def start(self, sources: list[Source], step: Round) -> None:
         """Set budgets for the probes that are due and can be afforded."""
         self.is_probing = False
-        if self._wait:
-            self._wait -= 1
+        if self._wait or self._num_quiet:
+            self._wait, self._num_quiet = max(0, self._wait - 1), max(0, self._num_quiet - 1)
             return
+        soonest = -MAX_PROBE_TOKENS
         for index, source in enumerate(sources):
             due: list[int] = []
             nearly: list[int] = []
@@ -79,6 +93,7 @@ class Prober:
                 track = step.texts[place].tracks[index]
                 if track.is_served and not track.depth:
                     num_late = len(step.sequences[place].token_ids) - track.probe_at
+                    soonest = max(soonest, num_late)
                     if num_late >= 0:
                         due.append(place)
                     elif num_late >= -track.probe_tokens // 2:
@@ -87,9 +102,11 @@ class Prober:
                 self._look(index, source, due, step)
             elif due:
                 self._probe(index, source, due, nearly, step)
+        self._num_quiet = max(0, -soonest - 1)
 
     def end(self, source: Source, track: Track, at_token: int, num_accepted: int | None, step: Round) -> None:
         """A probe was verified; `num_accepted` is None where there was no guess."""
+        self.wake()
         track.is_probing = False
         track.budget = NO_DRAFT
         if num_accepted is None:
@@ -118,15 +135,16 @@ class Prober:
             self._put_off(index, due, step)
             return
         budget = DraftBudget(0, 0, max_catch_up=self.entry.limit(source, step.base.seconds), looks_back=True)
-        left = max(self.account.probe_balance, NEXT_TO_NOTHING) * step.base.seconds
-        left -= sum(self.costs.draft(source.name, len(due)))
+        each = self.looks.seconds(source.name, len(due))
+        left = max(self.account.probe_balance, UNNOTICED) * step.base.seconds
+        left -= 0.0 if each else sum(self.costs.draft(source.name, len(due)))
         reading = {
             place: self.entry.seconds(source, step.sequences[place], step.texts[place].tracks[index]) for place in due
         }
         for number, place in enumerate(sorted(due, key=reading.__getitem__)):
             if not number and not source.survival.num_verified:  # nobody would ever know it
                 left = max(left, self.entry.loan(source, step.sequences[place].num_tokens_left) * step.base.seconds)
-            left -= self.entry.until_told(source, reading[place], step.base.seconds)
+            left -= each + self.entry.until_told(source, reading[place], step.base.seconds)
             if left < 0:
                 self._wait = PATIENCE * (number == 0)
                 break
@@ -162,12 +180,13 @@ class Prober:
     def _looked(self, source: Source, track: Track, at_token: int, step: Round) -> bool:
         """A text was read, and its source has learned from it; whether it may well pay there."""
         least, mean = step.break_even(self.costs, source.name), source.survival.mean(track.evidence, at_token)
-        if least is not None and mean > least:
-            self.account.renew()
-        is_free = sum(self.costs.draft(source.name, 1)) <= NEXT_TO_NOTHING * step.base.seconds
+        is_renewed = least is not None and mean > least and self.account.renew()
+        num_texts = len(step.sequences)
+        is_free = num_texts * self.looks.seconds(source.name, num_texts) <= FREE_LOOKS * step.base.seconds
         track.probe_tokens = min(2 * track.probe_tokens, MAX_FREE_LOOK_TOKENS if is_free else MAX_LOOK_TOKENS)
         track.probe_at = at_token + track.probe_tokens
-        return self._may_be_good(source, track, at_token, step)
+        is_news = abs(logit(mean) - track.planned_logit) > NEWS
+        return is_renewed or (is_news and self._may_be_good(source, track, at_token, step))
 
     def _put_off(self, index: int, due: list[int], step: Round) -> None:
         for place in due:

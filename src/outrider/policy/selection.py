@@ -1,4 +1,4 @@
-"""Which drafted nodes are worth a row in the target's forward. Knows numbers only.
+"""Which drafted nodes are worth a row in the target's forward. Knows costs; no sequences.
 
 What a row costs is a staircase, and what a draft is worth is known only once it is made. So drafts are cut afterwards,
 all texts together: of all nodes the surest are kept, as many as fill the stair that is best.
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence as Sequences
 from typing import NamedTuple
+
+from outrider.policy.cost import StepCosts
 
 CHANGES_UP = 6.0  # that going up is priced as at first; measured (docs/log.md)
 
@@ -53,6 +55,27 @@ class Stairs(NamedTuple):
     of: Callable[[int], int]
     price: Callable[[int, float], float]
     held: int | None
+
+
+def stairs_of(costs: StepCosts, num_sequences: int, rate: float) -> Stairs:
+    """A runtime is slow to compute fewer rows than it was prepared for, and may as well stay at these.
+
+    Args:
+        rate: tokens a second that time is worth.
+    """
+    prepared = costs.prepared_rows
+
+    def computed(rows: int) -> int:
+        return costs.computed_rows([rows])
+
+    def price(rows: int, changes_up: float) -> float:
+        seconds = costs.target(rows, num_sequences)
+        if prepared is not None and (change := costs.change(rows)):
+            seconds += change if rows < prepared else changes_up * change
+            seconds = min(seconds, costs.target(prepared, num_sequences)) if rows < prepared else seconds
+        return rate * seconds
+
+    return Stairs(computed, price, costs.last_rows)
 
 
 class Climber:

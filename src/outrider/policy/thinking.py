@@ -26,10 +26,15 @@ class Thinking:
 
     def beyond_idle(self, num_sequences: int) -> float:
         """Seconds that thinking takes longer in a step with drafts; 0 until it is known."""
+        drafting, _ = self._means.get((num_sequences.bit_length(), True), (0.0, 0))
+        return max(0.0, drafting - self.idle(num_sequences))
+
+    def idle(self, num_sequences: int) -> float:
+        """Seconds of a step in which nobody is drafted for."""
         size = num_sequences.bit_length()
         drafting, _ = self._means.get((size, True), (0.0, 0))
         idle, _ = self._means.get((size, False), (IDLE_SHARE * drafting, 0))
-        return max(0.0, drafting - idle)
+        return idle
 
     def observe(self, num_sequences: int, seconds: float, *, is_drafting: bool) -> None:
         """A step was thought about for so long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from outrider.policy.curve import Prices
@@ -10,6 +11,8 @@ from outrider.sequence import Decision, Hindsight, Sequence
 from outrider.tree import NO_DRAFT, ROOT, DraftBudget, TokenTree
 
 FIRST_PROBE_TOKENS = 6
+# Of a logit, by which what is thought of a text's guesses has moved when it is news.
+NEWS = 0.25
 # A change of mind that does not last so many tokens is not put on record.
 MIN_DECIDED_TOKENS = 12
 MAX_DECISIONS = 32
@@ -109,7 +112,7 @@ class Track:
         depth: planned; 0 is no draft.
         budget: that follows from the plan, or from a probe.
         is_served: whether the source may ever have a guess here.
-        planned_logit: of the chance that a guess is right, when it was last planned with.
+        planned_logit: of the chance that a guess is right, when it was last planned with; infinite before.
         num_seen: tokens of the text that the drafter has computed.
         has_offered: whether it ever made a draft here.
         is_probing: whether the step that is planned has a guess of it that is a probe.
@@ -125,7 +128,7 @@ class Track:
     def __init__(self, at_token: int, wait: int, *, is_served: bool) -> None:
         self.evidence = Evidence(at_token)
         self.is_served = is_served
-        self.planned_logit = 0.0
+        self.planned_logit = math.inf
         self.depth = 0
         self.budget = NO_DRAFT
         self.num_seen = 0
