@@ -9,7 +9,9 @@ at the rate of a large product of matrices. The rates are measured in part `mach
 are timed one after the other through the runtime's `forward`, as texts go on: some rows each, after so many tokens.
 
 Models of a stated size have random weights and cached values, which cost what others cost. What would not fit into the
-memory that is free is left out, and says so. Part `loop` is what a whole step of the engine takes, by its stages.
+memory that is free is left out, and says so. Part `loop` is what a whole step of the engine takes, by its stages: with
+the bundled pair, and with the pair of `outrider bench make-pair --size 0.5b --agreement 0.8 --out build/pairs/0.5b-0.8`
+where it has been made.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ from outrider.runtime.openvino.runtime import OpenVinoRuntime
 WIDTHS, CONTEXTS, CROWDS = (1, 4, 8, 16), (512, 4096), (1, 8)
 # Of a step: so many, or as many as take so long.
 MAX_TIMED, MAX_WARM, MAX_SECONDS = 15, 40, 1.0
-NUM_PROMPTS, NUM_TOKENS, DEPTHS = 4, 128, (0, 4)
+NUM_PROMPTS, NUM_TOKENS = 4, 128
+FULL_PRICE = Path("build/pairs/0.5b-0.8")
 STORED_BYTES = 2  # of a weight
 
 
@@ -231,14 +234,29 @@ def measure_step(
     return {**step._asdict(), **work._asdict(), "floor": floor, **measured, "over_floor": distance}
 
 
-def measure_loop() -> list[dict[str, Any]]:
-    """Milliseconds of the engine's steps with the bundled pair, by stage."""
-    pair = bundled_pair()
+class Loop(NamedTuple):
+    """A pair whose steps are taken apart."""
+
+    name: str
+    target: Path
+    draft: Path
+    depths: tuple[int, ...]
+
+
+def loops() -> list[Loop]:
+    """Those that are there."""
+    bundled = Loop("bundled pair", bundled_pair().target, bundled_pair().draft, (0, 4))
+    full_price = Loop(FULL_PRICE.name, FULL_PRICE / "target", FULL_PRICE / "draft", (0, 4, 8))
+    return [each for each in (bundled, full_price) if each.target.is_dir()]
+
+
+def measure_loop(pair: Loop) -> list[dict[str, Any]]:
+    """Milliseconds of the engine's steps with a pair, by stage."""
     llm = LLM(pair.target, draft=pair.draft)
     prompts = [prompt.text for prompt in read_prompts()[:NUM_PROMPTS]]
     rows: list[dict[str, Any]] = []
     for temperature in (0.0, 1.0):
-        for depth in DEPTHS:
+        for depth in pair.depths:
             params = [SamplingParams(temperature=temperature, seed=seed, max_tokens=NUM_TOKENS) for seed in range(9)]
             llm.generate(prompts[0], params[0], depth=depth)
             seconds: Counter[str] = Counter()
@@ -251,11 +269,11 @@ def measure_loop() -> list[dict[str, Any]]:
             stages = {stage: 1000 * spent / num_steps for stage, spent in seconds.items() if stage != "prefill"}
             rows.append(
                 {
-                    "temperature": temperature, "depth": depth, "num_steps": num_steps,
+                    "pair": pair.name, "temperature": temperature, "depth": depth, "num_steps": num_steps,
                     "tokens_per_step": num_emitted / num_steps, "ms": sum(stages.values()), "stages_ms": stages,
                 }
             )  # fmt: skip
-            print(f"T = {temperature:g}, depth {depth}: {stages}", flush=True)
+            print(f"{pair.name}, T = {temperature:g}, depth {depth}: {stages}", flush=True)
     return rows
 
 
@@ -272,7 +290,7 @@ def main() -> None:
             if name == "machine":
                 found: dict[str, Any] = {"machine": measure_machine()}
             elif name == "loop":
-                found = {"rows": measure_loop()}
+                found = {"rows": [row for pair in loops() for row in measure_loop(pair)]}
             else:
                 found = {"models": [measure_model(model, parts["machine"]["machine"]) for model in PARTS[name]]}
         parts[name] = {"provenance": began, **found}

@@ -55,6 +55,8 @@ class Guesser:
         is_scored: whether guesses come with their chance, blurred by `blur`.
         offers: whether there is a guess at that place at all.
         looks_back: whether it tells what it would have guessed of the tokens that it reads, the last ones.
+        look_seconds: that this takes for each text.
+        after_seconds: that the target takes longer after a draft of it.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Guesser:
     is_stepless: bool = False
     siblings: tuple[float, ...] = ()
     looks_back: bool = False
+    look_seconds: float = 0.0
+    after_seconds: float = 0.0
 
 
 MAX_TOLD = 16
@@ -97,6 +101,7 @@ class Outcome:
     lengths: list[list[int]] = field(default_factory=list)  # of the output, before the step
     sequences: list[Sequence] = field(default_factory=list)
     draft_seconds: float = 0.0
+    look_seconds: float = 0.0
     branchings: list[bool] = field(default_factory=list)  # by step, whether some tree was no chain
 
     @property
@@ -184,6 +189,8 @@ class Simulation:
         leaves = [len(tree) - len(set(tree.parents) - {ROOT}) - 1 for tree in trees if not tree.is_chain]
         outcome.branchings.append(bool(leaves))
         seconds += world.branch_seconds * sum(leaves)
+        drafted = {source for source, tree in zip(sources, trees, strict=True) if len(tree)}
+        seconds += sum(guesser.after_seconds for guesser in world.guessers if guesser.name in drafted)
         slowness = world.slowness(outcome.num_steps)
         thinking_seconds = world.thinking_seconds * any(budget.limit for budget in budgets)
         outcome.seconds += (seconds + draft_seconds + thinking_seconds) * slowness
@@ -242,6 +249,9 @@ class Simulation:
                 if budget.limit > 0:
                     asked.append((place, budget))
             found, steps, seconds, caught = self.grow(guesser, sequences, asked)
+            if asked and work and work[-1].source == guesser.name:  # it looked back, too, in the same call
+                looked = work.pop()
+                caught, seconds = caught + looked.num_caught_up, seconds + looked.seconds
             work += [DraftWork(guesser.name, len(asked), steps, caught, seconds)] if asked else []
             for place, budget in asked:
                 tree, tree_scores = found[place]
@@ -255,11 +265,11 @@ class Simulation:
 
     def look_back(self, guesser: Guesser, sequences: list[Sequence], budgets: list[DraftBudget]) -> list[DraftWork]:
         """Read all but the last token, or as much as may be."""
-        caught, is_asked = 0, False
+        caught, num_asked = 0, 0
         for sequence, budget in zip(sequences, budgets, strict=True):
             if not budget.looks_back:
                 continue
-            is_asked, request_id = True, sequence.request.request_id
+            num_asked, request_id = num_asked + 1, sequence.request.request_id
             seen = self.seen.get((guesser.name, request_id), 0)
             behind = max(0, len(sequence.token_ids) - seen - 1)
             is_part = budget.max_catch_up is not None and behind > budget.max_catch_up
@@ -275,10 +285,11 @@ class Simulation:
                     for place in places
                 )
                 self.hindsight.append(Hindsight(guesser.name, request_id, outcomes, None))
-        if not is_asked:
+        if not num_asked:
             return []
-        seconds = caught * guesser.per_token + (guesser.step if caught else 0.0)
-        return [DraftWork(guesser.name, 1, 0, caught, seconds)]
+        seconds = caught * guesser.per_token + (guesser.step if caught else 0.0) + num_asked * guesser.look_seconds
+        self.outcome.look_seconds += seconds
+        return [DraftWork(guesser.name, num_asked, 0, caught, seconds)]
 
     def grow(self, guesser: Guesser, sequences: list[Sequence], asked: list[tuple[int, DraftBudget]]):
         """Chains as `ModelDrafter` makes them: the first guess always stays, a later one must pay."""

@@ -139,8 +139,9 @@ def test_tokens_of_the_step_before_are_not_owed():
     source.survival.num_accepted = PROVEN
     costs.observe_target(1, 1.0)
     costs.observe_draft(DraftWork("model", 1, 1, 0, 0.2))
-    usual, new = DraftWork("model", 4, 1, 8, 0.2), DraftWork("model", 4, 1, 108, 0.2)
+    usual, new = DraftWork("model", 4, 1, 8, 0.2), DraftWork("model", 4, 1, 108, 2.0)
     assert entry.owed([source], [usual], 1.0) == 0
     assert entry.owed([source], [new], 1.0) == pytest.approx(costs.catch_up("model", 100))
+    assert entry.owed([source], [new._replace(seconds=0.1)], 1.0) == pytest.approx(0.1 / costs.speed)
     source.survival.num_accepted = 0
     assert entry.owed([source], [new], 1.0) == 0

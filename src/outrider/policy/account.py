@@ -63,7 +63,8 @@ class Account:
         """A step was decoded, and drafting gained so much in it, or lost it; `stake` is what it could have lost.
 
         What was `invested` in reading texts, for guesses to come, is taken as far as the reserve; the rest is a debt,
-        as is all that is `owed`. What was `looked` for, reading included, probes have less.
+        as is all that is `owed`. Of the probes' part, all of a probe is taken, and what looks took, reading included
+        (`looked`).
         """
         self.num_steps += 1
         self._gained = MEMORY * self._gained + net - invested

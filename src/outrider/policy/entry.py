@@ -138,7 +138,8 @@ class Entry:
         """Of a call's, those in which a proven source read texts, beyond the tokens of the step before."""
         if not work.num_caught_up or not is_proven(source):
             return 0.0
-        return self.costs.catch_up(work.source, max(0, work.num_caught_up - NUM_USUAL * work.num_sequences))
+        num_tokens = max(0, work.num_caught_up - NUM_USUAL * work.num_sequences)
+        return min(self.costs.catch_up(work.source, num_tokens), work.seconds / self.costs.speed)
 
     def reading_seconds(self, source: Source, work: DraftWork) -> float:
         """Of a call's, those in which an unproven source caught up; all of them if it did nothing else."""

@@ -1,4 +1,4 @@
-"""What drafts and looks took, as far as it can be believed. Knows costs; no texts and no drafters."""
+"""What drafts and looks took, as far as it can be believed. Knows costs and the sources' names; no drafters."""
 
 from __future__ import annotations
 
@@ -12,26 +12,39 @@ from outrider.sequence import DecodeStep, DraftWork
 
 # Once so many drafts were timed, one that takes so many times as long says nothing of the drafter.
 NUM_BELIEVED, SURPRISE = 8, 3.0
-# Plain steps that a first draft, or a first look, is held to have taken at most: it makes ready what later ones find.
-MAX_FIRST = 2.0
-LOOK_GAIN = 0.1
+# Plain steps that a first draft is held to have taken at most: it makes ready what later ones find. And a first look,
+# after which another must be affordable.
+MAX_FIRST, MAX_FIRST_LOOK = 2.0, 0.5
+# How fast what a look takes is learned; plain steps up to which it is believed at any rate; and what is forgotten of it
+# each time that one is too dear.
+LOOK_GAIN, LITTLE_LOOK, FORGOTTEN_LOOK = 0.1, 0.02, 0.01
 # Of a step's target, what may be laid to the draft before it, and how fast that is learned.
-MAX_BEYOND, BEYOND_GAIN = 0.5, 0.02
+MAX_BEYOND, BEYOND_GAIN = 1.0, 0.1
 
 
 class Lost(NamedTuple):
-    """Seconds that drafters took in a step, beyond what was invested in reading, or is owed for it.
+    """What drafters took in a step.
 
     Attributes:
-        looking: for looks, with what reading took.
+        seconds: of drafts and looks and the thought about them, without what was invested in reading or is owed for it.
+        looking: of looks and thought where nobody drafted, with what reading took.
     """
 
     seconds: float
     looking: float
 
 
+class Timed(NamedTuple):
+    """What a step's target took, and whose draft it came after."""
+
+    num_rows: int
+    num_sequences: int
+    source: str | None
+    seconds: float
+
+
 class Losses:
-    """Reckons what drafters took in a step.
+    """Reckons what drafters took.
 
     Attributes:
         looks: what looking back takes.
@@ -41,48 +54,68 @@ class Losses:
         self.costs = costs
         self.looks = LookCosts()
         self._entry = entry
-        self._beyond: dict[str, float] = {}  # of a target's seconds, by whose drafts are before it
+        # Of a target's seconds, by whose draft is before it, and from how many pairs of steps that is known.
+        self._beyond: dict[str, tuple[float, int]] = {}
+        self._before: Timed | None = None
 
-    def of_step(self, step: DecodeStep, sources: Sequences[Source], plain_seconds: float, *, is_probe: bool) -> Lost:
-        """Of the drafts and looks that a policy asked for, with the thought that they took."""
-        lost, looking, has_drafted = 0.0, 0.0, any(budget.max_depth > 0 for budget in step.budgets)
+    def of_step(
+        self, step: DecodeStep, sources: Sequences[Source], plain_seconds: float, *, is_decided: bool, is_probe: bool
+    ) -> Lost:
+        """Of drafts and looks that a policy asked for; `is_decided`: of any draft, others being of a fixed depth."""
+        drafting = looking = reading = 0.0
         for work in step.work:
-            index = next((index for index, source in enumerate(sources) if source.name == work.source), None)
-            if index is None:
-                continue
-            num_looked = looked(step, index)
-            if num_looked:
-                seconds, reading = self._looked(sources[index], work, num_looked, plain_seconds)
-                lost, looking = lost + seconds, looking + seconds + reading
-            elif has_drafted:  # else drafts of a fixed depth
-                lost += self._drafted(sources[index], work, plain_seconds, is_probe=is_probe)
-        thinking, num_sequences = self.costs.thinking, len(step.sequences)
-        if has_drafted:
-            return Lost(lost + thinking.beyond_idle(num_sequences), looking)
-        thought = max(0.0, step.thinking_seconds / self.costs.speed - thinking.idle(num_sequences))
-        return Lost(lost + thought, looking + thought)
+            for index, source in enumerate(sources):
+                if source.name != work.source:
+                    continue
+                if num_texts := num_looked_at(step, index):
+                    own_reading = self._entry.reading_seconds(source, work) + self._entry.owed_seconds(source, work)
+                    seconds = work.seconds / self.costs.speed - own_reading
+                    looking += self.looks.believed(source.name, num_texts, seconds, plain_seconds)
+                    reading += own_reading
+                elif is_decided:
+                    drafting += self._of_draft(source, work, plain_seconds, is_probe=is_probe)
+        thinking = self.costs.thinking.beyond_idle(len(step.sequences))
+        return Lost(drafting + looking + thinking, looking + reading + thinking * (not is_decided))
 
-    def charged(self, step: DecodeStep, plain_rows: int) -> DecodeStep:
+    def charged(self, step: DecodeStep) -> DecodeStep:
         """The step, with what its target took longer than after no draft laid to the draft.
 
         A model that has just drafted leaves the target colder caches, and attention takes longer for guesses than for
-        rows that fill up. Where a step computes other rows than a plain one, that is learned as what these rows take;
-        and what branches take is learned apart.
+        rows that fill up. How much longer is learned from steps one right after the other that compute as many rows,
+        one with a draft and one without.
         """
-        rows, source = step.num_computed_rows, _last_drafter(step)
-        if source is None or not plain_rows == rows == self.costs.last_rows or not all(t.is_chain for t in step.trees):
+        source = _last_drafter(step)
+        if not self.costs.is_known or not all(tree.is_chain for tree in step.trees):
+            self._before = None
             return step
-        expected = self.costs.target(rows, len(step.sequences)) * self.costs.speed
-        share = self._beyond.get(source, 0.0)
-        surprise = step.seconds / expected - 1 - share
-        share += BEYOND_GAIN * min(max(surprise, -MAX_BEYOND), MAX_BEYOND)
-        share = self._beyond[source] = min(max(share, 0.0), MAX_BEYOND)
-        beyond = min(share * expected, step.seconds)
-        work = [each._replace(seconds=each.seconds + beyond * (each.source == source)) for each in step.work]
+        before, self._before = self._before, Timed(step.num_computed_rows, len(step.sequences), source, step.seconds)
+        if before is not None and before[:2] == self._before[:2] and before.source != source:
+            self._compare(before, self._before)
+        if source is None:
+            return step
+        usual = self.costs.target(step.num_computed_rows, len(step.sequences)) * self.costs.speed
+        share, _ = self._beyond.get(source, (0.0, 0))
+        beyond = min(share * usual, step.seconds)
+        last = max(place for place, work in enumerate(step.work) if work.source == source)
+        work = [*step.work]
+        work[last] = work[last]._replace(seconds=work[last].seconds + beyond)
         return step._replace(seconds=step.seconds - beyond, work=work)
 
-    def _drafted(self, source: Source, work: DraftWork, plain_seconds: float, *, is_probe: bool) -> float:
-        """Of a draft, what was invested left out: more than was to be expected is the machine's."""
+    def _compare(self, one: Timed, other: Timed) -> None:
+        """Learn from two steps, one right after the other, what the draft before one of them did."""
+        drafted, plain = (one, other) if one.source else (other, one)
+        if plain.source is None and drafted.source is not None and plain.seconds > 0:
+            share, num = self._beyond.get(drafted.source, (0.0, 0))
+            seen = min(max(drafted.seconds / plain.seconds - 1, -MAX_BEYOND), MAX_BEYOND)
+            share += max(BEYOND_GAIN, 1 / (num + 1)) * (seen - share)
+            self._beyond[drafted.source] = max(share, 0.0), num + 1
+
+    def forget(self) -> None:
+        """Doubt what nothing has put to the test for long."""
+        self._beyond = {source: (share / 2, num) for source, (share, num) in self._beyond.items()}
+
+    def _of_draft(self, source: Source, work: DraftWork, plain_seconds: float, *, is_probe: bool) -> float:
+        """What was invested left out: more than was to be expected is the machine's."""
         seconds = work.seconds / self.costs.speed - self._entry.reading_seconds(source, work)
         num_drafts = self.costs.num_drafts(source.name)
         if not num_drafts:
@@ -93,12 +126,6 @@ class Losses:
             seconds = min(seconds, SURPRISE * (fixed + each * work.num_steps) + catching_up)
         return seconds if is_probe else max(0.0, seconds - catching_up)
 
-    def _looked(self, source: Source, work: DraftWork, num_texts: int, plain_seconds: float) -> tuple[float, float]:
-        """Of a look, what was invested, or will be owed, left out; and that."""
-        reading = self._entry.reading_seconds(source, work) + self._entry.owed_seconds(source, work)
-        seconds = work.seconds / self.costs.speed - reading
-        return self.looks.believed(source.name, num_texts, seconds, plain_seconds), reading
-
 
 class LookCosts:
     """Seconds that sources take to look back on a text, by how many texts share a call; reading prompts is left out."""
@@ -108,28 +135,38 @@ class LookCosts:
 
     def seconds(self, source: str, num_texts: int) -> float:
         """Of each text; 0 until the source has looked back."""
-        mean, num = self._means.get((source, num_texts.bit_length()), (0.0, 0))
-        return mean if num else max((mean for (name, _), (mean, _) in self._means.items() if name == source), default=0)
+        own = self._means.get((source, num_texts.bit_length()))
+        others = (mean for (name, _), (mean, _) in self._means.items() if name == source)
+        return own[0] if own else max(others, default=0.0)
 
     def believed(self, source: str, num_texts: int, seconds: float, plain_seconds: float) -> float:
         """What a look took, which is learned: more than was to be expected is the machine's."""
-        if seconds <= 0:  # nothing but reading that is paid for otherwise
+        key = source, num_texts.bit_length()
+        if seconds <= 0 and key not in self._means:  # nothing but reading, which is paid for otherwise
             return 0.0
-        mean, num = self._means.get((source, num_texts.bit_length()), (0.0, 0))
-        each = seconds / num_texts
-        each = min(each, SURPRISE * mean if num else MAX_FIRST * plain_seconds / num_texts)
-        mean += max(LOOK_GAIN, 1 / (num + 1)) * (each - mean)
-        self._means[source, num_texts.bit_length()] = mean, num + 1
-        return each * num_texts
+        mean, num = self._means.get(key, (0.0, 0))
+        most = max(SURPRISE * mean * num_texts, LITTLE_LOOK * plain_seconds) if num else MAX_FIRST_LOOK * plain_seconds
+        seconds = min(max(seconds, 0.0), most)
+        mean += max(LOOK_GAIN, 1 / (num + 1)) * (seconds / num_texts - mean)
+        self._means[key] = mean, num + 1
+        return seconds
+
+    def doubt(self, source: str, num_texts: int) -> None:
+        """It was too dear to look: a little less is believed, or one bad moment could end it for good."""
+        for key in (source, num_texts.bit_length()), (source, 1):
+            if key in self._means:
+                mean, num = self._means[key]
+                self._means[key] = mean * (1 - FORGOTTEN_LOOK), num
+
+
+def num_looked_at(step: DecodeStep, index: int) -> int:
+    """Texts that a source was asked to look back on; 0 where it was asked for any guess."""
+    own = [budget.of_member(index) for budget in step.budgets]
+    return 0 if any(budget.limit for budget in own) else sum(budget.looks_back for budget in own)
 
 
 def _last_drafter(step: DecodeStep) -> str | None:
-    """Whose draft was made last, of those that were verified."""
+    """Whose draft the target came after, where there was any to verify: a model's, though another's was chosen."""
     drafted = {source for source, tree in zip(step.sources, step.trees, strict=True) if len(tree)}
-    return next((work.source for work in reversed(step.work) if work.source in drafted), None)
-
-
-def looked(step: DecodeStep, index: int) -> int:
-    """How many texts a source only looked back on; 0 where it was asked for any guess."""
-    own = [budget.of_member(index) for budget in step.budgets]
-    return 0 if any(budget.limit for budget in own) else sum(budget.looks_back for budget in own)
+    asked = [work.source for work in step.work if work.num_steps or work.source in drafted]
+    return asked[-1] if drafted and asked else None

@@ -15,9 +15,10 @@ from outrider.policy.base import Policy
 from outrider.policy.branching import Branching, as_comb, worth_of
 from outrider.policy.cost import StepCosts
 from outrider.policy.curve import logit
-from outrider.policy.entry import Chunks, Entry
+from outrider.policy.entry import LITTLE, Chunks, Entry
 from outrider.policy.fixed import fixed_budget
-from outrider.policy.losses import Losses, looked
+from outrider.policy.learning import CostLearner
+from outrider.policy.losses import Losses
 from outrider.policy.luck import Luck, expected_of
 from outrider.policy.plan import Base, Candidate, Plan
 from outrider.policy.planner import Planner
@@ -26,7 +27,7 @@ from outrider.policy.selection import Climber, stairs_of
 from outrider.policy.track import NEWS, Source, Text, Track, within
 from outrider.policy.trust import Trust
 from outrider.request import Request
-from outrider.sequence import MAX_TOLD, Decision, DecodeStep, ScheduledBatch, Sequence
+from outrider.sequence import Decision, DecodeStep, ScheduledBatch, Sequence
 from outrider.tree import NO_DRAFT, DraftBudget, TokenTree
 
 # Steps until all is thought through again; of many texts, some one needs it sooner.
@@ -45,8 +46,6 @@ REFERENCE_SHARE = 0.003
 MIN_REFERENCE_STEPS, MAX_REFERENCE_STEPS = 12, 1000
 # Share of a plain step, up to which a draft is as good as free.
 FREE = 0.02
-# Steps without any draft, after which costs are doubted.
-FORGET_STEPS = 1000
 NOBODY = Round([], [], Base([], 0.0, 0, {}), [], {})
 # Plans after which what the target takes is looked up anew.
 NUM_KNOWN_PLANS = 12
@@ -88,6 +87,7 @@ class AutoPolicy(Policy):
         self._entry = Entry(costs, self.account)
         self._planner = Planner(costs, self.account, self._entry, self._branching, self._trust)
         self._losses = Losses(costs, self._entry)
+        self._learner = CostLearner(costs, self._branching, self._losses, self._index)
         self._prober = Prober(costs, self.account, self._entry, self._branching, self._losses.looks)
         self._texts: dict[int, Text] = {}
         self._planned: list[int] = []
@@ -95,8 +95,6 @@ class AutoPolicy(Policy):
         self._countdown = 0.0
         self._age = 0  # of the plan, in steps
         self._idle = 1
-        self._num_since_plain = 0
-        self._num_since_draft = 0
         self._num_known_plans = 0
         self._rate = 0.0
         self._is_filled = False  # the last step computed more rows than plain decoding
@@ -111,13 +109,14 @@ class AutoPolicy(Policy):
             self._age = 0
             self._replan(sequences)
         elif planned != self._planned:
-            self._round = self._round_of(sequences)
+            step = self._round = self._round_of(sequences)
+            self._settle_all(step, [(Plan(0, [], step.base.rate), [])] * len(self._sources))
         self._planned = planned
         step = self._round
         budgets = [
             NO_DRAFT if sequence.request.depth == "auto" else fixed_budget(sequence, 0) for sequence in sequences
         ]
-        if step.places and self._num_since_plain < self._reference_steps:
+        if step.places and self._learner.num_since_plain < self._reference_steps:
             self._prober.start(self._sources, step)
             for place in step.places:
                 budgets[place] = within(step.texts[place].budget, sequences[place].num_tokens_left - 1)
@@ -162,9 +161,14 @@ class AutoPolicy(Policy):
         if not step.sequences:
             return
         if len(step.num_rows) == len(step.sequences):  # else some only computed again what they had lost
-            step = self._losses.charged(step, self._round.base.computed)
+            step = self._losses.charged(step)
+            was_overdrawn = self.account.is_overdrawn
             self._book(step)
-            self._learn_costs(step)
+            if was_overdrawn and not self.account.is_overdrawn:
+                self._countdown = 0
+            self._learner.observe(step)
+        if any(verdict.num_accepted for verdict in step.verdicts):
+            self._prober.wake()
         chunks = Chunks(step)
         for place, sequence in enumerate(step.sequences):
             if step.budgets[place].max_depth > 0:
@@ -190,12 +194,18 @@ class AutoPolicy(Policy):
         }
 
     def _goes_on(self, sequences: Sequences[Sequence]) -> bool:
-        """Whether the plan, to draft nothing, holds for these texts, too: as many, and new ones are looked at soon."""
-        if self._idle == 1 or not len(sequences) == len(self._planned) > 1:
+        """Whether the plan to draft nothing holds for these texts, too: as many, and new ones can be looked at soon."""
+        is_auto = all(each.request.depth == "auto" for each in sequences)
+        if self._idle == 1 or not len(sequences) == len(self._planned) > 1 or not is_auto:
             return False
-        new = [each.request for each in sequences if each.request.request_id not in self._planned]
-        blind = [source.name for source in self._sources if not source.looks_back]
-        return not any(self._serves(source, request) for source in blind for request in new)
+        left = max(self.account.probe_balance, LITTLE) * self._round.base.seconds
+        return all(
+            source.looks_back and self.costs.catch_up(source.name, sequence.num_prompt_tokens) <= left
+            for sequence in sequences
+            if sequence.request.request_id not in self._planned
+            for source in self._sources
+            if self._serves(source.name, sequence.request)
+        )
 
     def _least_age(self, num_sequences: int) -> float:
         thinking, plain = self.costs.thinking.beyond_idle(num_sequences), self._round.base.seconds
@@ -220,9 +230,12 @@ class AutoPolicy(Policy):
         is_idle = not any(plan.cap for plan, _ in found)
         self._idle = min(2 * self._idle, MAX_IDLE) if is_idle else 1
         self._countdown *= self._idle
-        rate = self._rate = max((plan.rate for plan, _ in found), default=step.base.rate)
-        price = 1 - step.base.rate / rate + 2 * self.costs.change_seconds / step.base.seconds
+        self._settle_all(step, found)
+        price = 1 - step.base.rate / self._rate + 2 * self.costs.change_seconds / step.base.seconds
         self._reference_steps = min(max(price / REFERENCE_SHARE, MIN_REFERENCE_STEPS), MAX_REFERENCE_STEPS)
+
+    def _settle_all(self, step: Round, found: list[tuple[Plan, list[Candidate]]]) -> None:
+        rate = self._rate = max((plan.rate for plan, _ in found), default=step.base.rate)
         for index, (plan, candidates) in enumerate(found):
             self._settle(index, plan, candidates, rate)
         for place in step.places:
@@ -316,7 +329,10 @@ class AutoPolicy(Policy):
         is_probe = self._prober.is_probing
         lost, looking = 0.0, 0.0
         if decided or is_look:
-            lost, looking = self._losses.of_step(step, self._sources, base.seconds, is_probe=is_probe)
+            is_decided = bool(decided)
+            lost, looking = self._losses.of_step(
+                step, self._sources, base.seconds, is_decided=is_decided, is_probe=is_probe
+            )
         if decided and not is_probe:
             seconds = step.seconds / self.costs.speed + lost
             num_tokens = 1 + sum(decided) / len(step.sequences)
@@ -344,30 +360,6 @@ class AutoPolicy(Policy):
                 mean, variance = mean + found[0], variance + found[1]
         num = len(step.sequences)
         return self._luck.relief(num_accepted / num, mean / num, variance / num**2)
-
-    def _learn_costs(self, step: DecodeStep) -> None:
-        is_plain = not any(map(len, step.trees))
-        self._num_since_plain = 0 if is_plain else self._num_since_plain + 1
-        seconds = self._branching.costs.observe_target(step)
-        self.costs.observe_target(step.num_computed_rows, seconds, len(step.sequences))
-        is_drafting = any(budget.max_depth > 0 for budget in step.budgets)
-        may_draft = any(sequence.request.depth == "auto" for sequence in step.sequences)
-        follows_draft = self._num_since_draft == 0
-        self._num_since_draft = 0 if is_drafting else self._num_since_draft + may_draft
-        if self._num_since_draft == FORGET_STEPS:
-            self._num_since_draft = 0
-            self.costs.forget()
-        is_looking = any(budget.looks_back for budget in step.budgets)
-        if is_drafting or not (follows_draft or is_looking):  # else a part of it is what was learned from drafts
-            thought = step.thinking_seconds / self.costs.speed
-            self.costs.thinking.observe(len(step.sequences), thought, is_drafting=is_drafting)
-        for work in step.work:
-            if work.source in self._index and work.seconds > 0:
-                index = self._index[work.source]
-                if looked(step, index) and work.num_caught_up <= MAX_TOLD * work.num_sequences:
-                    continue  # which takes as many guesses and tells little of what reading takes
-                is_comb = any(budget.of_member(index).is_comb for budget in step.budgets)
-                self.costs.observe_draft(self._branching.costs.observe_draft(work) if is_comb else work)
 
     def _learn_survival(self, step: DecodeStep, place: int, text: Text, chunks: Chunks) -> None:
         sequence, tree, verdict = step.sequences[place], step.trees[place], step.verdicts[place]

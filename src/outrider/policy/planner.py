@@ -61,7 +61,9 @@ class Planner:
         candidates: list[Candidate] = []
         is_unknown = source.looks_back and source.survival.num_verified < NUM_KNOWN
         places = [] if self.account.is_overdrawn or is_unknown else self._affordable(index, source, step)
-        max_cap = self._first_cap(source, step) + RAMP * source.survival.num_accepted
+        max_cap = self._first_cap(source, step)
+        if self.costs.num_drafts(source.name):  # looking back tells of guesses, but not what they take
+            max_cap += RAMP * source.survival.num_accepted
         max_loss = (self.account.balance + SPARE) * step.base.seconds
         resolution = source.survival.fit.resolution
         if places:

@@ -29,7 +29,7 @@ PATIENCE = 4  # steps between looks at probes that could not be afforded
 NEXT_TO_NOTHING = 0.02
 # And of what a look may take whatever was spent on others before; and of what looks at all texts may take for none of
 # them to be put off for long.
-UNNOTICED, FREE_LOOKS = 0.004, 0.08
+UNNOTICED, FREE_LOOKS = 0.002, 0.04
 # Whoever is right more often than this may as well be always right.
 ALWAYS = 0.97
 NUM_SURE = 3  # drafts, after which a cost is believed
@@ -76,7 +76,7 @@ class Prober:
         self._num_quiet = 0  # steps in which nobody will be due, if all texts grow by a token
 
     def wake(self) -> None:
-        """Texts have joined, or were given up on: anybody may be due."""
+        """Texts may have joined, grown by several tokens or been given up on: anybody may be due."""
         self._num_quiet = 0
 
     def start(self, sources: list[Source], step: Round) -> None:
@@ -146,7 +146,9 @@ class Prober:
                 left = max(left, self.entry.loan(source, step.sequences[place].num_tokens_left) * step.base.seconds)
             left -= each + self.entry.until_told(source, reading[place], step.base.seconds)
             if left < 0:
-                self._wait = PATIENCE * (number == 0)
+                if not number:
+                    self._wait = PATIENCE
+                    self.looks.doubt(source.name, len(due))
                 break
             step.texts[place].tracks[index].budget = budget
             step.texts[place].compose()
@@ -182,7 +184,8 @@ class Prober:
         least, mean = step.break_even(self.costs, source.name), source.survival.mean(track.evidence, at_token)
         is_renewed = least is not None and mean > least and self.account.renew()
         num_texts = len(step.sequences)
-        is_free = num_texts * self.looks.seconds(source.name, num_texts) <= FREE_LOOKS * step.base.seconds
+        each = self.looks.seconds(source.name, num_texts) or sum(self.costs.draft(source.name, 1))
+        is_free = num_texts * each <= FREE_LOOKS * step.base.seconds
         track.probe_tokens = min(2 * track.probe_tokens, MAX_FREE_LOOK_TOKENS if is_free else MAX_LOOK_TOKENS)
         track.probe_at = at_token + track.probe_tokens
         is_news = abs(logit(mean) - track.planned_logit) > NEWS
