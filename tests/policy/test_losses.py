@@ -102,6 +102,19 @@ def test_who_joins_while_nobody_is_drafted_for_is_looked_at_before_all_is_though
     assert 1 <= num_plans(monkeypatch, looks_back=True) < 30
 
 
+def test_texts_that_end_while_nobody_is_drafted_for_are_no_reason_to_think_until_some_have(monkeypatch):
+    """Sixteen, one after the other."""
+    plans: list[int] = []
+    plan = Planner.plan
+    monkeypatch.setattr(Planner, "plan", lambda self, *args: plans.append(1) or plan(self, *args))
+    world = World([Guesser("g", lambda *_: 0.0, looks_back=True)], target=flat)
+    policy = auto(world)
+    Simulation(world, policy, [make_sequence(100, 64)]).run()
+    plans.clear()
+    Simulation(world, policy, [make_sequence(index, 20 + 2 * index) for index in range(16)]).run()
+    assert 1 <= len(plans) <= 12
+
+
 def test_who_can_be_drafted_for_without_a_look_is_thought_about_at_once(monkeypatch):
     assert num_plans(monkeypatch, looks_back=False) >= 56
 

@@ -37,6 +37,8 @@ REPLAN_STEPS_EACH, MAX_REPLAN_STEPS = 2, 30
 # Steps that a plan holds whatever is new: as many as there are texts, or, where steps are short, one for each so large
 # a share of a plain step that thinking takes; up to these. Planning takes time too.
 MAX_LEAST_AGE, MAX_LEAST_AGE_ALONE, DEAR_THINKING = 3, 6, 0.03
+# Share of the texts, down to which a plan to draft nothing holds where some of them end.
+LEAST_ALIKE = 0.7
 MAX_IDLE = 8  # times as many steps, where plan after plan was to draft nothing
 # Steps over the number of texts, by which all is thought through sooner where a text's guesses are news.
 NEWS_STEPS = 20
@@ -91,6 +93,7 @@ class AutoPolicy(Policy):
         self._prober = Prober(costs, self.account, self._entry, self._branching, self._losses.looks)
         self._texts: dict[int, Text] = {}
         self._planned: list[int] = []
+        self._num_planned = 0  # texts that all was thought through for
         self._round = NOBODY
         self._countdown = 0.0
         self._age = 0  # of the plan, in steps
@@ -106,7 +109,7 @@ class AutoPolicy(Policy):
         self._age += 1
         is_due = self._countdown <= 0 and self._age >= self._least_age(len(sequences))
         if is_due or (planned != self._planned and not self._goes_on(sequences)):
-            self._age = 0
+            self._age, self._num_planned = 0, len(sequences)
             self._replan(sequences)
         elif planned != self._planned:
             step = self._round = self._round_of(sequences)
@@ -194,9 +197,10 @@ class AutoPolicy(Policy):
         }
 
     def _goes_on(self, sequences: Sequences[Sequence]) -> bool:
-        """Whether the plan to draft nothing holds for these texts, too: as many, and new ones can be looked at soon."""
+        """Whether the plan to draft nothing holds for these texts: about as many, new ones can be looked at soon."""
         is_auto = all(each.request.depth == "auto" for each in sequences)
-        if self._idle == 1 or not len(sequences) == len(self._planned) > 1 or not is_auto:
+        is_alike = len(sequences) > 1 and LEAST_ALIKE * self._num_planned < len(sequences) <= self._num_planned
+        if self._idle == 1 or not is_alike or not is_auto:
             return False
         left = max(self.account.probe_balance, LITTLE) * self._round.base.seconds
         return all(
