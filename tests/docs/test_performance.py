@@ -135,3 +135,13 @@ def test_a_peer_whose_sampled_texts_were_refuted_is_named_and_the_next_one_stand
     said = report_floors.bets({"rows": rows}, rows[:1])
     assert "fast draft 8 (after 6 tokens)" in said
     assert said.endswith("Not refuted: fast plain (3456 tokens).")
+
+
+def test_the_realised_speedup_is_that_of_a_whole_step_over_that_of_its_forwards():
+    def row(depth, ms, target, draft):
+        stages = {"target": target, "draft": draft}
+        return {"pair": "a pair", "temperature": 0.0, "depth": depth, "ms": ms, "stages_ms": stages}
+
+    rows = [row(0, 2.0, 1.8, 0.0), row(4, 4.0, 2.0, 1.5)]
+    assert report_floors.realised(rows) == "a pair, depth 4, T = 0: 0.97 (0.92 if verifying were free)"
+    assert report_floors.realised(rows[:1]) == report_floors.NOT_MEASURED

@@ -77,18 +77,19 @@ class Losses:
         thinking = self.costs.thinking.beyond_idle(len(step.sequences))
         return Lost(drafting + looking + thinking, looking + reading + thinking * (not is_decided))
 
-    def charged(self, step: DecodeStep) -> DecodeStep:
+    def charged(self, step: DecodeStep, plain_rows: int) -> DecodeStep:
         """The step, with what its target took longer than after no draft laid to the draft.
 
         A model that has just drafted leaves the target colder caches, and attention takes longer for guesses than for
-        rows that fill up. How much longer is learned from steps one right after the other that compute as many rows,
-        one with a draft and one without.
+        rows that fill up. Where a step computes other rows than a plain one, that is learned as what these rows take.
+        Where it computes as many, steps one right after the other tell of it, one with a draft and one without.
         """
         source = _last_drafter(step)
-        if not self.costs.is_known or not all(tree.is_chain for tree in step.trees):
+        is_alike = step.num_computed_rows == plain_rows and all(tree.is_chain for tree in step.trees)
+        if not self.costs.is_known or not is_alike:
             self._before = None
             return step
-        before, self._before = self._before, Timed(step.num_computed_rows, len(step.sequences), source, step.seconds)
+        before, self._before = self._before, Timed(plain_rows, len(step.sequences), source, step.seconds)
         if before is not None and before[:2] == self._before[:2] and before.source != source:
             self._compare(before, self._before)
         if source is None:

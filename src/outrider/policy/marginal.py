@@ -164,7 +164,7 @@ class AutoPolicy(Policy):
         if not step.sequences:
             return
         if len(step.num_rows) == len(step.sequences):  # else some only computed again what they had lost
-            step = self._losses.charged(step)
+            step = self._losses.charged(step, self._round.base.computed)
             was_overdrawn = self.account.is_overdrawn
             self._book(step)
             if was_overdrawn and not self.account.is_overdrawn:

@@ -29,7 +29,7 @@ PATIENCE = 4  # steps between looks at probes that could not be afforded
 NEXT_TO_NOTHING = 0.02
 # And of what a look may take whatever was spent on others before; and of what looks at all texts may take for none of
 # them to be put off for long.
-UNNOTICED, FREE_LOOKS = 0.002, 0.04
+UNNOTICED, FREE_LOOKS = 0.002, 0.08
 # Whoever is right more often than this may as well be always right.
 ALWAYS = 0.97
 NUM_SURE = 3  # drafts, after which a cost is believed
