@@ -34,7 +34,8 @@ def write(writer: str, temperature: float) -> tuple[Generation, ...]:
     }[writer]
     config = EngineConfig(options=RuntimeOptions(num_threads=1), self_test=False)
     params = [SamplingParams(temperature=temperature, seed=seed, max_tokens=MAX_TOKENS) for seed in range(len(TEXTS))]
-    return tuple(LLM(target, draft, config=config).generate(TEXTS, params))
+    depth = 0 if draft is None else 4  # `auto` may find that drafting does not pay here
+    return tuple(LLM(target, draft, config=config).generate(TEXTS, params, depth=depth))
 
 
 @functools.cache

@@ -128,5 +128,5 @@ def test_a_good_text_among_idle_ones_is_drafted_for_soon():
         for depths, lengths in zip(outcome.depths, outcome.lengths, strict=True)
         if max(depths) >= 3
     ]
-    assert len(deep) >= 8
+    assert len(deep) >= 5  # each of which may add ten tokens
     assert min(deep) <= 24
