@@ -29,6 +29,7 @@ MAX_SURPRISE = 0.5  # of a logarithm: a step six tenths dearer than expected cou
 MIN_SHAPE_GAIN = 0.04
 NUM_TRUSTED_PROFILE = 12  # observations that a profile counts for
 MAX_COMPUTED = 8192  # numbers of rows whose computed rows are kept
+NUM_TOLD = 3  # chunks that a drafter caught up on, after which it is known what the rest will take
 NUM_UNREAD = 8  # corrections that estimates may lag behind: working them out takes time too
 
 
@@ -267,6 +268,10 @@ class StepCosts:
         """Calls learned from in which a drafter did nothing but catch up, and tokens of the largest."""
         costs = self._draft(source)
         return costs.num_chunks, costs.largest_chunk
+
+    def is_told(self, source: str) -> bool:
+        """Whether it is known what catching up takes."""
+        return self.num_drafts(source) > 0 or self.chunks(source)[0] >= NUM_TOLD
 
     def observe_target(self, rows: int, seconds: float, num_sequences: int = 1) -> None:
         """Learn from a step, the draft's seconds left out.

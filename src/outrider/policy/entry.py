@@ -12,7 +12,7 @@ from collections.abc import Sequence as Sequences
 from typing import NamedTuple
 
 from outrider.policy.account import Account
-from outrider.policy.cost import StepCosts
+from outrider.policy.cost import NUM_TOLD, StepCosts
 from outrider.policy.draft_cost import ASSUMED_CATCH_UP_SHARE, ASSUMED_DRAFT_SHARE
 from outrider.policy.track import Source, Track
 from outrider.sequence import DecodeStep, DraftWork, Sequence
@@ -24,7 +24,6 @@ MIN_STEPS, MAX_STEPS = 512, 4096
 DOUBT = 10  # times as dear as thought, which a first chunk allows for
 MIN_CHUNK, MAX_FIRST_CHUNK = 8, 64
 CHUNK_GROWTH = 4
-NUM_TOLD = 3  # chunks, after which it is known what the rest will take
 # Of a loan, how much the rest may take for reading to go on once that is known; later on all of it.
 CAUTION = 0.8
 LEAST_SPENT = 0.5  # plain steps, on a chunk after the first
@@ -55,13 +54,9 @@ class Entry:
         num_behind = _num_behind(track, len(sequence.token_ids))
         return self.costs.catch_up(source.name, num_behind) if num_behind > 0 else 0.0
 
-    def is_told(self, source: Source) -> bool:
-        """Whether it is known what catching up takes."""
-        return self.costs.num_drafts(source.name) > 0 or self.costs.chunks(source.name)[0] >= NUM_TOLD
-
     def until_told(self, source: Source, seconds: float, plain_seconds: float) -> float:
         """Of the seconds that reading is thought to take, those until it is known: a chunk more tells."""
-        return seconds if self.is_told(source) else min(seconds, self.chunk_seconds(source, plain_seconds))
+        return seconds if self.costs.is_told(source.name) else min(seconds, self.chunk_seconds(source, plain_seconds))
 
     def affordable(self, source: Source, texts: Sequences[Reader], plain_seconds: float) -> list[int]:
         """Places of those that may be drafted for: an unproven source does not get to read many long prompts."""
@@ -71,7 +66,7 @@ class Entry:
         left = self.account.spare * plain_seconds
         if not self.costs.num_drafts(source.name):  # one shows what it costs
             texts = sorted(texts, key=lambda text: text.seconds)[:1]
-            if not self.is_told(source):
+            if not self.costs.is_told(source.name):
                 chunk_seconds = self.chunk_seconds(source, plain_seconds)
                 return [text.place for text in texts if chunk_seconds <= max(left, RETRY * plain_seconds)]
         places: list[int] = []
@@ -98,7 +93,7 @@ class Entry:
         if not num_chunks:
             return max(MIN_CHUNK, min(MAX_FIRST_CHUNK, int(plain_seconds / (DOUBT * per_token))))
         affordable = max(LEAST_SPENT, self.account.spare)
-        if self.is_told(source):
+        if self.costs.is_told(source.name):
             affordable = max(affordable, self.loan(source, 0))
         seconds = affordable * plain_seconds - sum(self.costs.draft(source.name, 1))
         return max(MIN_CHUNK, min(CHUNK_GROWTH * largest, int(seconds / per_token)))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from outrider.policy.branching import Branching
 from outrider.policy.cost import StepCosts
-from outrider.policy.entry import NUM_TOLD
 from outrider.policy.losses import Losses, num_looked_at
 from outrider.sequence import MAX_TOLD, DecodeStep
 
@@ -45,14 +44,10 @@ class CostLearner:
                 continue
             index = self._index[work.source]
             is_short = work.num_caught_up <= MAX_TOLD * work.num_sequences
-            if num_looked_at(step, index) and is_short and self._is_told(work.source):
+            if num_looked_at(step, index) and is_short and self.costs.is_told(work.source):
                 continue  # which takes as many guesses and tells little of what reading takes
             is_comb = any(budget.of_member(index).is_comb for budget in step.budgets)
             self.costs.observe_draft(self._branching.costs.observe_draft(work) if is_comb else work)
-
-    def _is_told(self, source: str) -> bool:
-        """Whether more is known of what a source's reading takes than such a look tells."""
-        return self.costs.num_drafts(source) > 0 or self.costs.chunks(source)[0] >= NUM_TOLD
 
     def _observe_thinking(self, step: DecodeStep) -> None:
         """With drafts or without; after a draft or a look a part of it is what was learned from that, and not idle."""

@@ -50,30 +50,29 @@ class Losses:
         looks: what looking back takes.
     """
 
-    def __init__(self, costs: StepCosts, entry: Entry) -> None:
+    def __init__(self, costs: StepCosts, entry: Entry, sources: Sequences[Source]) -> None:
         self.costs = costs
         self.looks = LookCosts()
         self._entry = entry
+        self._sources = {source.name: (index, source) for index, source in enumerate(sources)}
         # Of a target's seconds, by whose draft is before it, and from how many pairs of steps that is known.
         self._beyond: dict[str, tuple[float, int]] = {}
         self._before: Timed | None = None
 
-    def of_step(
-        self, step: DecodeStep, sources: Sequences[Source], plain_seconds: float, *, is_decided: bool, is_probe: bool
-    ) -> Lost:
+    def of_step(self, step: DecodeStep, plain_seconds: float, *, is_decided: bool, is_probe: bool) -> Lost:
         """Of drafts and looks that a policy asked for; `is_decided`: of any draft, others being of a fixed depth."""
         drafting = looking = reading = 0.0
         for work in step.work:
-            for index, source in enumerate(sources):
-                if source.name != work.source:
-                    continue
-                if num_texts := num_looked_at(step, index):
-                    own_reading = self._entry.reading_seconds(source, work) + self._entry.owed_seconds(source, work)
-                    seconds = work.seconds / self.costs.speed - own_reading
-                    looking += self.looks.believed(source.name, num_texts, seconds, plain_seconds)
-                    reading += own_reading
-                elif is_decided:
-                    drafting += self._of_draft(source, work, plain_seconds, is_probe=is_probe)
+            if work.source not in self._sources:
+                continue
+            index, source = self._sources[work.source]
+            if num_texts := num_looked_at(step, index):
+                own_reading = self._entry.reading_seconds(source, work) + self._entry.owed_seconds(source, work)
+                seconds = work.seconds / self.costs.speed - own_reading
+                looking += self.looks.believed(source.name, num_texts, seconds, plain_seconds)
+                reading += own_reading
+            elif is_decided:
+                drafting += self._of_draft(source, work, plain_seconds, is_probe=is_probe)
         thinking = self.costs.thinking.beyond_idle(len(step.sequences))
         return Lost(drafting + looking + thinking, looking + reading + thinking * (not is_decided))
 

@@ -88,7 +88,7 @@ class AutoPolicy(Policy):
         self._index = {name: index for index, name in enumerate(sources)}
         self._entry = Entry(costs, self.account)
         self._planner = Planner(costs, self.account, self._entry, self._branching, self._trust)
-        self._losses = Losses(costs, self._entry)
+        self._losses = Losses(costs, self._entry, self._sources)
         self._learner = CostLearner(costs, self._branching, self._losses, self._index)
         self._prober = Prober(costs, self.account, self._entry, self._branching, self._losses.looks)
         self._texts: dict[int, Text] = {}
@@ -334,9 +334,7 @@ class AutoPolicy(Policy):
         lost, looking = 0.0, 0.0
         if decided or is_look:
             is_decided = bool(decided)
-            lost, looking = self._losses.of_step(
-                step, self._sources, base.seconds, is_decided=is_decided, is_probe=is_probe
-            )
+            lost, looking = self._losses.of_step(step, base.seconds, is_decided=is_decided, is_probe=is_probe)
         if decided and not is_probe:
             seconds = step.seconds / self.costs.speed + lost
             num_tokens = 1 + sum(decided) / len(step.sequences)

@@ -258,7 +258,7 @@ class Prober:
 
     def _may_pay(self, source: Source, step: Round) -> bool:
         num_drafts = self.costs.num_drafts(source.name)
-        if num_drafts < NUM_SURE and (num_drafts or not self.entry.is_told(source)):
+        if num_drafts < NUM_SURE and (num_drafts or not self.costs.is_told(source.name)):
             return True
         least = step.break_even(self.costs, source.name)
         return least is not None and least < ALWAYS
