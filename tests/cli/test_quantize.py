@@ -17,7 +17,7 @@ def prompts(tmp_path):
 
 
 def test_a_quantised_target_is_made_measured_and_run(outrider, tiny_pair, prompts, tmp_path):
-    out = tmp_path / "new"
+    out = tmp_path / "made" / "with" / "new"
     arguments = ["quantize", "--target", tiny_pair.target, "--out", out, "--prompts", prompts]
     outcome = outrider(*arguments)
     assert outcome.exit_code == 0, outcome
@@ -28,7 +28,7 @@ def test_a_quantised_target_is_made_measured_and_run(outrider, tiny_pair, prompt
     assert document["quality"]["num_tokens"] == 128
     assert 0.5 < document["quality"]["overlap"]["value"] < 1
     assert f"level {document['quality']['exactness']}" in outcome.stdout
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
 
     run = ["run", "--target", out, "--draft", tiny_pair.draft, "--max-tokens", "24", "--prompt", "import os"]
     on, off = (outrider(*run, "--speculation", switch) for switch in ("on", "off"))
@@ -47,7 +47,7 @@ def test_a_quantised_target_is_made_measured_and_run(outrider, tiny_pair, prompt
 
 def test_what_cannot_be_is_said_in_a_line(outrider, tiny_pair, prompts, tmp_path):
     target = ["quantize", "--target", tiny_pair.target, "--prompts", prompts]
-    assert "is no folder, so new cannot be made in it" in outrider(*target, "--out", tmp_path / "a" / "new").error
+    assert "is no folder, so new cannot be made in it" in outrider(*target, "--out", prompts / "a" / "new").error
     assert "replaces only what outrider quantized" in outrider(*target, "--out", tmp_path, "--force").error
     assert prompts.exists()
     missing = outrider("quantize", "--target", tmp_path / "none", "--out", tmp_path / "new")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from outrider import noise, sampling
 from outrider.bench.embedding import GROUP_SIZE, Embedding, Shape, write_damped
-from outrider.bench.provenance import check_room, provenance, write_json
+from outrider.bench.provenance import make_room, provenance, write_json
 from outrider.bench.workloads import WORKLOADS, find_loop, read_workloads
 from outrider.cache.table import BlockTable
 from outrider.demo import BundledPair
@@ -109,7 +109,7 @@ def make_pair(source: BundledPair, out: Path, plan: PairPlan, report: Callable[[
     embedding = Embedding(source.target, plan.shape, plan.seed)
     if out.exists():
         raise UsageError(f"{out} exists already: name a folder that does not")
-    check_room(out, 2 * embedding.num_parameters, "the pair")
+    make_room(out, 2 * embedding.num_parameters, "the pair")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
         target, draft = folder / "target", folder / "draft"

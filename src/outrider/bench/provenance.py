@@ -61,8 +61,8 @@ def check_writable(path: Path) -> None:
         raise _unwritable(path, error) from error
 
 
-def check_room(folder: Path, num_bytes: int, what: str) -> None:
-    """Make sure that a new folder with so many bytes can be made.
+def make_room(folder: Path, num_bytes: int, what: str) -> None:
+    """Make the folders above a new one, if so many bytes can be written there.
 
     Args:
         folder: that is to be made.
@@ -72,13 +72,18 @@ def check_room(folder: Path, num_bytes: int, what: str) -> None:
     Raises:
         UsageError: it cannot; nothing was changed.
     """
-    if not folder.parent.is_dir():
-        raise UsageError(f"{folder.parent} is no folder, so {folder.name} cannot be made in it: make it first")
-    num_free = shutil.disk_usage(folder.parent).free
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above} is no folder, so {folder.name} cannot be made in it: name another with --out")
+    num_free = shutil.disk_usage(above).free
     if num_free < 1.1 * num_bytes:
         raise UsageError(
-            f"{what} takes {num_bytes / 1e9:.2f} GB, but {num_free / 1e9:.2f} GB are free in {folder.parent}: make room"
+            f"{what} takes {num_bytes / 1e9:.2f} GB, but {num_free / 1e9:.2f} GB are free in {above}: make room"
         )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {folder.parent} ({error.strerror}): name another with --out") from error
 
 
 def write_json(path: Path, document: Any) -> None:

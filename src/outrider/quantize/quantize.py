@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from outrider.bench.provenance import check_room, provenance, write_json
+from outrider.bench.provenance import make_room, provenance, write_json
 from outrider.errors import ModelError, UsageError
 from outrider.model.config import read_config
 from outrider.quantize.checkpoint import QUANTIZATION, Original
@@ -37,7 +37,7 @@ def quantize(
     if out.exists() and not (replaces and _is_ours(out)):
         remedy = "--force replaces only what outrider quantized: name another folder with --out"
         raise UsageError(f"{out} exists already: {remedy if replaces else 'name another with --out, or add --force'}")
-    check_room(out, original.num_quantised_bytes, "the checkpoint")
+    make_room(out, original.num_quantised_bytes, "the checkpoint")
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
             folder = Path(scratch) / "new"
