@@ -288,8 +288,14 @@ class AutoPolicy(Policy):
         return text
 
     def _settle(self, index: int, plan: Plan, candidates: list[Candidate], rate: float) -> None:
-        """Give each text its budget for this source, and note what changed."""
-        step, source, prices = self._round, self._sources[index], plan.prices(rate)
+        """Give each text its budget for this source, and note what changed.
+
+        A text alone is drafted for by one source in some steps and by another in others: what time earns in a source's
+        own steps says how deep it goes, and what it earns in all of them, who goes before whom.
+        """
+        step, source = self._round, self._sources[index]
+        own = plan.rate if len(step.sequences) == 1 else rate
+        prices = plan.prices(own)
         numbers = {candidate.place: number for number, candidate in enumerate(candidates)} if plan.cap else {}
         max_catch_up = self._entry.limit(source, step.base.seconds)
         for place in step.served(index):
@@ -305,7 +311,7 @@ class AutoPolicy(Policy):
                 worth = worth_of(source, mean, prices, curve, depth)
                 gain = plan.gain(number, curve, rate)
                 budget = DraftBudget(depth, depth, worth, gain, max_catch_up=max_catch_up)
-                track.budget = as_comb(budget, plan, number, rate)
+                track.budget = as_comb(budget, plan, number, own)
             if track.is_news():
                 mean = source.survival.mean(track.evidence, len(sequence.token_ids))
                 least = step.break_even(self.costs, source.name)

@@ -40,15 +40,23 @@ class Planner:
         self._trust = trust
 
     def plan(self, sources: Sequences[Source], step: Round) -> list[tuple[Plan, list[Candidate]]]:
-        """The best plan of each source, the cheapest first: a dearer one drafts where these leave it to, on top."""
+        """The best plan of each source, the cheapest first: a dearer one drafts where these leave it to.
+
+        Of several texts that is on top of what these are expected to add to the step. A text alone has steps with a
+        cheaper source's guesses and steps without, and where it had none it seldom has one for the next tokens: there
+        the dearer source has to be better than a step without any.
+        """
         found: list[tuple[Plan, list[Candidate]]] = []
         base = step.base
         left = [1.0] * len(step.sequences)  # of each text's steps, the share that no cheaper source drafts for
         for index, source in enumerate(sources):
             plan, candidates = self._search(index, source, step, base, left)
             found.append((plan, candidates))
-            base = base.after(plan)
-            if plan.cap:
+            if plan.cap and base.num_sequences == 1:
+                seconds = step.base.seconds + self.costs.thinking.beyond_idle(1)
+                base = base._replace(seconds=seconds, settled=plan.settled)
+            elif plan.cap:
+                base = base.after(plan)
                 for candidate, depth in zip(candidates, plan.depths, strict=True):
                     left[candidate.place] *= 1 - (depth > 0) * min(source.offered, MAX_OFFERED)
         return found

@@ -55,7 +55,8 @@ class Search:
         # Of the target in a step in which no cheaper source has a guess, and none is made.
         self._idle = self._beside_settled(base.computed, costs.target(base.computed, base.num_sequences))
         # Where a cheaper source drafts already, there is as much to think about without this one.
-        self._thinking = 0.0 if base.num_drafted else costs.thinking.beyond_idle(base.num_sequences)
+        is_thought = base.num_drafted > 0 or base.settled is not None
+        self._thinking = 0.0 if is_thought else costs.thinking.beyond_idle(base.num_sequences)
         self._offered = offered
         self._trust = trust
         # A step is paid for if one sequence needs it, however many do without.
