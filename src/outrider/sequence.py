@@ -169,7 +169,7 @@ class DecodeStep(NamedTuple):
         num_computed_rows: of the target's forward, padding and filling counted.
         work: of those that were asked for drafts.
         seconds: of everything else but thinking.
-        thinking_seconds: of the policy, over this step and the one before.
+        thinking_seconds: of the policy, over this step and the one before, and of asking drafters, beside their work.
         hindsight: of those that read on.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,8 +44,9 @@ class SequenceStats:
             self.drafted_at[depth] += 1
             self.accepted_at[depth] += depth < num_accepted
 
-    def add_seconds(self, stage: Stage, seconds: float) -> None:
-        self.seconds[stage] += seconds
+    def add_seconds(self, seconds: Mapping[Stage, float]) -> None:
+        for stage, more in seconds.items():
+            self.seconds[stage] += more
 
     @property
     def acceptance_length(self) -> float | None:

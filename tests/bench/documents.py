@@ -33,9 +33,7 @@ def make_written(seconds, *, drafted=(), accepted=(), token_ids=range(NUM_TOKENS
         num_accepted=sum(accepted), drafted_at=list(drafted), accepted_at=list(accepted),
     )  # fmt: skip
     stats.accepted_from["suffix"] = sum(accepted)
-    for stage, share in {"target": 0.75, "draft": 0.25 if drafted else 0.0, "other": 0.0 if drafted else 0.25}.items():
-        stats.add_seconds(stage, share * seconds)
-    stats.add_seconds("prefill", 1.0)
+    stats.add_seconds({"prefill": 1.0, "target": 0.75 * seconds, "draft" if drafted else "other": 0.25 * seconds})
     generation = Generation(
         request_id=0, prompt_token_ids=(1,), token_ids=tuple(token_ids), text="", finish_reason="length", seed=0,
         exactness=exactness, stats=stats,

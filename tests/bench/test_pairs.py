@@ -84,7 +84,8 @@ def test_an_agreement_out_of_range_is_refused(agreement):
 def test_a_place_that_will_not_do_is_refused_before_anything_is_made(source, tmp_path, monkeypatch):
     plan = PairPlan(shape=SHAPE, agreement=0.8)
     (tmp_path / "there").mkdir()
-    for name, message in (("there", "exists already"), ("no/where", "is no folder")):
+    (tmp_path / "there" / "file").touch()
+    for name, message in (("there", "exists already"), ("there/file/pair", "is no folder")):
         with pytest.raises(UsageError, match=message):
             make_pair(source, tmp_path / name, plan, lambda _: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))

@@ -101,7 +101,7 @@ def test_without_a_terminal_the_race_is_printed_once(lane):
 
 def make_run(drafter, token_ids, *, prompt="p", seconds=1.0):
     stats = SequenceStats(num_emitted=len(token_ids))
-    stats.add_seconds("target", seconds)
+    stats.add_seconds({"target": seconds})
     return Run(prompt, 0.0, drafter, SimpleNamespace(token_ids=token_ids, stats=stats))
 
 

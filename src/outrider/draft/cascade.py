@@ -155,6 +155,8 @@ def _budget_of(rank: int, budget: DraftBudget) -> DraftBudget:
     if not budget.members:
         return budget
     own = budget.members[rank]
+    if own.max_depth <= budget.max_depth and own.max_nodes <= budget.max_nodes:
+        return own
     return own._replace(max_depth=min(own.max_depth, budget.max_depth), max_nodes=min(own.max_nodes, budget.max_nodes))
 
 

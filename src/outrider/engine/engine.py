@@ -7,7 +7,6 @@ computed: there is no other loop. Knows no checkpoints and no prompts' text: it 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence as Sequences
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -116,8 +115,9 @@ class Engine:
         stages.lap("other")
         if batch.kind == "decode":
             thinking = stages.seconds["policy"]
+            beside = max(0.0, stages.seconds["draft"] - sum(work.seconds for work in draft.work))
             step = _as_step(batch, draft, output, verdicts, stages.seconds)
-            self.parts.policy.observe(step._replace(thinking_seconds=thinking + self._learning_seconds))
+            self.parts.policy.observe(step._replace(thinking_seconds=thinking + beside + self._learning_seconds))
             stages.lap("policy")
             self._learning_seconds = stages.seconds["policy"] - thinking
         for delta in deltas:
@@ -229,7 +229,8 @@ class Engine:
                     if len(tree):
                         self.drafter.observe(item.sequence, tree, verdict)
                     deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
-                    item.sequence.stats.accepted_from += Counter({source: verdict.num_accepted})
+                    if verdict.num_accepted:
+                        item.sequence.stats.accepted_from[source] += verdict.num_accepted
                 elif item.sequence.error is not None:
                     deltas.append(_last_delta(self._live[item.sequence.request.request_id], "error"))
         except BaseException:
@@ -328,6 +329,8 @@ class _Stopwatch:
 
     def record(self, batch: ScheduledBatch) -> None:
         """Add the step's seconds to every sequence that took part; a prompt's are all "prefill"."""
+        seconds: dict[Stage, float] = (
+            {"prefill": sum(self.seconds.values())} if batch.kind == "prefill" else self.seconds
+        )
         for item in batch.items:
-            for stage, seconds in self.seconds.items():
-                item.sequence.stats.add_seconds("prefill" if batch.kind == "prefill" else stage, seconds)
+            item.sequence.stats.add_seconds(seconds)

@@ -31,6 +31,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
+        self._texts: dict[int, str] = {}  # of single tokens: streams ask for the last one's again and again
         self.special_tokens = special_tokens
         self.chat_template = chat_template
 
@@ -64,7 +65,12 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the tokens, without special ones."""
-        return self._backend.decode(token_ids, skip_special_tokens=True)
+        if len(token_ids) != 1:
+            return self._backend.decode(token_ids, skip_special_tokens=True)
+        text = self._texts.get(token_ids[0])
+        if text is None:
+            text = self._texts[token_ids[0]] = self._backend.decode(token_ids, skip_special_tokens=True)
+        return text
 
     def stream(self, prompt: Sequence[int] = ()) -> TextDecoder:
         """A decoder for the tokens that follow a prompt, one by one."""
