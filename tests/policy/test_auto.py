@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import pytest
 
@@ -199,6 +200,35 @@ def test_a_cascade_is_faster_than_either_of_its_members(num_sequences):
         for part in (world, *(World([guesser], flat, sum_of_rows, 0.1) for guesser in world.guessers))
     ]
     assert both >= 1.05 * max(alone)
+
+
+def test_where_a_cheaper_source_is_silent_a_dearer_one_need_not_be_as_good_as_that_is_elsewhere():
+    """Three quarters of a text repeat themselves. A model adds to a new quarter half a token for a fifth of a step."""
+
+    def repeats(index: int, position: int) -> bool:
+        return position // 64 % 4 != 0
+
+    suffix = Guesser("suffix", lambda *_: 0.97, step=2e-4, is_scored=True, is_stepless=True, offers=repeats)
+    model = Guesser("model", lambda *_: 0.5, step=0.2, is_scored=True)
+    both, alone = (
+        decode_stream(world, auto(world), at_once=1, num_tokens=512).rate
+        for world in (World(part, flat, sum_of_rows) for part in ([suffix, model], [suffix]))
+    )
+    assert both >= 1.08 * alone
+
+
+def test_where_silent_places_come_at_random_a_dearer_source_costs_little():
+    """The next place is as likely as any other to have a cheaper guess: the model should be left out."""
+    suffix = Guesser(
+        "suffix", lambda *_: 0.9, step=2e-4, is_scored=True, is_stepless=True,
+        offers=lambda index, position: random.Random(f"{index} {position}").random() < 0.6,
+    )  # fmt: skip
+    model = Guesser("model", lambda *_: 0.5, step=0.3, is_scored=True)
+    both, alone = (
+        decode_stream(world, auto(world), at_once=1, num_tokens=512).rate
+        for world in (World(part, flat, sum_of_rows) for part in ([suffix, model], [suffix]))
+    )
+    assert both >= 0.97 * alone
 
 
 def test_a_cascade_does_not_pay_for_a_member_that_is_bad():

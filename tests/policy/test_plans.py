@@ -13,6 +13,7 @@ from outrider.policy.curve import Prices, curve_of, logit
 from outrider.policy.marginal import AutoPolicy
 from outrider.policy.plan import Base, Candidate, Plan, Settled
 from outrider.policy.search import Search, break_even
+from outrider.policy.survival import Evidence
 from outrider.policy.track import Source
 from outrider.request import MAX_DEPTH
 from outrider.sequence import DecodeStep, DraftWork
@@ -145,7 +146,6 @@ def test_a_plan_on_top_of_another_must_be_better_than_both_together():
     base = Base([1] * 4, 2.0, 4, {})
     settled = base.after(Plan(3, [3] * 4, rate=3.0, seconds=4.0))
     assert (base.rate, settled.rate, settled.num_tokens) == (2.0, 3.0, 12.0)
-    assert base.after(Plan(0, [0] * 4, rate=2.0)) == base
 
 
 def test_decisions_say_when_drafting_began_and_stopped_and_why():
@@ -179,9 +179,9 @@ def test_probes_and_sources_without_guesses_are_no_decisions():
 
 def test_a_source_that_never_has_a_guess_is_planned_for_all_the_same():
     """After some 700 times in vain, a share that is learned without a limit is no number to divide by."""
-    source = Source("suffix")
+    source, evidence = Source("suffix"), Evidence(0)
     for _ in range(2000):
-        source.note_offer(is_made=False)
+        source.note_offer(evidence, is_made=False)
     assert 0 < source.offered < 0.01
     costs = StepCosts([(1, 1.0), (16, 1.1)])
     candidate = Candidate(0, curve_of(logit(0.9), (0.0,), 0.0, Prices(0.0, 0.0), 8), 4, False, 0.0)
@@ -200,7 +200,7 @@ def test_guesses_within_the_rows_of_a_cheaper_source_cost_the_target_nothing():
 
     suffix = Plan(8, [8], 1.0, 1.0, settled=Settled(9, 0.5))
     assert cap(base) == 0
-    assert cap(base.after(suffix)) == 1
+    assert cap(base.where_silent(suffix, base.seconds, 0.5, 1.0)) == 1
 
 
 def test_what_is_settled_is_of_a_single_sequence_and_of_whoever_has_most_guesses():

@@ -72,15 +72,15 @@ def make_room(folder: Path, num_bytes: int, what: str) -> None:
     Raises:
         UsageError: it cannot; nothing was changed.
     """
-    above = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise UsageError(f"{above} is no folder, so {folder.name} cannot be made in it: name another with --out")
-    num_free = shutil.disk_usage(above).free
-    if num_free < 1.1 * num_bytes:
-        raise UsageError(
-            f"{what} takes {num_bytes / 1e9:.2f} GB, but {num_free / 1e9:.2f} GB are free in {above}: make room"
-        )
     try:
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not above.is_dir():
+            raise UsageError(f"{above} is no folder, so {folder.name} cannot be made in it: name another with --out")
+        num_free = shutil.disk_usage(above).free
+        if num_free < 1.1 * num_bytes:
+            raise UsageError(
+                f"{what} takes {num_bytes / 1e9:.2f} GB, but {num_free / 1e9:.2f} GB are free in {above}: make room"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make {folder.parent} ({error.strerror}): name another with --out") from error

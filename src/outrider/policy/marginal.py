@@ -2,7 +2,8 @@
 
 A guess is worth its row, and a draft step its time, if the tokens that they are expected to add are at least what the
 time would earn otherwise: that rate is the price of everything (Dinkelbach's rule for the best ratio of tokens to
-seconds). A source that does not pay is asked again now and then, for a bounded share of the time.
+seconds), of a text alone the rate of the steps that a source drafts in. A source that does not pay is asked again now
+and then, for a bounded share of the time.
 """
 
 from __future__ import annotations
@@ -136,22 +137,20 @@ class AutoPolicy(Policy):
         counts = [len(tree) for tree in trees]
         num_least = counts.copy()
         drafts: dict[int, list[float]] = {}
+        rate = self._rate
         for place, (item, tree) in enumerate(zip(batch.items, trees, strict=True)):
             text = self._texts.get(item.sequence.request.request_id)
-            if (
-                text is None
-                or item.sequence.request.depth != "auto"
-                or not len(tree)
-                or sources[place] not in self._index
-            ):
+            source = self._index.get(sources[place])
+            if text is None or item.sequence.request.depth != "auto" or not len(tree) or source is None:
                 continue
-            track = text.tracks[self._index[sources[place]]]
+            track = text.tracks[source]
             if not track.is_probing:
                 num_least[place] = int(self._is_dear(sources[place]))
                 drafts[place] = track.budget.worth.survivals(tree, scores[place])[num_least[place] :]
+                rate = self._sources[source].rate
         if drafts:
             num_rows = sum(num_least) + sum(item.num_tokens for item in batch.items)
-            stairs = stairs_of(self.costs, self._round.base.num_sequences, self._rate)
+            stairs = stairs_of(self.costs, self._round.base.num_sequences, rate)
             kept = self._climber.choose([*drafts.values()], num_rows, stairs)
             for place, num_kept in zip(drafts, kept, strict=True):
                 counts[place] = num_least[place] + num_kept
@@ -294,7 +293,7 @@ class AutoPolicy(Policy):
         own steps says how deep it goes, and what it earns in all of them, who goes before whom.
         """
         step, source = self._round, self._sources[index]
-        own = plan.rate if len(step.sequences) == 1 else rate
+        own = source.rate = plan.rate if len(step.sequences) == 1 else rate
         prices = plan.prices(own)
         numbers = {candidate.place: number for number, candidate in enumerate(candidates)} if plan.cap else {}
         max_catch_up = self._entry.limit(source, step.base.seconds)
@@ -385,7 +384,7 @@ class AutoPolicy(Policy):
                 if index != drafted and chunks.take(source, track, at_token, track.budget.max_catch_up):
                     self._countdown = 0
                 elif not 0 <= drafted < index:  # a cheaper source's draft does not tell what this one would have made
-                    source.note_offer(index == drafted)
+                    source.note_offer(track.evidence, index == drafted)
                 if track.is_probing:
                     self._prober.end(
                         source, track, at_token, verdict.num_accepted if index == drafted else None, self._round

@@ -33,7 +33,7 @@ class Settled(NamedTuple):
 
     Attributes:
         computed: rows of the target where it has a guess.
-        offered: share of the steps in which it has.
+        offered: share of the steps, of those that still cheaper ones leave, in which it has.
     """
 
     computed: int
@@ -45,10 +45,11 @@ class Base(NamedTuple):
 
     Attributes:
         num_rows: of each sequence.
-        seconds: that the step takes, drafts of a fixed depth and of sources that are settled included.
+        seconds: that the step takes, with drafts of a fixed depth, and of several texts with those of settled sources.
         computed: rows that the target computes without any draft that is planned.
         known: computed rows and seconds of the target by depths and their places, as far as asked for lately.
-        num_drafted: tokens that the drafts of settled sources are expected to earn.
+        num_drafted: tokens that the drafts of settled sources are expected to earn; of a text alone, those beyond one
+            that it gains elsewhere in the time of a step without.
         settled: of these sources' plans the one with guesses most often, where there is a single sequence.
     """
 
@@ -74,11 +75,25 @@ class Base(NamedTuple):
         return self.num_tokens / self.seconds
 
     def after(self, plan: Plan) -> Base:
-        """With a source's plan settled: what another source has to be better than."""
-        if not plan.cap:
-            return self
-        num_drafted = plan.rate * plan.seconds - len(self.num_rows)
-        return self._replace(seconds=plan.seconds, num_drafted=num_drafted, settled=plan.settled)
+        """With a source's plan for several texts settled: what a dearer source has to be better than."""
+        return self._replace(seconds=plan.seconds, num_drafted=plan.rate * plan.seconds - len(self.num_rows))
+
+    def where_silent(self, plan: Plan, seconds: float, offered: float, silence: float) -> Base:
+        """With a source's plan for a text alone settled: where it has no guess.
+
+        What a dearer source adds there would have been written without any guess as far as such places come together,
+        and fast as far as they do not.
+
+        Args:
+            plan: that drafts.
+            seconds: of a step without any guess.
+            offered: share of the steps in which the source has a guess.
+            silence: how often it has none at the next place, either.
+        """
+        tokens = 1 + (plan.rate * plan.seconds - self.num_tokens) / offered
+        fast = (seconds + max(0.0, plan.seconds - seconds) / offered) / max(tokens, 1.0)
+        each = silence * seconds / self.num_tokens + (1 - silence) * min(fast, seconds)
+        return self._replace(seconds=seconds, num_drafted=seconds / each - 1, settled=plan.settled)
 
 
 class Beside(NamedTuple):
@@ -120,8 +135,8 @@ class Plan:
     Attributes:
         cap: the limit on depth that was best; 0 is no draft.
         depths: of each candidate.
-        rate: tokens per second that are expected.
-        seconds: of a step, as expected.
+        rate: tokens per second that are expected, of a text alone in the steps that are left to the source.
+        seconds: of such a step, as expected.
         node_seconds: of a row.
         saved_seconds: of a row that is saved by stopping early.
         step_seconds: of a draft step that is taken for one sequence more.

@@ -1,4 +1,4 @@
-"""Plans each source's part in steps to come, on top of those that are cheaper. Knows costs and texts; no drafters."""
+"""Plans each source's part in steps to come, beside those that are cheaper. Knows costs and texts; no drafters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outrider.policy.entry import Entry, Reader, is_proven
 from outrider.policy.plan import Base, Candidate, Plan
 from outrider.policy.probe import Round
 from outrider.policy.search import Search
-from outrider.policy.track import Source
+from outrider.policy.track import Source, Track
 from outrider.policy.trust import Trust
 from outrider.request import MAX_DEPTH
 
@@ -43,8 +43,8 @@ class Planner:
         """The best plan of each source, the cheapest first: a dearer one drafts where these leave it to.
 
         Of several texts that is on top of what these are expected to add to the step. A text alone has steps with a
-        cheaper source's guesses and steps without, and where it had none it seldom has one for the next tokens: there
-        the dearer source has to be better than a step without any.
+        cheaper source's guesses and steps without, and where it had none it seldom has one for the next tokens: so the
+        dearer source has to be better there, and not better than the mean of all steps.
         """
         found: list[tuple[Plan, list[Candidate]]] = []
         base = step.base
@@ -52,11 +52,12 @@ class Planner:
         for index, source in enumerate(sources):
             plan, candidates = self._search(index, source, step, base, left)
             found.append((plan, candidates))
-            if plan.cap and base.num_sequences == 1:
-                seconds = step.base.seconds + self.costs.thinking.beyond_idle(1)
-                base = base._replace(seconds=seconds, settled=plan.settled)
-            elif plan.cap:
-                base = base.after(plan)
+            if plan.cap:
+                if len(step.sequences) == 1:
+                    seconds = step.base.seconds + self.costs.thinking.beyond_idle(1)
+                    base = base.where_silent(plan, seconds, source.offered, source.silence)
+                else:
+                    base = base.after(plan)
                 for candidate, depth in zip(candidates, plan.depths, strict=True):
                     left[candidate.place] *= 1 - (depth > 0) * min(source.offered, MAX_OFFERED)
         return found
@@ -73,11 +74,14 @@ class Planner:
         if self.costs.num_drafts(source.name):  # looking back tells of guesses, but not what they take
             max_cap += RAMP * source.survival.num_accepted
         max_loss = (self.account.balance + SPARE) * step.base.seconds
-        resolution = source.survival.fit.resolution
         if places:
-            candidates = [self._candidate(index, source, place, step, resolution) for place in places]
+            candidates = [
+                self._candidate(source, place, step.texts[place].tracks[index], step, left[place]) for place in places
+            ]
             trust = self._trust.of(len(step.sequences))
-            offered = source.offered * sum(left[place] for place in places) / len(places)
+            offered = source.offered
+            if len(step.sequences) > 1:
+                offered *= sum(left[place] for place in places) / len(places)
             search = Search(self.costs, source.name, base, candidates, offered, trust)
             plan = search.best(source.cap, max_cap, max_loss)
             plan = self._branching.improve(plan, source, search, step.sequences, (max_cap, max_loss))
@@ -103,8 +107,9 @@ class Planner:
         texts = [Reader(*each) for each in zip(served, seconds, num_left, strict=True)]
         return self._entry.affordable(source, texts, step.base.seconds)
 
-    def _candidate(self, index: int, source: Source, place: int, step: Round, resolution: float) -> Candidate:
-        sequence, track = step.sequences[place], step.texts[place].tracks[index]
+    def _candidate(self, source: Source, place: int, track: Track, step: Round, left: float) -> Candidate:
+        """A text that the source may draft for in such a share of its steps."""
+        sequence, resolution = step.sequences[place], source.survival.fit.resolution
         num_left = sequence.num_tokens_left
         mean_logit = round(5 * logit(source.survival.mean(track.evidence, len(sequence.token_ids)))) / 5
         track.planned_logit = mean_logit
@@ -113,5 +118,5 @@ class Planner:
         else:
             resolution = max(round(resolution, 1), LEAST_RESOLUTION)
             curve = curve_of(mean_logit, source.survival.shifts, resolution, source.prices.rounded(), MAX_DEPTH)
-        entry = self._entry.seconds(source, sequence, track) / max(4.0, 0.5 * num_left)
+        entry = self._entry.seconds(source, sequence, track) / max(4.0, 0.5 * num_left * left)
         return Candidate(place, curve, min(MAX_DEPTH, num_left - 1), track.depth > 0, entry, mean_logit)

@@ -35,7 +35,8 @@ class Search:
     """Compares plans of one source for one batch.
 
     Args:
-        offered: share of the sequences and steps in which the source's drafts are taken, others having none better.
+        offered: share of the sequences and steps in which the source's drafts are taken, others having none better; of
+            a text alone, of the steps that these leave.
         trust: how much of what a plan promises to gain it is taken to keep; 0 is nothing.
     """
 
@@ -49,12 +50,14 @@ class Search:
         trust: float = 1.0,
     ) -> None:
         self.costs = costs
+        plain = costs.target(base.computed, base.num_sequences)
         self.base = base
+        # Of the target in a step in which no cheaper source has a guess, and none is made.
+        self._idle = self._beside_settled(base.computed, plain)
+        self.base = base._replace(seconds=base.seconds + self._idle - plain)
         self.candidates = candidates
         self.fixed, self.step = costs.draft(source, len(candidates))
-        # Of the target in a step in which no cheaper source has a guess, and none is made.
-        self._idle = self._beside_settled(base.computed, costs.target(base.computed, base.num_sequences))
-        # Where a cheaper source drafts already, there is as much to think about without this one.
+        # Where a cheaper source drafts already, there is as much to think about without this one: it is in the base.
         is_thought = base.num_drafted > 0 or base.settled is not None
         self._thinking = 0.0 if is_thought else costs.thinking.beyond_idle(base.num_sequences)
         self._offered = offered

@@ -38,13 +38,18 @@ RESOLUTION_WEIGHT, MAX_RESOLUTION = 40.0, 0.9
 
 
 class Evidence:
-    """What was seen of one source on one text, twice: fading fast and fading slowly as the text goes on."""
+    """What was seen of one source on one text, twice: fading fast and fading slowly as the text goes on.
 
-    __slots__ = ("at_token", "hits", "num", "slow_hits", "slow_num")
+    Attributes:
+        is_silent: whether the source had no guess when it was last asked.
+    """
+
+    __slots__ = ("at_token", "hits", "is_silent", "num", "slow_hits", "slow_num")
 
     def __init__(self, at_token: int) -> None:
         self.hits = self.num = self.slow_hits = self.slow_num = 0.0
         self.at_token = at_token
+        self.is_silent = False
 
     def fade(self, at_token: int) -> None:
         num_passed = at_token - self.at_token

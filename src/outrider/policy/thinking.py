@@ -1,4 +1,4 @@
-"""What deciding takes, which is no draft and no forward, and yet a part of the step. Knows seconds only.
+"""What deciding and asking take, which is no draft and no forward, and yet part of the step. Knows seconds only.
 
 Where nobody is drafted for there is little to think about. So what thinking takes more where somebody is, drafting must
 earn: with a fast target and many texts that is as much as a draft model takes.

@@ -25,9 +25,11 @@ class Source:
 
     Attributes:
         offered: share of the drafts asked for that were made and taken, of late, where no cheaper source's was.
+        silence: share of those asked for right after one of the same text that was not made, that were not made either.
         cap: depth of the plan in force; 0 is none.
         is_comb: whether the plan in force has guesses beside the first ones.
         prices: of the last plan that drafted.
+        rate: tokens a second that a row or a draft step of it has to earn.
         siblings: what is known of guesses beside the first ones.
         probe_tokens: that a new text waits for its first probe, if the source does not pay.
         num_invested: plain steps that it took to read texts before any guess of it was verified.
@@ -35,8 +37,8 @@ class Source:
     """
 
     __slots__ = (
-        "cap", "is_comb", "looks_back", "name", "num_asked", "num_invested", "offered", "prices", "probe_tokens",
-        "siblings", "survival",
+        "_num_silent", "cap", "is_comb", "looks_back", "name", "num_asked", "num_invested", "offered", "prices",
+        "probe_tokens", "rate", "siblings", "silence", "survival",
     )  # fmt: skip
 
     def __init__(self, name: str, *, looks_back: bool = False) -> None:
@@ -44,17 +46,23 @@ class Source:
         self.looks_back = looks_back
         self.survival = SourceSurvival()
         self.siblings = Siblings()
-        self.offered = 1.0
+        self.offered = self.silence = 1.0
+        self._num_silent = 0
         self.num_asked = 0
         self.num_invested = 0.0
         self.cap = 0
         self.is_comb = False
         self.prices = Prices(0.0, 0.0)
+        self.rate = 0.0
         self.probe_tokens = FIRST_PROBE_TOKENS
 
-    def note_offer(self, is_made: bool) -> None:
+    def note_offer(self, evidence: Evidence, is_made: bool) -> None:
         """A draft was asked for, and made or not."""
         self.num_asked += 1
+        if evidence.is_silent:
+            self._num_silent += 1
+            self.silence += max(OFFER_GAIN, 1 / (self._num_silent + 1)) * ((not is_made) - self.silence)
+        evidence.is_silent = not is_made
         self.offered = max(self.offered + OFFER_GAIN * (is_made - self.offered), MIN_SHARE_OFFERED)
 
     def learn(
@@ -98,7 +106,7 @@ class Source:
 
         for outcome in told.outcomes:
             if is_asked and num_guesses == chain_begin:
-                self.note_offer(outcome is not None)
+                self.note_offer(evidence, outcome is not None)
             num_guesses += outcome is not None
             if not outcome:
                 end_chain(is_cut=outcome is False)
