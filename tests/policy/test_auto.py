@@ -203,18 +203,18 @@ def test_a_cascade_is_faster_than_either_of_its_members(num_sequences):
 
 
 def test_where_a_cheaper_source_is_silent_a_dearer_one_need_not_be_as_good_as_that_is_elsewhere():
-    """Three quarters of a text repeat themselves. A model adds to a new quarter half a token for a fifth of a step."""
+    """Three quarters of a text repeat themselves. Where they do not, a model adds half a token for 0.3 steps."""
 
     def repeats(index: int, position: int) -> bool:
         return position // 64 % 4 != 0
 
     suffix = Guesser("suffix", lambda *_: 0.97, step=2e-4, is_scored=True, is_stepless=True, offers=repeats)
-    model = Guesser("model", lambda *_: 0.5, step=0.2, is_scored=True)
+    model = Guesser("model", lambda *_: 0.5, step=0.3, is_scored=True)
     both, alone = (
         decode_stream(world, auto(world), at_once=1, num_tokens=512).rate
         for world in (World(part, flat, sum_of_rows) for part in ([suffix, model], [suffix]))
     )
-    assert both >= 1.08 * alone
+    assert both >= 1.04 * alone
 
 
 def test_where_silent_places_come_at_random_a_dearer_source_costs_little():

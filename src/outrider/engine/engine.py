@@ -115,6 +115,7 @@ class Engine:
         stages.lap("other")
         if batch.kind == "decode":
             thinking = stages.seconds["policy"]
+            # A cascade's choice and a guard's checks are nobody's work, and the policy causes them.
             beside = max(0.0, stages.seconds["draft"] - sum(work.seconds for work in draft.work))
             step = _as_step(batch, draft, output, verdicts, stages.seconds)
             self.parts.policy.observe(step._replace(thinking_seconds=thinking + beside + self._learning_seconds))

@@ -167,7 +167,7 @@ class StepCosts:
         change_seconds: what a change takes, as learned.
         ready_seconds: the same of a change that needs no preparing.
         speed: by what factor steps take longer now than usually.
-        thinking: what deciding takes, at the usual speed.
+        thinking: what deciding and asking take, at the usual speed.
 
     Example:
         >>> costs = StepCosts([(1, 0.050), (5, 0.054)])

@@ -290,7 +290,7 @@ class AutoPolicy(Policy):
         """Give each text its budget for this source, and note what changed.
 
         A text alone is drafted for by one source in some steps and by another in others: what time earns in a source's
-        own steps says how deep it goes, and what it earns in all of them, who goes before whom.
+        own steps says how deep it goes, and the most that it earns in any, who is asked beside whom.
         """
         step, source = self._round, self._sources[index]
         own = source.rate = plan.rate if len(step.sequences) == 1 else rate
