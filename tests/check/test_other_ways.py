@@ -157,7 +157,7 @@ def test_drafters_of_one_name_are_told_apart(stand):
 def test_what_a_change_of_rows_takes_is_that_of_the_machine_as_it_is_now(stand, monkeypatch):
     costs = stand.llm.policy.costs
     monkeypatch.setattr(costs, "change_seconds", 0.002)
-    usual = costs.target(1)
+    usual = costs.target(costs.computed_rows([1]))
     timing = Timing(
         round=0, is_greedy=True, num_sequences=1, depth=0, num_rows=1, draft=0.0, target=3 * usual, other=0.0
     )
