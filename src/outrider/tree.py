@@ -45,7 +45,7 @@ class TokenTree:
 
     @property
     def is_chain(self) -> bool:
-        return self.parents == (tuple(range(ROOT, len(self.tokens) - 1)) if self.tokens else ())
+        return self.parents == tuple(range(ROOT, len(self.tokens) - 1))
 
     def child(self, node: int, token: int) -> int | None:
         """The first child of `node` that proposes `token`."""
