@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from outrider.draft.base import Draft
+from outrider.draft.base import Draft, Drafter
 from outrider.draft.model import ModelDrafter
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
@@ -222,6 +222,31 @@ def test_seconds_are_told_apart_by_stage_on_an_injected_clock():
         "prefill": 2.0, "draft": 0.0, "target": 10.0, "sample": 0.0, "policy": 2.5, "other": 0.0
     }  # fmt: skip
     assert sequence.stats.decode_tokens_per_second == 0.4
+
+
+def test_what_asking_takes_beside_a_drafters_work_is_thought_about_it():
+    now, steps = [0.0], []
+
+    class Slow(Drafter):
+        name = "slow"
+
+        def propose(self, sequences, budgets):
+            now[0] += 0.5
+            return Draft([TokenTree.chain((1,)) for _ in sequences])
+
+    engine = make_engine(FakeRuntime(), Slow(), clock=lambda: now[0])
+    policy = engine.scheduler.policy
+    select = policy.select
+
+    def slow_select(*arguments):
+        now[0] += 0.25
+        return select(*arguments)
+
+    policy.select, policy.observe = slow_select, steps.append
+    run(engine, [request(0, [1, 2], max_tokens=6)])
+    (step, *_) = steps
+    assert [work.seconds for work in step.work] == [0.5]
+    assert (step.thinking_seconds, step.seconds) == (0.25, 0.0)
 
 
 def test_trees_go_on_after_preemption_with_the_same_text():
