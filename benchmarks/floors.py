@@ -40,7 +40,8 @@ from outrider.bench.provenance import provenance
 from outrider.cache.table import num_blocks_for
 from outrider.engine.memory import DTYPE_BYTES, NUM_PACKED_COPIES
 from outrider.model.config import ModelConfig, read_config
-from outrider.model.weights import RawTensor, Weights, expected_shapes, num_matrix_values
+from outrider.model.weights import RawTensor, Weights, as_float32, expected_shapes, num_matrix_values, scale_name
+from outrider.quantize.checkpoint import round_rows
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 
@@ -49,7 +50,7 @@ WIDTHS, CONTEXTS, CROWDS = (1, 4, 8, 16), (512, 4096), (1, 8)
 MAX_TIMED, MAX_WARM, MAX_SECONDS = 15, 40, 1.0
 NUM_PROMPTS, NUM_TOKENS = 4, 128
 FULL_PRICE = Path("build/pairs/0.5b-0.8")
-STORED_BYTES = 2  # of a weight
+STORED_BYTES, QUANTISED_BYTES = 2, 1  # of a weight
 
 
 class Model(NamedTuple):
@@ -61,6 +62,7 @@ class Model(NamedTuple):
         folder: None: of random weights.
         shape: of those.
         vocab_size: of those; None: the bundled pair's.
+        is_quantised: of those: they are made int8, as `outrider quantize` does.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Model(NamedTuple):
     folder: Path | None = None
     shape: Shape | None = None
     vocab_size: int | None = None
+    is_quantised: bool = False
 
 
 DRAFT = Shape(hidden_size=512, intermediate_size=1536, num_layers=5, num_heads=8, num_kv_heads=4)
@@ -76,7 +79,10 @@ PARTS = {
         Model("target", folder=bundled_pair().target),
         Model("draft", is_target=False, folder=bundled_pair().draft),
     ),
-    "draft": (Model("32 M", is_target=False, shape=DRAFT, vocab_size=32_000),),
+    "draft": (
+        Model("32 M", is_target=False, shape=DRAFT, vocab_size=32_000),
+        Model("32 M, int8", is_target=False, shape=DRAFT, vocab_size=32_000, is_quantised=True),
+    ),
     "0.5b": (Model("0.5b", shape=SIZES["0.5b"]),),
     "1.5b": (Model("1.5b", shape=SIZES["1.5b"]),),
 }
@@ -115,13 +121,19 @@ def work_of(config: ModelConfig, dtype: str, step: Step) -> Work:
     seen = step.num_past + (step.num_rows + 1) / 2
     attention = 4 * config.num_layers * config.num_heads * config.head_dim * seen
     return Work(
-        STORED_BYTES * num_values,
+        (QUANTISED_BYTES if config.is_quantised else STORED_BYTES) * num_values,
         per_token * step.num_past * step.num_sequences,
         int(num_rows * (2 * num_values + attention)),
     )
 
 
+def multiplied_in(config: ModelConfig, dtype: str) -> str:
+    """What the numbers are that are multiplied, where everything else is computed in this dtype."""
+    return "int8" if config.is_quantised else dtype
+
+
 def floor_of(machine: dict[str, Any], work: Work, dtype: str, num_threads: int) -> dict[str, float]:
+    """Milliseconds of a step, as products of this dtype."""
     reading = work.num_bytes / rate_of_reading(machine, work.num_bytes, num_threads)
     multiplying = work.operations / rate_of_multiplying(machine, dtype, num_threads)
     return {"reading_ms": 1000 * reading, "multiplying_ms": 1000 * multiplying, "ms": 1000 * max(reading, multiplying)}
@@ -142,12 +154,26 @@ def random_weights(config: ModelConfig) -> Weights:
     return Weights(tensors, Path())
 
 
+def quantised(weights: Weights) -> Weights:
+    """The same with int8 matrices."""
+    tensors: dict[str, RawTensor] = {}
+    for name in weights.names:
+        values = as_float32(weights[name])
+        if values.ndim == 2:
+            rounded = round_rows(values)
+            tensors |= {name: RawTensor("I8", rounded.levels), scale_name(name): RawTensor("F32", rounded.scales)}
+        else:
+            tensors[name] = RawTensor("F32", values)
+    return Weights(tensors, Path())
+
+
 def load(model: Model) -> OpenVinoRuntime:
     options = RuntimeOptions(bitwise=model.is_target)
     if model.folder:
         return OpenVinoRuntime.from_folder(model.folder, options)
     config = config_of(model)
-    return OpenVinoRuntime(config, random_weights(config), options)
+    weights = random_weights(replace(config, is_quantised=False))
+    return OpenVinoRuntime(config, quantised(weights) if model.is_quantised else weights, options)
 
 
 def config_of(model: Model) -> ModelConfig:
@@ -155,7 +181,8 @@ def config_of(model: Model) -> ModelConfig:
     if model.shape is None:
         return config
     config = replace(config, **asdict(model.shape), max_context=max(CONTEXTS) + 2 * max(WIDTHS))
-    return replace(config, vocab_size=model.vocab_size or config.vocab_size)
+    config = replace(config, vocab_size=model.vocab_size or config.vocab_size)
+    return replace(config, is_quantised=True, dtype="float32") if model.is_quantised else config
 
 
 def fill_cache(runtime: OpenVinoRuntime, num_blocks: int) -> None:
@@ -210,6 +237,7 @@ def measure_model(model: Model, machine: dict[str, Any]) -> dict[str, Any]:
         "name": model.name,
         "num_parameters": sum(math.prod(shape) for shape in expected_shapes(config).values()),
         "target": runtime.describe() if runtime else None,
+        "multiplied_in": multiplied_in(config, str(runtime.options.dtype)) if runtime else None,
         "rows": rows,
         "left_out": left_out,
     }
@@ -225,7 +253,7 @@ def measure_step(
 ) -> dict[str, Any]:
     dtype, num_threads = str(runtime.options.dtype), int(runtime.options.num_threads or 1)
     work = work_of(runtime.config, dtype, step)
-    floor = floor_of(machine, work, dtype, num_threads)
+    floor = floor_of(machine, work, multiplied_in(runtime.config, dtype), num_threads)
     measured = time_step(runtime, step, tables)
     distance = measured["ms"] / floor["ms"]
     print(

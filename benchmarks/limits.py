@@ -20,16 +20,16 @@ from outrider.runtime.openvino.runtime import computes_bfloat16
 MIB = 2**20
 READ_BYTES = tuple(size * MIB for size in (2, 8, 16, 24, 32, 48, 96, 384))
 PASS_BYTES = 384 * MIB  # read in one trial, in as many passes as it takes
-NUM_TRIALS = 7
+NUM_READS, NUM_PRODUCTS = 7, 40  # trials; a product takes little, and one thread may long be elsewhere
 NUM_ROWS, WIDTH = 256, 1024  # of the product
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is not int8
 
 
 def measure_machine() -> dict[str, Any]:
     """Rates by number of threads: bytes and operations a second."""
     threads = (1, 2)
     core = ov.Core()
-    dtypes = [dtype for dtype in PRECISIONS if dtype == "float32" or computes_bfloat16(core)]
+    dtypes = [dtype for dtype in PRECISIONS if dtype != "bfloat16" or computes_bfloat16(core)]
     return {
         "reading": [
             {"num_threads": number, "num_bytes": size, "bytes_per_second": read_rate(size, number)}
@@ -54,20 +54,25 @@ def read_rate(num_bytes: int, num_threads: int) -> float:
             share.max()
 
     with ThreadPoolExecutor(num_threads) as pool:
-        return num_passes * num_bytes / _least_seconds(lambda: list(pool.map(read, shares)))
+        return num_passes * num_bytes / _least_seconds(lambda: list(pool.map(read, shares)), NUM_READS)
 
 
 def product_rate(core: ov.Core, dtype: str, num_threads: int) -> float:
     """Operations a second, a multiplication and an addition being two."""
     generator = np.random.default_rng(0)
-    left = ops.parameter(ov.PartialShape([NUM_ROWS, WIDTH]), ov.Type.f32)
-    right = ops.constant(generator.standard_normal((WIDTH, WIDTH), np.float32))
-    model = ov.Model([ops.result(ops.matmul(left, right, transpose_a=False, transpose_b=True))], [left], "product")  # pyright: ignore[reportGeneralTypeIssues]
+    rows = ops.parameter(ov.PartialShape([NUM_ROWS, WIDTH]), ov.Type.f32)
+    left, right = rows, ops.constant(generator.standard_normal((WIDTH, WIDTH), np.float32))
+    if dtype == "int8":
+        levels = ops.constant(generator.integers(-63, 64, (WIDTH, WIDTH), np.int8))
+        right = ops.multiply(ops.convert(levels, ov.Type.f32), ops.constant(np.float32(0.02)))
+        low, high = (ops.constant(np.float32(end)) for end in (-128 / 127, 1))
+        left = ops.fake_quantize(left, low, high, low, high, 256)
+    model = ov.Model([ops.result(ops.matmul(left, right, transpose_a=False, transpose_b=True))], [rows], "product")  # pyright: ignore[reportGeneralTypeIssues]
     properties = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": num_threads}
     request = core.compile_model(model, "CPU", properties).create_infer_request()
     request.set_input_tensor(0, ov.Tensor(generator.standard_normal((NUM_ROWS, WIDTH), np.float32)))
     request.infer()
-    return 2 * NUM_ROWS * WIDTH**2 / _least_seconds(lambda: request.infer(share_outputs=True))
+    return 2 * NUM_ROWS * WIDTH**2 / _least_seconds(lambda: request.infer(share_outputs=True), NUM_PRODUCTS)
 
 
 def rate_of_reading(machine: dict[str, Any], num_bytes: float, num_threads: int) -> float:
@@ -87,10 +92,10 @@ def rate_of_multiplying(machine: dict[str, Any], dtype: str, num_threads: int) -
     )
 
 
-def _least_seconds(work: Callable[[], object]) -> float:
+def _least_seconds(work: Callable[[], object], num_trials: int) -> float:
     def seconds() -> float:
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
 
-    return min(seconds() for _ in range(NUM_TRIALS))
+    return min(seconds() for _ in range(num_trials))

@@ -37,8 +37,8 @@ def test_every_distance_is_that_of_its_measurement_and_its_floor():
         for model in part.get("models", ()):
             for row in model["rows"]:
                 work = floors.Work(row["weight_bytes"], row["cache_bytes"], row["operations"])
-                target = model["target"]
-                assert row["floor"] == floors.floor_of(machine, work, target["dtype"], target["num_threads"])
+                num_threads = model["target"]["num_threads"]
+                assert row["floor"] == floors.floor_of(machine, work, model["multiplied_in"], num_threads)
                 assert row["over_floor"] == pytest.approx(row["ms"] / row["floor"]["ms"])
 
 
@@ -60,6 +60,17 @@ def test_a_step_reads_every_matrix_once_and_every_key_of_its_texts():
 def _matrices(config):
     weights = floors.random_weights(config)
     return [weights[name].array for name in weights.names if weights[name].array.ndim == 2]
+
+
+def test_an_int8_model_has_the_tensors_of_a_quantised_one():
+    small = replace(floors.DRAFT, hidden_size=64, intermediate_size=96, num_layers=1, num_heads=2, num_kv_heads=1)
+    model = floors.Model("small", is_target=False, shape=small, vocab_size=128, is_quantised=True)
+    config, original = (floors.config_of(each) for each in (model, model._replace(is_quantised=False)))
+    floors.quantised(floors.random_weights(original)).check(config)
+    assert floors.load(model).config.is_quantised
+    assert floors.multiplied_in(config, "float32") == "int8"
+    step = floors.Step(1, 1, 100)
+    assert 2 * floors.work_of(config, "float32", step).weight_bytes == floors.work_of(original, "float32", step)[0]
 
 
 def test_the_floor_is_the_longer_of_reading_and_multiplying():

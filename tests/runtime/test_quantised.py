@@ -13,7 +13,9 @@ from outrider.model.weights import Weights, expected_shapes, scale_name
 from outrider.quantize.checkpoint import Original
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.numerics import run_self_test
+from outrider.runtime.openvino import runtime as runtime_module
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
+from outrider.runtime.remembered import ISA_LIMITS
 from outrider.runtime.torch.runtime import TorchRuntime
 from tests.cli.tiny import make_tiny, save_bfloat16
 from tests.runtime.checkpoints import make_checkpoint, make_model
@@ -79,7 +81,18 @@ def tiny(tmp_path_factory):
     return quantised(make_tiny(root / "original", scale=2.0), root / "new")
 
 
+@pytest.fixture(params=["products", "convolutions"])
+def multiplies_int8(request, monkeypatch) -> bool:
+    """Both forms of products, of which this processor would have one."""
+    is_multiplied = request.param == "products"
+    if is_multiplied and not runtime_module.multiplies_int8():
+        pytest.skip("this processor's products of int8 matrices are not used")
+    monkeypatch.setattr(runtime_module, "multiplies_int8", lambda: is_multiplied)
+    return is_multiplied
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.usefixtures("multiplies_int8")
 def test_the_graph_computes_the_stated_arithmetic(variant, tmp_path):
     family, changes = VARIANTS[variant]
     out = quantised(make_checkpoint(tmp_path / "original", family, **changes), tmp_path / "new")
@@ -91,18 +104,45 @@ def test_the_graph_computes_the_stated_arithmetic(variant, tmp_path):
     assert np.abs(found - original).max() > TOLERANCE * wanted.std()
 
 
-def test_products_are_of_int8_numbers(tiny):
+def test_products_are_of_int8_numbers(tiny, multiplies_int8):
     runtime = load(tiny)
     precisions: dict[str, list[str]] = {}
     for node in runtime._forms.compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
         precisions.setdefault(info["layerType"].astype(str), []).append(info["runtimePrecision"].astype(str))
     # seven of each of two layers, and the head
-    assert len(precisions["Convolution"]) == 15
-    assert set(precisions["Convolution"]) <= {"i8", "u8"}
-    assert not precisions.keys() & {"FullyConnected", "MatMul"}
+    kind = "FullyConnected" if multiplies_int8 else "Convolution"
+    assert len(precisions[kind]) == 15
+    assert set(precisions[kind]) <= {"i8", "u8"}
+    assert not (precisions.keys() - {kind}) & {"FullyConnected", "MatMul", "Convolution"}
 
 
+def test_both_forms_of_products_are_the_same_sums(tiny, monkeypatch):
+    if not runtime_module.multiplies_int8():
+        pytest.skip("this processor's products of int8 matrices are not used")
+    rows = [SequenceRows([3, 1, 4, 1, 5], 0, [0], range(5))]
+    products = load(tiny).forward(rows).logits.copy()
+    monkeypatch.setattr(runtime_module, "multiplies_int8", lambda: False)
+    assert np.array_equal(load(tiny).forward(rows).logits, products)
+
+
+def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    for flags, limit, expected in (
+        ("avx512_vnni avx512_bf16", "", True),
+        ("avx512_vnni avx512_bf16", "avx512_core_vnni", True),
+        ("avx512_vnni avx512_bf16", "AVX512_CORE", False),
+        ("avx512_vnni amx_bf16 amx_int8", "", False),
+        ("avx512_vnni amx_bf16 amx_int8", "AVX512_CORE_BF16", True),
+        ("avx2 avx_vnni", "", False),
+    ):
+        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert runtime_module.multiplies_int8() == expected, (flags, limit)
+
+
+@pytest.mark.usefixtures("multiplies_int8")
 def test_the_largest_sums_do_not_overflow(tmp_path):
     """All levels as large as they can be: a kernel that adds pairs in 16 bits would saturate with 8 whole bits."""
     folder = make_tiny(tmp_path / "original", scale=0.0, num_hidden_layers=1, intermediate_size=96)

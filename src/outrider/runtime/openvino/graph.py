@@ -11,8 +11,8 @@ kernel for a single row of a sequence adds up in another order than that for sev
 have the precision that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
 
 A quantised model's products are of int8 numbers and exact: a row is divided by its largest number and rounded to 255
-levels; the sums, which are integers, are multiplied by that number and by the output's scale. They are convolutions
-over the rows, of width 1: what OpenVINO has for int8 matrices packs them anew each time where there is no VNNI.
+levels; the sums, which are integers, are multiplied by that number and by the output's scale. Where OpenVINO's products
+of int8 matrices serve badly, they are convolutions over the rows, of width 1, which are the same sums.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Graph(NamedTuple):
 
 
 class QuantisedRows(NamedTuple):
-    """Rows rounded to int8, as convolutions take them, and what each was divided by."""
+    """Rows rounded to int8, and what each was divided by."""
 
-    values: Node  # [1, inputs, 1, rows]
+    values: Node  # [rows, inputs]; for convolutions [1, inputs, 1, rows]
     largest: Node  # [rows, 1]
 
 
@@ -72,17 +72,30 @@ class AttentionInputs(NamedTuple):
     sines: Node
 
 
-def build_graph(config: ModelConfig, weights: Weights, *, widens: bool = False, fuses: bool = False) -> Graph:
+class GraphForm(NamedTuple):
+    """What a graph is laid out for.
+
+    Attributes:
+        widens: matrices are copied to float32, those that the same rows are multiplied with into one; else nothing is
+            copied nor converted, and OpenVINO converts as it multiplies.
+        fuses: feed-forwards are laid out so that OpenVINO makes one node of each.
+        convolves: products of int8 numbers are convolutions.
+    """
+
+    widens: bool = False
+    fuses: bool = False
+    convolves: bool = False
+
+
+def build_graph(config: ModelConfig, weights: Weights, form: GraphForm) -> Graph:
     """Lay out the model's nodes around its weights.
 
     Args:
         config: of the model.
         weights: its tensors.
-        widens: matrices are copied to float32, those that the same rows are multiplied with into one; else nothing is
-            copied nor converted, and OpenVINO converts as it multiplies.
-        fuses: feed-forwards are laid out so that OpenVINO makes one node of each.
+        form: that suits the processor.
     """
-    return _GraphBuilder(config, weights, widens=widens, fuses=fuses).build()
+    return _GraphBuilder(config, weights, form).build()
 
 
 def least_model() -> ov.Model:
@@ -96,11 +109,10 @@ def cache_input_names(layer: int) -> tuple[str, str]:
 
 
 class _GraphBuilder:
-    def __init__(self, config: ModelConfig, weights: Weights, *, widens: bool, fuses: bool) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, form: GraphForm) -> None:
         self.config = config
         self.weights = weights
-        self.widens = widens
-        self.fuses = fuses
+        self.form = form
         self.arrays: dict[str, NDArray[Any]] = {}
         self.parameters: list[Node] = []
         self.constants: dict[tuple[Any, ...], Node] = {}
@@ -161,7 +173,7 @@ class _GraphBuilder:
 
     def matrix(self, *names: str) -> Node:
         """A constant with these matrices' rows, one matrix after the other; one node for each."""
-        if not self.widens:
+        if not self.form.widens:
             (name,) = names
             return self.stored(name)
         if names not in self.constants:
@@ -193,12 +205,16 @@ class _GraphBuilder:
         if not self.config.is_quantised:
             return rows
         largest = ops.reduce_max(ops.abs(rows), self.integers([-1]), keep_dims=True)
-        largest = ops.maximum(largest, self.floats(float(np.finfo(np.float32).tiny)))  # a row of zeros stays one
-        levels = self.reshaped(ops.divide(rows, largest), [1, 1, -1, _num_columns(rows)])
+        tiny = self.floats(float(np.finfo(np.float32).tiny))  # a row of zeros stays one
+        levels = ops.multiply(rows, ops.power(ops.add(largest, tiny), self.floats(-1)))
+        if self.form.convolves:
+            levels = self.reshaped(levels, [1, 1, -1, _num_columns(rows)])
         # 256 of them from -128 to 127, of which -128 is never reached
         low, high = self.floats(-(NUM_STEPS + 1) / NUM_STEPS), self.floats(1)
         rounded = ops.fake_quantize(levels, low, high, low, high, 256)
-        return QuantisedRows(ops.transpose(rounded, self.integers([0, 3, 1, 2])), largest)
+        if self.form.convolves:
+            rounded = ops.transpose(rounded, self.integers([0, 3, 1, 2]))
+        return QuantisedRows(rounded, largest)
 
     def product(self, rows: Rows, *names: str) -> Node:
         """Rows times a matrix, or times several in one product, [rows, outputs]."""
@@ -207,11 +223,15 @@ class _GraphBuilder:
             return ops.matmul(rows, matrix, transpose_a=False, transpose_b=True)
         (name,) = names
         num_outputs, num_inputs = self.weights[f"{name}.weight"].array.shape
-        matrix = ops.convert(self.stored(f"{name}.weight", (num_outputs, num_inputs, 1, 1)), Type.f32)
-        scaled = ops.multiply(matrix, self.stored(scale_name(f"{name}.weight"), (num_outputs, 1, 1, 1)))
-        sums = ops.convolution(rows.values, scaled, [1, 1], [0, 0], [0, 0], [1, 1])
-        sums = ops.transpose(sums, self.integers([0, 2, 3, 1]))
-        return ops.multiply(self.reshaped(sums, [-1, num_outputs]), rows.largest)
+        window = [1, 1] * self.form.convolves
+        matrix = ops.convert(self.stored(f"{name}.weight", (num_outputs, num_inputs, *window)), Type.f32)
+        scaled = ops.multiply(matrix, self.stored(scale_name(f"{name}.weight"), (num_outputs, 1, *window)))
+        if self.form.convolves:
+            sums = ops.convolution(rows.values, scaled, [1, 1], [0, 0], [0, 0], [1, 1])
+            sums = self.reshaped(ops.transpose(sums, self.integers([0, 2, 3, 1])), [-1, num_outputs])
+        else:
+            sums = ops.matmul(rows.values, scaled, transpose_a=False, transpose_b=True)
+        return ops.multiply(sums, rows.largest)
 
     def reshaped(self, value: Node | Output, shape: list[int]) -> Node:
         return ops.reshape(value, self.integers(shape), special_zero=False)
@@ -223,7 +243,7 @@ class _GraphBuilder:
 
     def linears(self, value: Rows, *names: str) -> list[Output]:
         """What each gives of the same rows: of one product, where they are copied anyway."""
-        if not self.widens:
+        if not self.form.widens:
             return [self.linear(value, name).output(0) for name in names]
         sizes = [len(self.weights[f"{name}.weight"].array) for name in names]
         product = self.linear(value, *names)
@@ -293,7 +313,7 @@ class _GraphBuilder:
 
     def feed_forward(self, hidden: Node, prefix: str) -> Node:
         normed = self.norm(hidden, f"{prefix}.post_attention_layernorm")
-        if self.fuses:
+        if self.form.fuses:
             # What OpenVINO looks for has rows of rank 3, and a swish without the second input that ours always has.
             rows = self.reshaped(normed, [1, -1, self.config.hidden_size])
             gated = self.gated(rows, prefix, lambda gate: NodeFactory("opset4").create("Swish", [gate], {}))

@@ -22,7 +22,7 @@ from outrider.model.weights import Weights, matrix_bytes, num_matrix_values
 from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
 from outrider.runtime.openvino.forms import Forms, num_affordable
-from outrider.runtime.openvino.graph import build_graph, cache_input_names, least_model
+from outrider.runtime.openvino.graph import GraphForm, build_graph, cache_input_names, least_model
 from outrider.runtime.openvino.layout import (
     MAX_BRANCH_BLOCKS,
     Branching,
@@ -37,11 +37,11 @@ from outrider.runtime.remembered import isa_limits, processor
 from outrider.runtime.rope import inverse_frequencies
 
 # With AVX512's products of bfloat16 numbers, few rows are multiplied no faster than this many: a target of 0.44 B takes
-# 48 ms for two and 43 ms for five. A draft model's layers fit the processor's cache, where every row counts. With AMX,
-# and without such products, every row counts in any small model: a bundled step takes 2.5 ms for one row and 2.9 for
-# five. But int8 products of two rows come out wrong with AMX (OpenVINO 2026.4.1: logits off by 1.6 of their spread), of
-# five right.
-MIN_TARGET_ROWS, MIN_DRAFT_ROWS = 5, 2
+# 48 ms for two and 43 ms for five. A draft model's layers fit the processor's cache, where every row counts: of 32 M
+# one takes 1.9 to 2.5 ms and two 2.4 to 3.0. With AMX, and without such products, every row counts in any small model:
+# a bundled step takes 2.5 ms for one row and 2.9 for five. But int8 products of two rows come out wrong with AMX
+# (OpenVINO 2026.4.1: logits off by 1.6 of their spread), of five right.
+LEAST_ROWS = 5
 
 # Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
 # each row of a decoding step by itself (and as many as there are threads, or it would share out one row's keys among
@@ -63,6 +63,7 @@ ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AV
 # Where bits do not count: more rows than this, of which some text has more than that, are read and not decoded.
 MOST_DECODED_ROWS, MOST_DECODED_EACH = 16, 4
 
+ISAS_WITH_VNNI = ("AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "ALL", "DEFAULT")
 ISAS_WITH_AMX = ("AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "ALL", "DEFAULT")
 
 # OpenVINO's one node for a feed-forward divides matrices into blocks of so many inputs and outputs.
@@ -84,7 +85,8 @@ class OpenVinoRuntime(Runtime):
         core = ov.Core()
         has_bfloat16 = computes_bfloat16(core)
         dtype, widens, fuses, num_forms = computed_form(config, weights.num_bytes, options)
-        graph = build_graph(config, weights, widens=widens, fuses=fuses)
+        form = GraphForm(widens=widens, fuses=fuses, convolves=not multiplies_int8())
+        graph = build_graph(config, weights, form)
         properties = _properties(dtype, options.num_threads)
         self._forms = Forms(
             graph,
@@ -100,10 +102,11 @@ class OpenVinoRuntime(Runtime):
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
         self._num_branch_blocks = 0
-        least = MIN_TARGET_ROWS if options.bitwise or config.is_quantised else MIN_DRAFT_ROWS
         is_tiled = dtype == "bfloat16" and has_amx()
-        is_each_dear = not has_bfloat16 or (is_tiled and not config.is_quantised)
-        self._ladder = Ladder(1 if is_each_dear else least, self._forms.free, is_aligned=is_tiled)
+        are_few_free = options.bitwise and has_bfloat16 and not is_tiled
+        are_few_wrong = config.is_quantised and has_amx()
+        first = LEAST_ROWS if are_few_free or are_few_wrong else 1
+        self._ladder = Ladder(first, self._forms.free, is_aligned=is_tiled)
         self._branch_ladder = Ladder(self._ladder.first)
         self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._shared: dict[str, NDArray[Any]] = {}
@@ -315,6 +318,15 @@ def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
 def has_amx() -> bool:
     """Whether this processor multiplies tiles of bfloat16 numbers, and no limit forbids it."""
     return "amx_bf16" in processor() and all(limit in ISAS_WITH_AMX for limit in isa_limits().values())
+
+
+def multiplies_int8() -> bool:
+    """Whether OpenVINO's own products of int8 matrices serve best: with VNNI of AVX512, which they pack for once.
+
+    Without, they pack each matrix anew in every step. With AMX they are untried, and those of few rows may be wrong.
+    """
+    is_allowed = all(limit in ISAS_WITH_VNNI for limit in isa_limits().values())
+    return "avx512_vnni" in processor() and is_allowed and not has_amx()
 
 
 def is_fused(config: ModelConfig) -> bool:
