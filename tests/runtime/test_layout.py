@@ -65,6 +65,9 @@ def test_blocks_beyond_the_rows_are_not_told():
 def test_few_rows_are_filled_up_to_one_of_a_few_numbers():
     ladder = Ladder(5)
     assert [ladder.rung(count) for count in (1, 5, 6, 13, 14, 66)] == [5, 5, 9, 13, 17, 69]
+    # where six cost as little, the next are still those of drafts of 8, 12, ... tokens
+    ladder = Ladder(6)
+    assert [ladder.rung(count) for count in (1, 6, 7, 9, 10, 16, 18)] == [6, 6, 9, 9, 13, 17, 21]
 
 
 @pytest.mark.parametrize(

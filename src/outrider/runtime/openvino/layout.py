@@ -94,13 +94,14 @@ class Branching(NamedTuple):
 class Ladder:
     """Chooses to what number of rows a forward is filled up.
 
-    Rungs lie the farther apart the dearer a change is: 5, 9, 13, ... or 5, 9, 17, 33, 49, ... And a rung is left for a
+    Rungs lie the farther apart the dearer a change is: 6, 9, 13, ... or 6, 9, 17, 33, 49, ... And a rung is left for a
     lower one only when staying has cost as much as the change will, which is never worse than twice the best that
     could have been done (the ski rental problem).
 
     Args:
         first: the lowest rung.
-        is_aligned: from 8 on they are multiples of four, 16 and 32 among them: AMX multiplies 16 rows at a time.
+        is_aligned: from 8 on they are multiples of four, 16 and 32 among them: AMX multiplies 16 rows at a time. Else
+            one more than multiples of four, for drafts of as many tokens.
         free: rungs that nothing needs to be prepared for; they may become more. With AMX a change to them is not for
             nothing either: what a form has to itself is read anew.
 
@@ -143,7 +144,9 @@ class Ladder:
             while rung < num_rows:
                 doubled = 2 * rung - (not self._is_aligned)
                 rung = min(rung + spacing, max(rung + LEAST_SPACING, doubled))
-                if self._is_aligned and rung >= 2 * LEAST_SPACING:
+                if not self._is_aligned:
+                    rung -= (rung - 1) % LEAST_SPACING
+                elif rung >= 2 * LEAST_SPACING:
                     rung -= rung % LEAST_SPACING
             self._rungs[num_rows] = rung
         return rung

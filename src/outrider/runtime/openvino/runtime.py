@@ -36,12 +36,13 @@ from outrider.runtime.openvino.layout import (
 from outrider.runtime.remembered import isa_limits, processor
 from outrider.runtime.rope import inverse_frequencies
 
-# With AVX512's products of bfloat16 numbers, few rows are multiplied no faster than this many: a target of 0.44 B takes
-# 48 ms for two and 43 ms for five. A draft model's layers fit the processor's cache, where every row counts: of 32 M
-# one takes 1.9 to 2.5 ms and two 2.4 to 3.0. With AMX, and without such products, every row counts in any small model:
-# a bundled step takes 2.5 ms for one row and 2.9 for five. But int8 products of two rows come out wrong with AMX
-# (OpenVINO 2026.4.1: logits off by 1.6 of their spread), of five right.
-LEAST_ROWS = 5
+# With AVX512's products of bfloat16 numbers, up to so many rows of a large target are multiplied in the time of one: of
+# 0.5 B 1 to 6 rows take 45 ms, 7 take 54 and 9 take 60, since 6 rows are a block of its kernels. A draft model's layers
+# fit the processor's cache, where every row counts: of 32 M one takes 1.9 to 2.5 ms and two 2.4 to 3.0. With AMX, and
+# without such products, every row counts in any small model: a bundled step takes 2.5 ms for one row and 2.9 for five.
+# But int8 products of two rows come out wrong with AMX (OpenVINO 2026.4.1: logits off by 1.6 of their spread), of five
+# right.
+LEAST_ROWS = 6
 
 # Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
 # each row of a decoding step by itself (and as many as there are threads, or it would share out one row's keys among
@@ -49,6 +50,10 @@ LEAST_ROWS = 5
 # at load. Of eight sequences of a row each that takes less than half the time, of one with 16 half as long again
 # (docs/log.md). A longer part of a prompt goes as a whole.
 MAX_ROWS_ALONE = MAX_DEPTH + 1
+
+# Where bits do not count, no more than these go alone: attention of 0.5 B takes 7 ms for five rows either way, and of
+# nine 11 row by row and 6 together, of seventeen 21 and 9 (AVX512, after 512 tokens).
+MAX_FEW_ALONE = 5
 
 # Without products of bfloat16 numbers, matrices are widened to float32 if they are at most so many times as large as
 # the last cache. Converting them anew in each step then costs more than reading twice the bytes; of larger ones,
@@ -97,7 +102,7 @@ class OpenVinoRuntime(Runtime):
         num_threads = int(self._forms.compiled.get_property("INFERENCE_NUM_THREADS"))
         self.config = config
         self.options = replace(options, dtype=dtype, num_threads=num_threads, num_forms=num_forms)
-        self._max_alone = MAX_ROWS_ALONE
+        self._max_alone = MAX_ROWS_ALONE if options.bitwise else MAX_FEW_ALONE
         self.min_rows = 1
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
