@@ -132,18 +132,18 @@ def multiplied_in(config: ModelConfig, dtype: str) -> str:
     return "int8" if config.is_quantised else dtype
 
 
-def floor_of(machine: dict[str, Any], work: Work, dtype: str, num_threads: int) -> dict[str, float]:
-    """Milliseconds of a step, as products of this dtype."""
+def floor_of(machine: dict[str, Any], work: Work, multiplied: str, num_threads: int) -> dict[str, float]:
+    """Milliseconds of a step whose products are of numbers of this dtype."""
     reading = work.num_bytes / rate_of_reading(machine, work.num_bytes, num_threads)
-    multiplying = work.operations / rate_of_multiplying(machine, dtype, num_threads)
+    multiplying = work.operations / rate_of_multiplying(machine, multiplied, num_threads)
     return {"reading_ms": 1000 * reading, "multiplying_ms": 1000 * multiplying, "ms": 1000 * max(reading, multiplying)}
 
 
 def random_weights(config: ModelConfig) -> Weights:
-    """Numbers of about 0.02, as a fresh model's are; norms of 1."""
+    """Numbers of about 0.02, as a fresh model's are, int8 where the model is; norms of 1."""
     generator = np.random.default_rng(0)
     tensors: dict[str, RawTensor] = {}
-    for name, shape in expected_shapes(config).items():
+    for name, shape in expected_shapes(replace(config, is_quantised=False)).items():
         if len(shape) == 1:
             bits = np.full(shape, 0x3F80, np.uint16)
         else:
@@ -151,7 +151,8 @@ def random_weights(config: ModelConfig) -> Weights:
             bits &= 0x807F
             bits |= 0x3C80
         tensors[name] = RawTensor("BF16", bits)
-    return Weights(tensors, Path())
+    original = Weights(tensors, Path())
+    return quantised(original) if config.is_quantised else original
 
 
 def quantised(weights: Weights) -> Weights:
@@ -172,8 +173,7 @@ def load(model: Model) -> OpenVinoRuntime:
     if model.folder:
         return OpenVinoRuntime.from_folder(model.folder, options)
     config = config_of(model)
-    weights = random_weights(replace(config, is_quantised=False))
-    return OpenVinoRuntime(config, quantised(weights) if model.is_quantised else weights, options)
+    return OpenVinoRuntime(config, random_weights(config), options)
 
 
 def config_of(model: Model) -> ModelConfig:
@@ -235,7 +235,7 @@ def measure_model(model: Model, machine: dict[str, Any]) -> dict[str, Any]:
             rows += [measure_step(runtime, step, tables, machine) for step in steps]
     return {
         "name": model.name,
-        "num_parameters": sum(math.prod(shape) for shape in expected_shapes(config).values()),
+        "num_parameters": sum(map(math.prod, expected_shapes(replace(config, is_quantised=False)).values())),
         "target": runtime.describe() if runtime else None,
         "multiplied_in": multiplied_in(config, str(runtime.options.dtype)) if runtime else None,
         "rows": rows,
@@ -244,7 +244,7 @@ def measure_model(model: Model, machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bytes_needed(config: ModelConfig, step: Step) -> int:
-    work = work_of(config, "float32", step)
+    work = work_of(replace(config, is_quantised=False), "float32", step)
     return work.weight_bytes + 2 * work.weight_bytes * NUM_PACKED_COPIES["float32"] + work.cache_bytes
 
 

@@ -20,9 +20,9 @@ from outrider.runtime.openvino.runtime import computes_bfloat16
 MIB = 2**20
 READ_BYTES = tuple(size * MIB for size in (2, 8, 16, 24, 32, 48, 96, 384))
 PASS_BYTES = 384 * MIB  # read in one trial, in as many passes as it takes
-NUM_READS, NUM_PRODUCTS = 7, 40  # trials; a product takes little, and one thread may long be elsewhere
+NUM_READS, NUM_PRODUCTS = 7, 40  # trials: the best of 7 products once was as if one of two threads were missing
 NUM_ROWS, WIDTH = 256, 1024  # of the product
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is not int8
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # with int8 products, of all else
 
 
 def measure_machine() -> dict[str, Any]:

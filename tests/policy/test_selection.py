@@ -47,16 +47,16 @@ def test_going_up_takes_several_changes_worth_at_first_and_less_where_each_step_
     nodes = [0.9] * 8  # 3.6 tokens more at nine rows than at five
     assert Climber().choose([nodes], 1, stairs(5, 3.5 / CHANGES_UP)) == [8]
     climber = Climber()
-    kept = [climber.choose([nodes], 1, stairs(5, 9.0 / CHANGES_UP))[0] for _ in range(6)]
-    assert kept == [4, 4, 4, 8, 8, 8]
+    kept = [climber.choose([nodes], 1, stairs(5, 5.0 / CHANGES_UP))[0] for _ in range(6)]
+    assert kept == [4, 4, 8, 8, 8, 8]
 
 
 def test_a_step_that_would_not_have_gone_up_begins_the_waiting_anew():
     nodes, climber = [0.9] * 8, Climber()
     for _ in range(3):
-        assert climber.choose([nodes], 1, stairs(5, 9.0 / CHANGES_UP)) == [4]
-        assert climber.choose([nodes], 1, stairs(5, 9.0 / CHANGES_UP)) == [4]
-        assert climber.choose([nodes[:2]], 1, stairs(5, 9.0 / CHANGES_UP)) == [2]
+        assert climber.choose([nodes], 1, stairs(5, 5.0 / CHANGES_UP)) == [4]
+        assert climber.choose([nodes], 1, stairs(5, 5.0 / CHANGES_UP)) == [4]
+        assert climber.choose([nodes[:2]], 1, stairs(5, 5.0 / CHANGES_UP)) == [2]
 
 
 def test_where_nothing_is_known_of_the_last_step_nothing_is_gone_up_from():

@@ -68,6 +68,12 @@ def test_few_rows_are_filled_up_to_one_of_a_few_numbers():
     # where six cost as little, the next are still those of drafts of 8, 12, ... tokens
     ladder = Ladder(6)
     assert [ladder.rung(count) for count in (1, 6, 7, 9, 10, 16, 18)] == [6, 6, 9, 9, 13, 17, 21]
+    ladder.patience = 64
+    assert [ladder.rung(count) for count in (6, 7, 10, 18, 34)] == [6, 9, 17, 33, 49]
+    for first, rungs in ((1, [1, 5, 9, 15, 21]), (5, [5, 9, 15, 21])):
+        ladder = Ladder(first)
+        ladder.patience = 12
+        assert sorted({ladder.rung(count) for count in range(1, 22)}) == rungs
 
 
 @pytest.mark.parametrize(

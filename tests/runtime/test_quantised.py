@@ -82,17 +82,17 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(params=["products", "convolutions"])
-def multiplies_int8(request, monkeypatch) -> bool:
+def has_products(request, monkeypatch) -> bool:
     """Both forms of products, of which this processor would have one."""
-    is_multiplied = request.param == "products"
-    if is_multiplied and not runtime_module.multiplies_int8():
+    has_products = request.param == "products"
+    if has_products and not runtime_module.has_int8_products():
         pytest.skip("this processor's products of int8 matrices are not used")
-    monkeypatch.setattr(runtime_module, "multiplies_int8", lambda: is_multiplied)
-    return is_multiplied
+    monkeypatch.setattr(runtime_module, "has_int8_products", lambda: has_products)
+    return has_products
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.usefixtures("multiplies_int8")
+@pytest.mark.usefixtures("has_products")
 def test_the_graph_computes_the_stated_arithmetic(variant, tmp_path):
     family, changes = VARIANTS[variant]
     out = quantised(make_checkpoint(tmp_path / "original", family, **changes), tmp_path / "new")
@@ -104,26 +104,47 @@ def test_the_graph_computes_the_stated_arithmetic(variant, tmp_path):
     assert np.abs(found - original).max() > TOLERANCE * wanted.std()
 
 
-def test_products_are_of_int8_numbers(tiny, multiplies_int8):
+def test_products_are_of_int8_numbers(tiny, has_products):
     runtime = load(tiny)
     precisions: dict[str, list[str]] = {}
     for node in runtime._forms.compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
         precisions.setdefault(info["layerType"].astype(str), []).append(info["runtimePrecision"].astype(str))
     # seven of each of two layers, and the head
-    kind = "FullyConnected" if multiplies_int8 else "Convolution"
+    kind = "FullyConnected" if has_products else "Convolution"
     assert len(precisions[kind]) == 15
     assert set(precisions[kind]) <= {"i8", "u8"}
     assert not (precisions.keys() - {kind}) & {"FullyConnected", "MatMul", "Convolution"}
 
 
 def test_both_forms_of_products_are_the_same_sums(tiny, monkeypatch):
-    if not runtime_module.multiplies_int8():
+    if not runtime_module.has_int8_products():
         pytest.skip("this processor's products of int8 matrices are not used")
-    rows = [SequenceRows([3, 1, 4, 1, 5], 0, [0], range(5))]
-    products = load(tiny).forward(rows).logits.copy()
-    monkeypatch.setattr(runtime_module, "multiplies_int8", lambda: False)
-    assert np.array_equal(load(tiny).forward(rows).logits, products)
+    found: dict[bool, list[np.ndarray]] = {}
+    for has_products in (True, False):
+        monkeypatch.setattr(runtime_module, "has_int8_products", lambda has=has_products: has)
+        runtime = load(tiny, bitwise=False)
+        found[has_products] = [logits_of(runtime, number).copy() for number in (1, 2, 3, 5, 9, 33)]
+    for products, convolutions in zip(found[True], found[False], strict=True):
+        assert np.array_equal(products, convolutions)
+
+
+@pytest.mark.usefixtures("has_products")
+def test_few_rows_are_as_right_as_many(tiny):
+    """As a draft model computes them, from one on."""
+    runtime = load(tiny, bitwise=False)
+    wanted = logits_of(runtime, 33).copy()
+    for number in (1, 2, 3, 4, 5):
+        parts: list[np.ndarray] = []
+        for past in range(0, 4 * number, number):
+            rows = SequenceRows(TOKEN_IDS[past : past + number], past, [3, 1], range(number))
+            parts.append(runtime.forward([rows]).logits.copy())
+        found = np.concatenate(parts)
+        assert np.abs(found - wanted[: 4 * number]).max() < TOLERANCE * wanted.std(), number
+
+
+def logits_of(runtime: OpenVinoRuntime, number: int) -> np.ndarray:
+    return runtime.forward([SequenceRows(TOKEN_IDS[:number], 0, [3, 1], range(number))]).logits
 
 
 def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
@@ -133,16 +154,18 @@ def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
         ("avx512_vnni avx512_bf16", "", True),
         ("avx512_vnni avx512_bf16", "avx512_core_vnni", True),
         ("avx512_vnni avx512_bf16", "AVX512_CORE", False),
+        ("avx512_vnni avx512_bf16", "AVX512_CORE_AMX", True),
         ("avx512_vnni amx_bf16 amx_int8", "", False),
         ("avx512_vnni amx_bf16 amx_int8", "AVX512_CORE_BF16", True),
         ("avx2 avx_vnni", "", False),
     ):
         monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-        assert runtime_module.multiplies_int8() == expected, (flags, limit)
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which is torch's alone
+        assert runtime_module.has_int8_products() == expected, (flags, limit)
 
 
-@pytest.mark.usefixtures("multiplies_int8")
+@pytest.mark.usefixtures("has_products")
 def test_the_largest_sums_do_not_overflow(tmp_path):
     """All levels as large as they can be: a kernel that adds pairs in 16 bits would saturate with 8 whole bits."""
     folder = make_tiny(tmp_path / "original", scale=0.0, num_hidden_layers=1, intermediate_size=96)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from outrider.policy.cost import StepCosts
 
-CHANGES_UP = 6.0  # that going up is priced as at first; measured (docs/log.md)
+CHANGES_UP = 2.0  # that going up is priced as at first; measured (docs/log.md)
 
 
 def surest(

@@ -47,7 +47,7 @@ class Graph(NamedTuple):
 
 
 class QuantisedRows(NamedTuple):
-    """Rows rounded to int8, and what each was divided by."""
+    """Rows rounded to int8, and each one's largest number."""
 
     values: Node  # [rows, inputs]; for convolutions [1, inputs, 1, rows]
     largest: Node  # [rows, 1]
@@ -72,30 +72,18 @@ class AttentionInputs(NamedTuple):
     sines: Node
 
 
-class GraphForm(NamedTuple):
-    """What a graph is laid out for.
-
-    Attributes:
-        widens: matrices are copied to float32, those that the same rows are multiplied with into one; else nothing is
-            copied nor converted, and OpenVINO converts as it multiplies.
-        fuses: feed-forwards are laid out so that OpenVINO makes one node of each.
-        convolves: products of int8 numbers are convolutions.
-    """
-
-    widens: bool = False
-    fuses: bool = False
-    convolves: bool = False
-
-
-def build_graph(config: ModelConfig, weights: Weights, form: GraphForm) -> Graph:
+def build_graph(config: ModelConfig, weights: Weights, *, widens: bool, fuses: bool, convolves: bool) -> Graph:
     """Lay out the model's nodes around its weights.
 
     Args:
         config: of the model.
         weights: its tensors.
-        form: that suits the processor.
+        widens: matrices are copied to float32, those that the same rows are multiplied with into one; else nothing is
+            copied nor converted, and OpenVINO converts as it multiplies.
+        fuses: feed-forwards are laid out so that OpenVINO makes one node of each.
+        convolves: products of int8 numbers are convolutions.
     """
-    return _GraphBuilder(config, weights, form).build()
+    return _GraphBuilder(config, weights, widens=widens, fuses=fuses, convolves=convolves).build()
 
 
 def least_model() -> ov.Model:
@@ -109,10 +97,12 @@ def cache_input_names(layer: int) -> tuple[str, str]:
 
 
 class _GraphBuilder:
-    def __init__(self, config: ModelConfig, weights: Weights, form: GraphForm) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, *, widens: bool, fuses: bool, convolves: bool) -> None:
         self.config = config
         self.weights = weights
-        self.form = form
+        self.widens = widens
+        self.fuses = fuses
+        self.convolves = convolves
         self.arrays: dict[str, NDArray[Any]] = {}
         self.parameters: list[Node] = []
         self.constants: dict[tuple[Any, ...], Node] = {}
@@ -173,7 +163,7 @@ class _GraphBuilder:
 
     def matrix(self, *names: str) -> Node:
         """A constant with these matrices' rows, one matrix after the other; one node for each."""
-        if not self.form.widens:
+        if not self.widens:
             (name,) = names
             return self.stored(name)
         if names not in self.constants:
@@ -206,13 +196,13 @@ class _GraphBuilder:
             return rows
         largest = ops.reduce_max(ops.abs(rows), self.integers([-1]), keep_dims=True)
         tiny = self.floats(float(np.finfo(np.float32).tiny))  # a row of zeros stays one
-        levels = ops.multiply(rows, ops.power(ops.add(largest, tiny), self.floats(-1)))
-        if self.form.convolves:
+        levels = ops.multiply(rows, ops.power(ops.add(largest, tiny), self.floats(-1)))  # as OpenVINO would divide
+        if self.convolves:
             levels = self.reshaped(levels, [1, 1, -1, _num_columns(rows)])
         # 256 of them from -128 to 127, of which -128 is never reached
         low, high = self.floats(-(NUM_STEPS + 1) / NUM_STEPS), self.floats(1)
         rounded = ops.fake_quantize(levels, low, high, low, high, 256)
-        if self.form.convolves:
+        if self.convolves:
             rounded = ops.transpose(rounded, self.integers([0, 3, 1, 2]))
         return QuantisedRows(rounded, largest)
 
@@ -223,10 +213,10 @@ class _GraphBuilder:
             return ops.matmul(rows, matrix, transpose_a=False, transpose_b=True)
         (name,) = names
         num_outputs, num_inputs = self.weights[f"{name}.weight"].array.shape
-        window = [1, 1] * self.form.convolves
+        window = (1, 1) if self.convolves else ()
         matrix = ops.convert(self.stored(f"{name}.weight", (num_outputs, num_inputs, *window)), Type.f32)
         scaled = ops.multiply(matrix, self.stored(scale_name(f"{name}.weight"), (num_outputs, 1, *window)))
-        if self.form.convolves:
+        if self.convolves:
             sums = ops.convolution(rows.values, scaled, [1, 1], [0, 0], [0, 0], [1, 1])
             sums = self.reshaped(ops.transpose(sums, self.integers([0, 2, 3, 1])), [-1, num_outputs])
         else:
@@ -243,7 +233,7 @@ class _GraphBuilder:
 
     def linears(self, value: Rows, *names: str) -> list[Output]:
         """What each gives of the same rows: of one product, where they are copied anyway."""
-        if not self.form.widens:
+        if not self.widens:
             return [self.linear(value, name).output(0) for name in names]
         sizes = [len(self.weights[f"{name}.weight"].array) for name in names]
         product = self.linear(value, *names)
@@ -313,7 +303,7 @@ class _GraphBuilder:
 
     def feed_forward(self, hidden: Node, prefix: str) -> Node:
         normed = self.norm(hidden, f"{prefix}.post_attention_layernorm")
-        if self.form.fuses:
+        if self.fuses:
             # What OpenVINO looks for has rows of rank 3, and a swish without the second input that ours always has.
             rows = self.reshaped(normed, [1, -1, self.config.hidden_size])
             gated = self.gated(rows, prefix, lambda gate: NodeFactory("opset4").create("Swish", [gate], {}))

@@ -101,7 +101,7 @@ class Ladder:
     Args:
         first: the lowest rung.
         is_aligned: from 8 on they are multiples of four, 16 and 32 among them: AMX multiplies 16 rows at a time. Else
-            one more than multiples of four, for drafts of as many tokens.
+            the second is one more than a multiple of four, for drafts of as many tokens.
         free: rungs that nothing needs to be prepared for; they may become more. With AMX a change to them is not for
             nothing either: what a form has to itself is read anew.
 
@@ -142,12 +142,12 @@ class Ladder:
                 spacing = 1 << spacing.bit_length() - 1
             rung = self.first
             while rung < num_rows:
-                doubled = 2 * rung - (not self._is_aligned)
+                previous, doubled = rung, 2 * rung - (not self._is_aligned)
                 rung = min(rung + spacing, max(rung + LEAST_SPACING, doubled))
-                if not self._is_aligned:
-                    rung -= (rung - 1) % LEAST_SPACING
-                elif rung >= 2 * LEAST_SPACING:
+                if self._is_aligned and rung >= 2 * LEAST_SPACING:
                     rung -= rung % LEAST_SPACING
+                elif not self._is_aligned and previous == self.first:
+                    rung -= (rung - 1) % LEAST_SPACING
             self._rungs[num_rows] = rung
         return rung
 

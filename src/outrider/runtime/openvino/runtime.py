@@ -22,7 +22,7 @@ from outrider.model.weights import Weights, matrix_bytes, num_matrix_values
 from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
 from outrider.runtime.openvino.forms import Forms, num_affordable
-from outrider.runtime.openvino.graph import GraphForm, build_graph, cache_input_names, least_model
+from outrider.runtime.openvino.graph import build_graph, cache_input_names, least_model
 from outrider.runtime.openvino.layout import (
     MAX_BRANCH_BLOCKS,
     Branching,
@@ -36,13 +36,14 @@ from outrider.runtime.openvino.layout import (
 from outrider.runtime.remembered import isa_limits, processor
 from outrider.runtime.rope import inverse_frequencies
 
-# With AVX512's products of bfloat16 numbers, up to so many rows of a large target are multiplied in the time of one: of
-# 0.5 B 1 to 6 rows take 45 ms, 7 take 54 and 9 take 60, since 6 rows are a block of its kernels. A draft model's layers
-# fit the processor's cache, where every row counts: of 32 M one takes 1.9 to 2.5 ms and two 2.4 to 3.0. With AMX, and
-# without such products, every row counts in any small model: a bundled step takes 2.5 ms for one row and 2.9 for five.
-# But int8 products of two rows come out wrong with AMX (OpenVINO 2026.4.1: logits off by 1.6 of their spread), of five
-# right.
-LEAST_ROWS = 6
+# Without AMX, up to so many rows of a large model are multiplied in the time of one: of 0.5 B 1 to 6 rows take 45 ms, 7
+# take 55 and 9 take 61, since 6 rows are a block of the kernels. Of a model whose layers fit the processor's cache
+# every row counts: of 32 M one takes 1.9 to 2.5 ms and two 2.4 to 3.0. With AMX every row counts in any model, and
+# without products of bfloat16 numbers: a bundled step takes 2.5 ms for one row and 2.9 for five.
+FREE_ROWS = 6
+# Int8 products of fewer come out wrong with AMX (OpenVINO 2026.4.1: of two rows, logits are off by 1.6 of their
+# spread).
+RIGHT_ROWS = 5
 
 # Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
 # each row of a decoding step by itself (and as many as there are threads, or it would share out one row's keys among
@@ -51,14 +52,14 @@ LEAST_ROWS = 6
 # (docs/log.md). A longer part of a prompt goes as a whole.
 MAX_ROWS_ALONE = MAX_DEPTH + 1
 
-# Where bits do not count, no more than these go alone: attention of 0.5 B takes 7 ms for five rows either way, and of
-# nine 11 row by row and 6 together, of seventeen 21 and 9 (AVX512, after 512 tokens).
-MAX_FEW_ALONE = 5
+# Where bits do not count, of a chain of more rows none goes alone: attention of 0.5 B takes 7 ms for five rows either
+# way, of nine 11 row by row and 6 together, of seventeen 21 and 9 (AVX512, after 512 tokens).
+MAX_INEXACT_ALONE = 5
 
-# Without products of bfloat16 numbers, matrices are widened to float32 if they are at most so many times as large as
-# the last cache. Converting them anew in each step then costs more than reading twice the bytes; of larger ones,
-# reading is what takes the time.
-MAX_WIDENED_CACHES = 2
+# A model is small if its matrices are at most so many times as large as the last cache. Without products of bfloat16
+# numbers, those of a small one are widened to float32: converting them anew in each step then costs more than reading
+# twice the bytes; of larger ones, reading is what takes the time.
+MAX_SMALL_CACHES = 2
 
 NUM_FILLING_BLOCKS = 1
 
@@ -68,8 +69,8 @@ ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AV
 # Where bits do not count: more rows than this, of which some text has more than that, are read and not decoded.
 MOST_DECODED_ROWS, MOST_DECODED_EACH = 16, 4
 
-ISAS_WITH_VNNI = ("AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "ALL", "DEFAULT")
 ISAS_WITH_AMX = ("AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "ALL", "DEFAULT")
+ISAS_WITH_VNNI = ("AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_FP16", *ISAS_WITH_AMX)
 
 # OpenVINO's one node for a feed-forward divides matrices into blocks of so many inputs and outputs.
 FUSED_BLOCK = 32
@@ -88,10 +89,8 @@ class OpenVinoRuntime(Runtime):
 
     def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
-        has_bfloat16 = computes_bfloat16(core)
         dtype, widens, fuses, num_forms = computed_form(config, weights.num_bytes, options)
-        form = GraphForm(widens=widens, fuses=fuses, convolves=not multiplies_int8())
-        graph = build_graph(config, weights, form)
+        graph = build_graph(config, weights, widens=widens, fuses=fuses, convolves=not has_int8_products())
         properties = _properties(dtype, options.num_threads)
         self._forms = Forms(
             graph,
@@ -102,16 +101,13 @@ class OpenVinoRuntime(Runtime):
         num_threads = int(self._forms.compiled.get_property("INFERENCE_NUM_THREADS"))
         self.config = config
         self.options = replace(options, dtype=dtype, num_threads=num_threads, num_forms=num_forms)
-        self._max_alone = MAX_ROWS_ALONE if options.bitwise else MAX_FEW_ALONE
+        self._max_alone = MAX_ROWS_ALONE if options.bitwise else MAX_INEXACT_ALONE
         self.min_rows = 1
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
         self._num_branch_blocks = 0
-        is_tiled = dtype == "bfloat16" and has_amx()
-        are_few_free = options.bitwise and has_bfloat16 and not is_tiled
-        are_few_wrong = config.is_quantised and has_amx()
-        first = LEAST_ROWS if are_few_free or are_few_wrong else 1
-        self._ladder = Ladder(first, self._forms.free, is_aligned=is_tiled)
+        first = least_rows(config, dtype, has_bfloat16=computes_bfloat16(core), is_bitwise=options.bitwise)
+        self._ladder = Ladder(first, self._forms.free, is_aligned=dtype == "bfloat16" and has_amx())
         self._branch_ladder = Ladder(self._ladder.first)
         self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._shared: dict[str, NDArray[Any]] = {}
@@ -317,21 +313,42 @@ def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
     """Whether a model's matrices are copied to float32 when it is loaded."""
     if has_bfloat16 or config.dtype != "bfloat16" or config.is_quantised:
         return False
-    return 4 * num_matrix_values(config) <= MAX_WIDENED_CACHES * last_cache_bytes()
+    return is_small(config, 4)
+
+
+def is_small(config: ModelConfig, value_bytes: int) -> bool:
+    """Whether the matrices, of numbers of so many bytes, nearly fit the last cache."""
+    return value_bytes * num_matrix_values(config) <= MAX_SMALL_CACHES * last_cache_bytes()
+
+
+def least_rows(config: ModelConfig, dtype: str, *, has_bfloat16: bool, is_bitwise: bool) -> int:
+    """How many rows a decoding forward computes at least, since fewer take as long, or come out wrong."""
+    if not has_bfloat16:
+        return 1
+    if config.is_quantised and "amx_int8" in processor():  # a limit that forbids it may be one that we do not know
+        return RIGHT_ROWS
+    if dtype == "bfloat16" and has_amx():
+        return 1
+    value_bytes = 1 if config.is_quantised else np.dtype(_CACHE_TYPES[dtype][0]).itemsize
+    return FREE_ROWS if is_bitwise or not is_small(config, value_bytes) else 1
 
 
 def has_amx() -> bool:
     """Whether this processor multiplies tiles of bfloat16 numbers, and no limit forbids it."""
-    return "amx_bf16" in processor() and all(limit in ISAS_WITH_AMX for limit in isa_limits().values())
+    return "amx_bf16" in processor() and _is_within_limits(ISAS_WITH_AMX)
 
 
-def multiplies_int8() -> bool:
-    """Whether OpenVINO's own products of int8 matrices serve best: with VNNI of AVX512, which they pack for once.
+def has_int8_products() -> bool:
+    """Whether OpenVINO's own products of int8 matrices serve: with AVX512's VNNI it packs a matrix for them once.
 
-    Without, they pack each matrix anew in every step. With AMX they are untried, and those of few rows may be wrong.
+    Without VNNI it packs each anew in every step. With AMX they are untried, and those of few rows may be wrong.
     """
-    is_allowed = all(limit in ISAS_WITH_VNNI for limit in isa_limits().values())
-    return "avx512_vnni" in processor() and is_allowed and not has_amx()
+    return "avx512_vnni" in processor() and _is_within_limits(ISAS_WITH_VNNI) and not has_amx()
+
+
+def _is_within_limits(isas: Sequence[str]) -> bool:
+    """Whether the limits, of which torch's own says nothing here, are all among these."""
+    return all(limit in isas for name, limit in isa_limits().items() if name != "ATEN_CPU_CAPABILITY")
 
 
 def is_fused(config: ModelConfig) -> bool:
