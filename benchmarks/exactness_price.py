@@ -1,4 +1,4 @@
-"""What does `bitwise` cost over `seed`? Padding rows, and attention to each branch of a tree by itself.
+"""What does `bitwise` cost over `seed`? Padding rows, and attention to each row and each branch of a tree by itself.
 
     python -m benchmarks.exactness_price
 

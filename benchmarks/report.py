@@ -146,14 +146,15 @@ def render_floors(folder: Path) -> str:
     if not path.exists():
         return report_floors.NOTHING_YET
     document = json.loads(path.read_text())
-    peers, exact = (
+    peers, exact, quantised = (
         json.loads(beside.read_text()) if beside.exists() else None
-        for beside in (folder / PEERS_FILE, folder / EXACT_FILE)
+        for beside in (folder / PEERS_FILE, folder / EXACT_FILE, folder / QUANTISED_FILE)
     )
     parts = {f"beside peers: {name}": part for name, part in peers["parts"].items()} if peers else {}
     parts |= {"peers' texts": exact} if exact else {}
+    parts |= {"int8 target": quantised} if quantised else {}
     lines = configuration(document["parts"] | parts, "{}")[:-1]
-    return "\n".join([*lines, "", *report_floors.render(document, peers, exact)])
+    return "\n".join([*lines, "", *report_floors.render(document, peers, exact, quantised)])
 
 
 def render_quantised(folder: Path) -> str:

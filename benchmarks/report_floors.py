@@ -1,6 +1,6 @@
 """What docs/performance.md says of `floors.json`: rates, steps beside their floors, stages of a step, and the goals.
 
-Of `peers.json` it has where we stand beside other engines.
+Of `peers.json` it has where we stand beside other engines, of `quantised.json` what an int8 target gains.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ NOT_MEASURED = "not measured"
 STAGES = ("target", "draft", "sample", "policy", "other")
 
 
-def render(document: Document, peers: Document | None = None, exact: Document | None = None) -> Rows:
-    """The page's tables, without the configuration of the tests; of floors, and of peers where they were measured.
+def render(
+    document: Document,
+    peers: Document | None = None,
+    exact: Document | None = None,
+    quantised: Document | None = None,
+) -> Rows:
+    """The page's tables, without the configuration of the tests; of floors, and of the others where they were measured.
 
     Args:
-        document, peers, exact: what `floors.json`, `peers.json` and `peers_exact.json` hold.
+        document, peers, exact, quantised: what `floors.json`, `peers.json`, `peers_exact.json` and `quantised.json`
+            hold.
     """
     refuted = [row for row in exact["rows"] if row["is_refuted"]] if exact else []
     parts = document["parts"]
@@ -33,7 +39,14 @@ def render(document: Document, peers: Document | None = None, exact: Document | 
         *("### A step and its floor", "", *steps(models), "", *left_out(models), ""),
         *("### Where the time of a whole step goes", "", *loop(steps_of_loops), ""),
         *("### The goals", ""),
-        *goals(models, steps_of_loops, peers["parts"] if peers else {}, {row["peer"] for row in refuted}),
+        *goals(
+            {
+                **{what: stand(models) for what, stand in OF_STEPS.items()},
+                **beside_peers(peers["parts"] if peers else {}, {row["peer"] for row in refuted}),
+                REALISED: realised(steps_of_loops),
+                INT8: int8(quantised["texts"]) if quantised else NOT_MEASURED,
+            }
+        ),
         *(("", bets(exact, refuted)) if exact else ()),
     ]
 
@@ -176,12 +189,23 @@ def num_bytes(row: Document) -> int:
     return row["weight_bytes"] + row["cache_bytes"]
 
 
+def int8(texts: list[Document]) -> str:
+    """What an int8 target gains over the one that it was made from."""
+    ratios = {row["what"]: as_ratio(row["ratio"]) for row in texts}
+    return f"{ratios['int8 over original, speculative']}; plain {ratios['int8 over original, plain']}"
+
+
 PLAIN = "plain, 0.5 B bf16, tokens/s over the fastest peer"
 GREEDY = "speculative greedy, agreement 0.95, 0.8, 0.6, over the best peer at its best setting"
 EDIT = "speculative on editing (with a prediction) and repetition, over the best peer"
 SAMPLED = "speculative, T = 1, the same three, over the best peer at its best setting"
 REALISED = "realised speedup over the ideal one for the acceptance and the costs measured"
 CROWD = "8 sequences at once, speculative, over the best peer at 8"
+FLOOR = "its step over the floor"
+DRAFT = "one draft step, 33 M, context 512"
+INT8 = "int8 target over bf16, speculative"
+GROWTH = "step time against context 512 to 8k and 1 to 16 sequences, over bytes moved"
+GPU = "GPU: plain over the bandwidth limit; speculative over the ideal"
 # Of the goals that are about peers, the parts of the comparison that say where we stand, and their temperature.
 BESIDE_PEERS = {
     PLAIN: (("plain",), 0.0),
@@ -191,23 +215,30 @@ BESIDE_PEERS = {
     CROWD: (("crowd",), 0.0),
 }
 
-# What is asked for, at least and as a goal; and what says where we stand, where anything does.
-GOALS: tuple[tuple[str, str, str, Callable[[list[Document]], str] | None], ...] = (
-    (PLAIN, "0.95x", "1.05x", None),
-    ("its step over the floor", "1.4", "1.2", over_floor),
-    (GREEDY, "1.0x", "1.2x", None),
-    (EDIT, "1.2x", "2x", None),
-    (SAMPLED, "1.2x", "1.6x", None),
-    (REALISED, "0.90", "0.95", None),
-    (CROWD, "1.0x", "1.2x", None),
-    ("one draft step, 33 M, context 512", "1.5 ms", "0.9 ms", draft_step),
-    ("int8 target over bf16, speculative", "1.2x", "1.4x", lambda _: "see [quantisation.md](quantisation.md)"),
-    ("step time against context 512 to 8k and 1 to 16 sequences, over bytes moved", "1.3x", "1.15x", growth),
-    ("GPU: plain over the bandwidth limit; speculative over the ideal", "0.6; 0.85", "0.8; 0.95", None),
+# What steps alone say.
+OF_STEPS: dict[str, Callable[[list[Document]], str]] = {FLOOR: over_floor, DRAFT: draft_step, GROWTH: growth}
+
+# What is asked for, at least and as a goal.
+GOALS = (
+    (PLAIN, "0.95x", "1.05x"),
+    (FLOOR, "1.4", "1.2"),
+    (GREEDY, "1.0x", "1.2x"),
+    (EDIT, "1.2x", "2x"),
+    (SAMPLED, "1.2x", "1.6x"),
+    (REALISED, "0.90", "0.95"),
+    (CROWD, "1.0x", "1.2x"),
+    (DRAFT, "1.5 ms", "0.9 ms"),
+    (INT8, "1.2x", "1.4x"),
+    (GROWTH, "1.3x", "1.15x"),
+    (GPU, "0.6; 0.85", "0.8; 0.95"),
 )
 
 
-def beside_peers(
+def beside_peers(parts: Mapping[str, Document], refuted: Collection[str]) -> dict[str, str]:
+    return {what: beside_best(parts, *where, refuted) for what, where in BESIDE_PEERS.items()}
+
+
+def beside_best(
     parts: Mapping[str, Document], names: tuple[str, ...], temperature: float, refuted: Collection[str] = ()
 ) -> str:
     """Our ratio to the best peer, in each part that was measured; also to the best of those that are not refuted."""
@@ -235,15 +266,7 @@ def as_ratio(ratio: Mapping[str, float]) -> str:
     return f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
 
 
-def goals(
-    models: list[Document], steps_of_loops: list[Document], peers: Mapping[str, Document], refuted: Collection[str]
-) -> Iterator[str]:
+def goals(stands: Mapping[str, str]) -> Iterator[str]:
     yield from head("", "at least", "goal", "here")
-    for what, least, goal, stand in GOALS:
-        if what in BESIDE_PEERS:
-            here = beside_peers(peers, *BESIDE_PEERS[what], refuted)
-        elif what == REALISED:
-            here = realised(steps_of_loops)
-        else:
-            here = stand(models) if stand else NOT_MEASURED
-        yield line(what, least, goal, here)
+    for what, least, goal in GOALS:
+        yield line(what, least, goal, stands.get(what, NOT_MEASURED))

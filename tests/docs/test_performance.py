@@ -119,7 +119,7 @@ def test_where_we_stand_beside_peers_is_said_of_the_parts_that_were_measured():
     pair = [found("code", 0.0, 1.0), found("all", 0.0, 1.5), found("all", 1.0, 2.0)]
     edit = [found("edit", 0.0, 3.0), found("repeat", 0.0, 4.0), found("all", 0.0, 3.5)]
     peers = {"0.8": {"findings": pair}, "0.95": {"findings": pair}, "edit": {"findings": edit}}
-    stands = {what: report_floors.beside_peers(peers, *where) for what, where in report_floors.BESIDE_PEERS.items()}
+    stands = report_floors.beside_peers(peers, ())
     assert stands[report_floors.GREEDY] == (
         "0.95: 1.50x [1.40, 1.60] over other, draft 4; 0.8: 1.50x [1.40, 1.60] over other, draft 4"
     )
@@ -131,11 +131,23 @@ def test_where_we_stand_beside_peers_is_said_of_the_parts_that_were_measured():
     assert {*report_floors.BESIDE_PEERS} < {what for what, *_ in report_floors.GOALS}
 
 
+def test_the_goals_say_what_an_int8_target_gains():
+    texts = [
+        {"what": f"int8 over original, {how}", "ratio": {"median": ratio, "low": ratio - 0.1, "high": ratio + 0.1}}
+        for how, ratio in (("plain", 1.5), ("speculative", 1.2))
+    ]
+    stand = report_floors.int8(texts)
+    assert stand == "1.20x [1.10, 1.30]; plain 1.50x [1.40, 1.60]"
+    said = [*report_floors.goals({report_floors.INT8: stand})]
+    assert said[-3] == report_floors.line(report_floors.INT8, "1.2x", "1.4x", stand)
+    assert said[-1].endswith("| not measured |")
+
+
 def test_a_peer_whose_sampled_texts_were_refuted_is_named_and_the_next_one_stands_beside_it():
     low, high = ({"median": value, "low": value - 0.1, "high": value + 0.1} for value in (0.8, 1.1))
     finding = {"workload": "all", "temperature": 1.0, "best_peer": "fast", "setting": "draft 8", "ratio": low}
     finding["ratios"] = {"fast": low, "sound": high}
-    stand = report_floors.beside_peers({"0.8": {"findings": [finding]}}, ("0.8",), 1.0, {"fast"})
+    stand = report_floors.beside_best({"0.8": {"findings": [finding]}}, ("0.8",), 1.0, {"fast"})
     assert stand == "0.80x [0.70, 0.90] over fast, draft 8, which is not exact; 1.10x [1.00, 1.20] over sound"
     rows = [
         {"peer": "fast", "setting": "draft 8", "is_refuted": True, "num_tokens": 96, "num_tokens_at_alarm": 6},

@@ -322,30 +322,6 @@ class TestLayout:
         runtime = load(llama_folder, num_threads=2)
         assert runtime.forward([rows(0, 1)]).num_computed_rows == runtime.computed_rows([1]) == runtime.min_rows == 1
 
-    def test_how_many_rows_are_computed_at_least(self, llama_folder, monkeypatch):
-        for name in ISA_LIMITS:
-            monkeypatch.delenv(name, raising=False)
-        plain, small = read_config(llama_folder), 2**20
-        int8 = replace(plain, is_quantised=True)
-        zen, xeon = "avx512_vnni avx512_bf16", "avx512_vnni avx512_bf16 amx_bf16 amx_int8"
-        for flags, cache, config, dtype, has_bfloat16, is_bitwise, expected in (
-            (zen, small, plain, "bfloat16", True, True, 6),
-            (zen, small, plain, "bfloat16", True, False, 1),
-            (zen, 0, plain, "bfloat16", True, False, 6),  # too large for the cache: six cost no more
-            (zen, small, int8, "float32", True, True, 6),
-            (zen, small, int8, "float32", True, False, 1),
-            (xeon, small, plain, "bfloat16", True, True, 1),
-            (xeon, 0, plain, "bfloat16", True, False, 1),
-            (xeon, small, int8, "float32", True, True, 5),
-            (xeon, small, int8, "float32", True, False, 5),
-            ("avx2", small, plain, "float32", False, True, 1),
-            ("avx2", small, int8, "float32", False, False, 1),
-        ):
-            monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
-            monkeypatch.setattr(runtime_module, "last_cache_bytes", lambda cache=cache: cache)
-            found = runtime_module.least_rows(config, dtype, has_bfloat16=has_bfloat16, is_bitwise=is_bitwise)
-            assert found == expected, (flags, cache, config.is_quantised, dtype, is_bitwise)
-
     @pytest.mark.parametrize(("bitwise", "num_rows", "num_alone"), [(True, 9, 9), (False, 5, 5), (False, 6, 1)])
     def test_where_bits_do_not_count_attention_has_more_rows_at_a_time(
         self, llama_folder, bitwise, num_rows, num_alone

@@ -15,7 +15,6 @@ from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.numerics import run_self_test
 from outrider.runtime.openvino import runtime as runtime_module
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
-from outrider.runtime.remembered import ISA_LIMITS
 from outrider.runtime.torch.runtime import TorchRuntime
 from tests.cli.tiny import make_tiny, save_bfloat16
 from tests.runtime.checkpoints import make_checkpoint, make_model
@@ -145,24 +144,6 @@ def test_few_rows_are_as_right_as_many(tiny):
 
 def logits_of(runtime: OpenVinoRuntime, number: int) -> np.ndarray:
     return runtime.forward([SequenceRows(TOKEN_IDS[:number], 0, [3, 1], range(number))]).logits
-
-
-def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
-    for name in ISA_LIMITS:
-        monkeypatch.delenv(name, raising=False)
-    for flags, limit, expected in (
-        ("avx512_vnni avx512_bf16", "", True),
-        ("avx512_vnni avx512_bf16", "avx512_core_vnni", True),
-        ("avx512_vnni avx512_bf16", "AVX512_CORE", False),
-        ("avx512_vnni avx512_bf16", "AVX512_CORE_AMX", True),
-        ("avx512_vnni amx_bf16 amx_int8", "", False),
-        ("avx512_vnni amx_bf16 amx_int8", "AVX512_CORE_BF16", True),
-        ("avx2 avx_vnni", "", False),
-    ):
-        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which is torch's alone
-        assert runtime_module.has_int8_products() == expected, (flags, limit)
 
 
 @pytest.mark.usefixtures("has_products")

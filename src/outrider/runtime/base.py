@@ -108,8 +108,8 @@ class RuntimeOptions:
     """How to compute a model.
 
     `bitwise` asks for rows whose bits do not depend on how many rows or sequences share a forward, at the price of rows
-    that fill up, and of attention to each branch of a tree by itself; a draft model does without, since its numbers can
-    change only the speed.
+    that fill up, and of attention to each row of a chain and each branch of a tree by itself; a draft model does
+    without, since its numbers can change only the speed.
 
     Example:
         >>> from outrider import EngineConfig, RuntimeOptions

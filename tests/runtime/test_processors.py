@@ -1,0 +1,53 @@
+"""What is computed how on which processor: decided from what the system says of it, so it can be tested on any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from outrider.model.config import read_config
+from outrider.runtime.openvino import runtime as runtime_module
+from outrider.runtime.remembered import ISA_LIMITS
+from tests.runtime.checkpoints import make_checkpoint
+
+
+def test_how_many_rows_are_computed_at_least(tmp_path, monkeypatch):
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    plain, small = read_config(make_checkpoint(tmp_path, "llama", dtype="bfloat16")), 2**20
+    int8 = replace(plain, is_quantised=True)
+    zen, xeon = "avx512_vnni avx512_bf16", "avx512_vnni avx512_bf16 amx_bf16 amx_int8"
+    for flags, cache, config, dtype, has_bfloat16, is_bitwise, expected in (
+        (zen, small, plain, "bfloat16", True, True, 6),
+        (zen, small, plain, "bfloat16", True, False, 1),
+        (zen, 0, plain, "bfloat16", True, False, 6),  # too large for the cache: six cost no more
+        (zen, small, int8, "float32", True, True, 6),
+        (zen, small, int8, "float32", True, False, 1),
+        (xeon, small, plain, "bfloat16", True, True, 1),
+        (xeon, 0, plain, "bfloat16", True, False, 1),
+        (xeon, small, int8, "float32", True, True, 5),
+        (xeon, small, int8, "float32", True, False, 5),
+        ("avx2", small, plain, "float32", False, True, 1),
+        ("avx2", small, int8, "float32", False, False, 1),
+    ):
+        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
+        monkeypatch.setattr(runtime_module, "last_cache_bytes", lambda cache=cache: cache)
+        found = runtime_module.least_rows(config, dtype, has_bfloat16=has_bfloat16, is_bitwise=is_bitwise)
+        assert found == expected, (flags, cache, config.is_quantised, dtype, is_bitwise)
+
+
+def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    for flags, limit, expected in (
+        ("avx512_vnni avx512_bf16", "", True),
+        ("avx512_vnni avx512_bf16", "avx512_core_vnni", True),
+        ("avx512_vnni avx512_bf16", "AVX512_CORE", False),
+        ("avx512_vnni avx512_bf16", "AVX512_CORE_AMX", True),
+        ("avx512_vnni amx_bf16 amx_int8", "", False),
+        ("avx512_vnni amx_bf16 amx_int8", "AVX512_CORE_BF16", True),
+        ("avx2 avx_vnni", "", False),
+    ):
+        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which is torch's alone
+        assert runtime_module.has_int8_products() == expected, (flags, limit)
