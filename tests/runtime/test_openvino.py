@@ -21,11 +21,8 @@ from outrider.runtime.openvino.runtime import (
     MAX_ROWS_ALONE,
     NUM_FILLING_BLOCKS,
     OpenVinoRuntime,
-    computed_form,
-    is_fused,
     is_widened,
 )
-from outrider.runtime.remembered import ISA_LIMITS
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
 LLAMA3_ROPE = {
@@ -187,26 +184,6 @@ class TestFusing:
         apart = load(folder, num_threads=2)
         assert (num_fused(fused), num_fused(apart)) == (fused.config.num_layers, 0)
         assert relative_error(in_chunks(fused, 9), in_chunks(apart, 9)) < 0.02
-
-    def test_not_where_openvino_would_fail_or_does_not(self, tmp_path, monkeypatch):
-        for name in ISA_LIMITS:
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(runtime_module, "processor", lambda: "flags: amx_bf16")
-        monkeypatch.setattr(runtime_module, "computes_bfloat16", lambda _: True)
-        config = read_config(make_checkpoint(tmp_path, "llama", dtype="bfloat16"))
-        forms = {
-            options: computed_form(config, 10**6, RuntimeOptions(num_threads=options[0], dtype=options[1])).is_fused
-            for options in ((1, "bfloat16"), (2, "float32"), (2, "bfloat16"))
-        }
-        assert list(forms.values()) == [False, False, True]
-        assert not is_fused(replace(config, intermediate_size=80))
-        assert not is_fused(replace(config, mlp_bias=True))
-        for limit, expected in (("AVX512_CORE_BF16", False), ("avx512_core_amx", True)):
-            monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-            assert is_fused(config) == expected
-        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-        monkeypatch.setattr(runtime_module, "processor", lambda: "flags: avx512_bf16")
-        assert not is_fused(config)
 
 
 class TestWantedRows:

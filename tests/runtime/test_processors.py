@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from outrider.model.config import read_config
+from outrider.runtime.base import RuntimeOptions
 from outrider.runtime.openvino import runtime as runtime_module
 from outrider.runtime.remembered import ISA_LIMITS
 from tests.runtime.checkpoints import make_checkpoint
@@ -51,3 +52,26 @@ def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which is torch's alone
         assert runtime_module.has_int8_products() == expected, (flags, limit)
+
+
+def test_feed_forwards_are_not_fused_where_openvino_would_fail_or_does_not(tmp_path, monkeypatch):
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(runtime_module, "processor", lambda: "flags: amx_bf16")
+    monkeypatch.setattr(runtime_module, "computes_bfloat16", lambda _: True)
+    config = read_config(make_checkpoint(tmp_path, "llama", dtype="bfloat16"))
+    forms = {
+        options: runtime_module.computed_form(
+            config, 10**6, RuntimeOptions(num_threads=options[0], dtype=options[1])
+        ).is_fused
+        for options in ((1, "bfloat16"), (2, "float32"), (2, "bfloat16"))
+    }
+    assert list(forms.values()) == [False, False, True]
+    assert not runtime_module.is_fused(replace(config, intermediate_size=80))
+    assert not runtime_module.is_fused(replace(config, mlp_bias=True))
+    for limit, expected in (("AVX512_CORE_BF16", False), ("avx512_core_amx", True)):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert runtime_module.is_fused(config) == expected
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setattr(runtime_module, "processor", lambda: "flags: avx512_bf16")
+    assert not runtime_module.is_fused(config)
