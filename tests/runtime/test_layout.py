@@ -35,7 +35,7 @@ def test_branches_are_chains_to_attention_with_blocks_of_their_own():
     assert layout.input_ids == [*TOKEN_IDS[:2], 5, 6, 7]
     assert layout.attention_rows == [0, 1, 2, 3, 2, 4]
     assert layout.own_rows == [0, 1, 2, 3, 5]
-    assert layout.position_ids == layout.past_lens == [0, 1, 40, 41, 40, 41]
+    assert (layout.position_ids, layout.past_lens) == ([0, 1, 40, 41, 41], [0, 1, 40, 41, 40, 41])
     assert layout.subsequence_begins == [0, 1, 2, 3, 4, 5, 6]
     assert (layout.block_indices, layout.block_indices_begins[2:]) == (
         [7, 7, 3, 20, 3, 20, 3, 21, 3, 21],
@@ -157,4 +157,4 @@ def test_as_many_rows_as_threads_go_to_attention_though_a_block_holds_fewer():
     layout, _ = lay_out([rows(0, 1, [7])], 1)
     fill(layout, 1, 70, 11)
     assert (layout.attention_rows, layout.own_rows) == ([0] * 70, [0])
-    assert layout.past_lens == layout.position_ids == [0, *range(32), *range(32), *range(5)]
+    assert (layout.past_lens, layout.position_ids) == ([0, *range(32), *range(32), *range(5)], [0])

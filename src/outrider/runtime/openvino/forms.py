@@ -22,7 +22,8 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from outrider.runtime.openvino.graph import Graph
-from outrider.runtime.openvino.layout import NUM_FORM_COPIES, RowLayout
+from outrider.runtime.openvino.heads import INPUTS, PLACE_INPUTS, HeadLayout, Integers
+from outrider.runtime.openvino.layout import NUM_FORM_COPIES
 
 # A model that has fewer forms of its own than this gains little: rows of decoding steps vary.
 MIN_FORMS, MAX_FORMS = 4, 12
@@ -44,7 +45,9 @@ class Shape(NamedTuple):
     """What a form is compiled for; the number of sequences and the length of their texts may vary."""
 
     num_rows: int
-    num_attention_rows: int
+    num_parts: int  # of these rows
+    num_places: int  # of attention, one for each part or more
+    is_in_order: bool
 
 
 def num_affordable(matrix_bytes: int) -> int:
@@ -106,15 +109,17 @@ class Forms:
         for form in (self._any, *self._fixed.values()):
             form.share(name, tensor)
 
-    def run(self, layout: RowLayout, *, is_prompt: bool) -> Logits:
+    def run(self, layout: HeadLayout, *, is_prompt: bool) -> Logits:
         """Compute; the logits of the layout's output rows, in memory that the next run takes back."""
-        num_outputs = len(layout.output_rows)
+        outputs = layout.values["output_rows"]
+        num_outputs = len(outputs)
         if is_prompt:  # of which no two pieces need be of one length
             self._last = None
             if not num_outputs:
-                layout.output_rows.append(0)  # the nodes after the layers cannot do with no row at all
+                layout = layout.with_outputs([0])  # the nodes after the layers cannot do with no row at all
             return self._any.run(layout)[:num_outputs]
-        shape = Shape(len(layout.input_ids), len(layout.attention_rows))
+        num_rows, num_parts, num_places = (len(layout.values[name]) for name in ("input_ids", *PLACE_INPUTS))
+        shape = Shape(num_rows, num_parts, num_places, layout.is_in_order)
         self._take_in()
         form = self._fixed.get(shape)
         if form is None:
@@ -122,7 +127,7 @@ class Forms:
             self._count(shape)
             return self._any.run(layout)
         filling = [0] * (shape.num_rows - num_outputs)  # any row does, since nobody reads its logits
-        logits = form.run(layout._replace(output_rows=layout.output_rows + filling))[:num_outputs]
+        logits = form.run(layout.with_outputs([*outputs, *filling]))[:num_outputs]
         if shape in self._num_to_compare:
             return self._compared(shape, logits, layout)
         self.free.add(shape.num_rows)
@@ -151,12 +156,12 @@ class Forms:
             self._making = _Making(wanted, [], self._worker.submit(self._make, wanted[0]))
 
     def _make(self, shape: Shape) -> _Form:
-        model = self.graph.model.clone()
-        in_layers, in_attention = [shape.num_rows], [shape.num_attention_rows]
-        model.reshape(
-            {"input_ids": in_layers, "own_rows": in_layers, "output_rows": in_layers}
-            | {"attention_rows": in_attention, "position_ids": in_attention}
-        )
+        model = self.graph.in_order() if shape.is_in_order else self.graph.model.clone()
+        num_rows = [shape.num_rows]
+        lengths = {"input_ids": num_rows, "position_ids": num_rows, "output_rows": num_rows}
+        if not shape.is_in_order:
+            lengths |= {"own_parts": [shape.num_parts], "attended_parts": [shape.num_places]}
+        model.reshape(lengths)
         return _Form(self._compile(model))
 
     def _take_in(self) -> None:
@@ -180,7 +185,7 @@ class Forms:
             for name, tensor in self._shared.items():
                 form.share(name, tensor)
 
-    def _compared(self, shape: Shape, logits: Logits, layout: RowLayout) -> Logits:
+    def _compared(self, shape: Shape, logits: Logits, layout: HeadLayout) -> Logits:
         """What the form for any number gives, which also has the last word on what the cache holds."""
         expected = self._any.run(layout)
         self._last = shape
@@ -210,14 +215,16 @@ class _Form:
         self.compiled = compiled
         self._request = compiled.create_infer_request()
         self._places = {port.get_any_name(): place for place, port in enumerate(compiled.inputs)}
-        self._inputs = [_Input(self._request, self._places[name], name) for name in RowLayout._fields]
+        self._inputs = {
+            name: _Input(self._request, self._places[name], name) for name in INPUTS if name in self._places
+        }
 
     def share(self, name: str, tensor: ov.Tensor) -> None:
         self._request.set_input_tensor(self._places[name], tensor)
 
-    def run(self, layout: RowLayout) -> Logits:
-        for input_, values in zip(self._inputs, layout, strict=True):
-            input_.fill(values)
+    def run(self, layout: HeadLayout) -> Logits:
+        for name, input_ in self._inputs.items():
+            input_.fill(layout.values[name])
         self._request.infer(share_outputs=True)
         return self._request.get_output_tensor(0).data
 
@@ -232,7 +239,7 @@ class _Input:
         self._by_length: dict[int, tuple[ov.Tensor, NDArray[Any]]] = {}
         self._length = -1
 
-    def fill(self, values: list[int]) -> None:
+    def fill(self, values: list[int] | Integers) -> None:
         if len(values) not in self._by_length:
             tensor = ov.Tensor(self._element_type, ov.Shape([len(values)]))
             self._by_length[len(values)] = tensor, tensor.data

@@ -6,9 +6,9 @@
                            └─────────────────────────────────────────── + ──────────────────────── +      │      │
     output_rows ──────────────────────────────────────────────────────────────────────────────────────────┘   logits
 
-The rows of all sequences lie one after the other; only attention is told whose is whose, and gets some rows twice: its
-kernel for a single row of a sequence adds up in another order than that for several. Between the nodes, values
-have the precision that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
+The rows of all sequences lie one after the other; only attention is told whose is whose. Its places are of parts, which
+are what one key-value head of a row has (heads.py); some it gets twice. Between the nodes, values have the precision
+that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
 
 A quantised model's products are of int8 numbers and exact: a row is divided by its largest number and rounded to 255
 levels; the sums, which are integers, are multiplied by that number and by the output's scale. Where OpenVINO's products
@@ -18,6 +18,7 @@ of int8 matrices serve badly, they are convolutions over the rows, of width 1, w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,20 +30,25 @@ from openvino.utils.node_factory import NodeFactory
 
 from outrider.model.config import ModelConfig
 from outrider.model.weights import Weights, as_float32, scale_name
+from outrider.runtime.openvino.heads import PLACE_INPUTS, ROW_INPUTS, SEQUENCE_INPUTS
 
 ELEMENT_TYPES = {"F32": Type.f32, "BF16": Type.bf16, "I8": Type.i8}
 
 # Of an int8 number, on either side of zero.
 NUM_STEPS = 127
 
-ROW_INPUTS = ("input_ids", "attention_rows", "own_rows", "position_ids", "output_rows")
-SEQUENCE_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "qq_bias_begins")
-
 
 class Graph(NamedTuple):
-    """The model, and the weights that it reads in place: they must outlive what is compiled from it."""
+    """A model, and the weights that it reads in place: they must outlive what is compiled from it.
+
+    Attributes:
+        model: for any rows.
+        in_order: makes a model, of the same weights, for rows whose parts are at their own places in attention.
+        arrays: the weights.
+    """
 
     model: ov.Model
+    in_order: Callable[[], ov.Model]
     arrays: list[NDArray[Any]]
 
 
@@ -59,8 +65,8 @@ Rows = Node | Output | QuantisedRows
 class AttentionInputs(NamedTuple):
     """What every layer's attention needs besides its own queries, keys and values."""
 
-    attention_rows: Node
-    own_rows: Node
+    attended_parts: Node | None  # None: each part is at its own place
+    own_parts: Node | None
     past_lens: Node
     subsequence_begins: Node
     block_indices: Node
@@ -83,7 +89,9 @@ def build_graph(config: ModelConfig, weights: Weights, *, widens: bool, fuses: b
         fuses: feed-forwards are laid out so that OpenVINO makes one node of each.
         convolves: products of int8 numbers are convolutions.
     """
-    return _GraphBuilder(config, weights, widens=widens, fuses=fuses, convolves=convolves).build()
+    builder = _GraphBuilder(config, weights, widens=widens, fuses=fuses, convolves=convolves)
+    model = builder.build(in_order=False)
+    return Graph(model, partial(builder.build, in_order=True), list(builder.arrays.values()))
 
 
 def least_model() -> ov.Model:
@@ -107,18 +115,18 @@ class _GraphBuilder:
         self.parameters: list[Node] = []
         self.constants: dict[tuple[Any, ...], Node] = {}
 
-    def build(self) -> Graph:
+    def build(self, *, in_order: bool) -> ov.Model:
+        self.parameters = []
         rows = {name: self.parameter(name, [-1], Type.i32) for name in ROW_INPUTS}
         hidden = self.embedded(rows["input_ids"])
-        inputs = self.attention_inputs(rows)
+        inputs = self.attention_inputs(rows["position_ids"], in_order=in_order)
         for layer in range(self.config.num_layers):
             hidden = ops.add(hidden, self.attention(hidden, layer, inputs))
             hidden = ops.add(hidden, self.feed_forward(hidden, f"model.layers.{layer}"))
         hidden = ops.gather(hidden, rows["output_rows"], self.integers(0))
         hidden = self.operand(self.norm(hidden, "model.norm"))
         logits = self.product(hidden, "model.embed_tokens" if self.config.tie_word_embeddings else "lm_head")
-        model = ov.Model([ops.result(logits)], self.parameters, "decoder")  # pyright: ignore[reportGeneralTypeIssues]
-        return Graph(model, list(self.arrays.values()))
+        return ov.Model([ops.result(logits)], self.parameters, "decoder")  # pyright: ignore[reportGeneralTypeIssues]
 
     def parameter(self, name: str, shape: list[int], dtype: Type) -> Node:
         node = ops.parameter(ov.PartialShape(shape), dtype, name=name)
@@ -173,16 +181,15 @@ class _GraphBuilder:
             self.constants[names] = ops.constant(tensor, shared_memory=True)
         return self.constants[names]
 
-    def attention_inputs(self, rows: dict[str, Node]) -> AttentionInputs:
-        positions = rows["position_ids"]
+    def attention_inputs(self, positions: Node, *, in_order: bool) -> AttentionInputs:
+        places = {name: None if in_order else self.parameter(name, [-1], Type.i32) for name in PLACE_INPUTS}
         vectors = {name: self.parameter(name, [-1], Type.i32) for name in SEQUENCE_INPUTS}
         tables = [
             ops.gather(self.parameter(name, [-1, 1, 1, self.config.head_dim], Type.f32), positions, self.integers(0))
             for name in ("cosines", "sines")
         ]
         return AttentionInputs(
-            attention_rows=rows["attention_rows"],
-            own_rows=rows["own_rows"],
+            **places,
             **vectors,
             max_context_len=ops.squeeze(self.parameter("max_context_len", [1], Type.i32)),
             qq_bias=self.parameter("qq_bias", [-1], Type.u8),
@@ -248,16 +255,22 @@ class _GraphBuilder:
     def attention(self, hidden: Node, layer: int, inputs: AttentionInputs) -> Node:
         config, prefix = self.config, f"model.layers.{layer}.self_attn"
         hidden = self.norm(hidden, f"model.layers.{layer}.input_layernorm")
-        rows = self.operand(ops.gather(hidden, inputs.attention_rows, self.integers(0)))
-        query, key, value = self.linears(rows, *(f"{prefix}.{name}_proj" for name in "qkv"))
+        query, key, value = self.linears(self.operand(hidden), *(f"{prefix}.{name}_proj" for name in "qkv"))
         query = self.rotated_heads(query, f"{prefix}.q", config.num_heads, inputs)
         key = self.rotated_heads(key, f"{prefix}.k", config.num_kv_heads, inputs)
-        shape = [-1, config.num_kv_heads, -1, config.head_dim]
-        caches = [self.parameter(name, shape, Type.dynamic) for name in cache_input_names(layer)]
-        states = [query.output(0), key.output(0), value, *(cache.output(0) for cache in caches)]
-        attended = self.paged_attention(states, inputs)
-        attended = ops.gather(attended, inputs.own_rows, self.integers(0))
+        # to attention every key-value head is a sequence of its own
+        parts = [self.parts(projected, inputs.attended_parts) for projected in (query, key, value)]
+        caches = [self.parameter(name, [-1, 1, -1, config.head_dim], Type.dynamic) for name in cache_input_names(layer)]
+        attended = self.paged_attention([node.output(0) for node in (*parts, *caches)], inputs)
+        if inputs.own_parts is not None:
+            attended = ops.gather(attended, inputs.own_parts, self.integers(0))
+        attended = self.reshaped(attended, [-1, config.num_heads * config.head_dim])
         return self.linear(self.operand(attended), f"{prefix}.o_proj")
+
+    def parts(self, projected: Node | Output, places: Node | None) -> Node:
+        """What each key-value head has of rows, [places, values]."""
+        parts = self.reshaped(projected, [-1, _num_columns(projected) // self.config.num_kv_heads])
+        return parts if places is None else ops.gather(parts, places, self.integers(0))
 
     def rotated_heads(self, projected: Output, prefix: str, num_heads: int, inputs: AttentionInputs) -> Node:
         head_dim = self.config.head_dim
@@ -272,7 +285,7 @@ class _GraphBuilder:
 
     def paged_attention(self, states: list[Output], inputs: AttentionInputs) -> Output:
         """The op's 28 inputs have places, not names; many are for features that we do not use."""
-        config, no_integers, no_floats = self.config, self.integers([]), self.floats(np.zeros(0))
+        head_dim, no_integers, no_floats = self.config.head_dim, self.integers([]), self.floats(np.zeros(0))
         cache_rotation = [no_integers, no_integers, no_floats]
         sparse_attention = [no_floats, self.integers(64), self.integers(8)]
         eviction = [self.integers(0), no_integers, no_integers, no_integers]
@@ -281,7 +294,7 @@ class _GraphBuilder:
             inputs.subsequence_begins,
             inputs.block_indices,
             inputs.block_indices_begins,
-            self.floats(config.head_dim**-0.5),  # scale
+            self.floats(head_dim**-0.5),  # scale
             self.integers(0),  # sliding window
             no_floats,  # ALiBi slopes
             inputs.max_context_len,
@@ -295,8 +308,7 @@ class _GraphBuilder:
             inputs.qq_bias_begins,
         ]
         node = PagedAttention([*states, *(place.output(0) for place in places)])
-        sizes = {"num_k_heads": config.num_kv_heads, "num_v_heads": config.num_kv_heads}
-        sizes |= {"k_head_size": config.head_dim, "v_head_size": config.head_dim}
+        sizes = {"num_k_heads": 1, "num_v_heads": 1, "k_head_size": head_dim, "v_head_size": head_dim}
         for name, size in sizes.items():
             node.get_rt_info()[name] = size
         return node.output(0)

@@ -1,11 +1,11 @@
-"""A batch's rows as the flat lists that OpenVINO's paged attention reads. Knows no OpenVINO and no model.
+"""A batch's rows as flat lists, in the manner of OpenVINO's paged attention. Knows no OpenVINO and no model.
 
 Of two sequences, the first a single row, and the second a tree of three rows on 40 slots:
 
     input_ids            a | r 0 1         subsequence_begins    0 1 4
-    attention_rows       0 | 1 2 3         past_lens             9 40
-    own_rows             0 | 1 2 3         block_indices         7 | 3 9
-    position_ids         9 | 40 41 41      block_indices_begins  0 1 3
+    position_ids         9 | 40 41 41      past_lens             9 40
+    attention_rows       0 | 1 2 3         block_indices         7 | 3 9
+    own_rows             0 | 1 2 3         block_indices_begins  0 1 3
     qq_bias              100 110 101       qq_bias_begins        0 0 9      (who sees whom; empty: each sees all before)
 
 `attention_rows` says which row each row of attention is made from, `own_rows` which of attention's rows each row takes.
@@ -15,15 +15,15 @@ up. Then every branch of a tree is a sequence to attention, a chain like any oth
 and has a copy of the last one to itself. Of the tree above on 40 slots of blocks 3 and 9, with 20 and 21 lent to it:
 
     attention_rows       1 2 | 1 3         own_rows              0 1 3
-    position_ids         40 41 | 40 41     block_indices         3 20 | 3 21
+                                           block_indices         3 20 | 3 21
 
-Only queries, keys, values and attention are computed twice for row 1, from the same numbers and with the same result.
+Only attention is computed twice for row 1, from the same numbers and with the same result.
 
 Of a chain that is not long, and of every branch, attention gets each row as a sequence of its own; no key is read
 before all are written. Of a chain of two rows on 40 slots of blocks 3 and 9:
 
     attention_rows       0 1               subsequence_begins    0 1 2
-    position_ids         40 41             past_lens             40 41
+    own_rows             0 1               past_lens             40 41
                                            block_indices         3 9 | 3 9
 
 A change of the number of rows makes OpenVINO prepare every layer anew, which takes longer than computing a few rows
@@ -56,13 +56,13 @@ FILLING_TOKEN = 0
 
 
 class RowLayout(NamedTuple):
-    """The values of the graph's inputs, by their names."""
+    """The batch's rows and, from `attention_rows` on, how attention gets them."""
 
     input_ids: list[int]
-    attention_rows: list[int]
-    own_rows: list[int]
     position_ids: list[int]
     output_rows: list[int]
+    attention_rows: list[int]
+    own_rows: list[int]
     past_lens: list[int]
     subsequence_begins: list[int]
     block_indices: list[int]
@@ -198,21 +198,21 @@ def lay_out(
     layout = RowLayout([], [], [], [], [], [], [0], [], [0], [], [0], [0])
     branching = Branching([], [])
     for rows in batch:
-        if branch_blocks is not None and not rows.is_chain:
-            _lay_out_branches(layout, branching, rows, branch_blocks)
-            continue
-        if rows.is_chain and len(rows.token_ids) <= max_alone:
-            _lay_out_alone(layout, rows)
-            continue
-        first_row, first_place = len(layout.input_ids), len(layout.attention_rows)
         num_rows = len(rows.token_ids)
         num_slots = rows.num_past + num_rows
         assert num_blocks_for(num_slots) <= len(rows.blocks), "the blocks do not cover the rows"
+        first_row, first_place = len(layout.input_ids), len(layout.attention_rows)
         layout.input_ids.extend(rows.token_ids)
-        layout.output_rows.extend([first_row + row for row in rows.output_rows])
-        layout.own_rows.extend(range(first_place, first_place + num_rows))
-        layout.attention_rows.extend(range(first_row, first_row + num_rows))
         layout.position_ids.extend([rows.num_past + depth for depth in rows.depths()])
+        layout.output_rows.extend([first_row + row for row in rows.output_rows])
+        if branch_blocks is not None and not rows.is_chain:
+            _attend_by_branches(layout, branching, rows, first_row, branch_blocks)
+            continue
+        layout.own_rows.extend(range(first_place, first_place + num_rows))
+        if rows.is_chain and num_rows <= max_alone:
+            _attend_alone(layout, range(first_row, first_row + num_rows), rows.num_past, rows.blocks)
+            continue
+        layout.attention_rows.extend(range(first_row, first_row + num_rows))
         if not rows.is_chain:
             layout.qq_bias.extend(rows.lineage().ravel().tolist())
         _close(layout, rows.num_past, rows.blocks[: num_blocks_for(num_slots)])
@@ -220,33 +220,21 @@ def lay_out(
     return layout, branching
 
 
-def _lay_out_alone(layout: RowLayout, rows: SequenceRows) -> None:
-    """Add a chain's rows, each as a sequence: attention reads no key before all rows' keys are written."""
-    num_rows, first_row, first_place = len(rows.token_ids), len(layout.input_ids), len(layout.attention_rows)
-    assert num_blocks_for(rows.num_past + num_rows) <= len(rows.blocks), "the blocks do not cover the rows"
-    layout.input_ids.extend(rows.token_ids)
-    layout.output_rows.extend([first_row + row for row in rows.output_rows])
-    layout.own_rows.extend(range(first_place, first_place + num_rows))
-    _attend_alone(layout, range(first_row, first_row + num_rows), rows.num_past, rows.blocks)
-
-
 def _attend_alone(layout: RowLayout, rows: Sequence[int], num_past: int, blocks: Sequence[int]) -> None:
-    """Give attention a chain of rows as so many sequences, which share the blocks."""
+    """Give attention a chain of rows as so many sequences, which share the blocks.
+
+    It reads no key before the keys of all rows are written.
+    """
     for num_before, row in enumerate(rows, num_past):
         layout.attention_rows.append(row)
-        layout.position_ids.append(num_before)
         _close(layout, num_before, blocks[: num_before // BLOCK_SIZE + 1])
     layout.max_context_len[0] = max(layout.max_context_len[0], num_past + len(rows))
 
 
-def _lay_out_branches(
-    layout: RowLayout, branching: Branching, rows: SequenceRows, branch_blocks: Iterator[int]
+def _attend_by_branches(
+    layout: RowLayout, branching: Branching, rows: SequenceRows, first_row: int, branch_blocks: Iterator[int]
 ) -> None:
-    """Add a tree, each of its branches as a chain of its own. A row counts where it occurs first."""
-    assert num_blocks_for(rows.num_past + len(rows.token_ids)) <= len(rows.blocks), "the blocks do not cover the rows"
-    first_row = len(layout.input_ids)
-    layout.input_ids.extend(rows.token_ids)
-    layout.output_rows.extend([first_row + row for row in rows.output_rows])
+    """Give attention each branch of a tree as a chain of its own. A row counts where it occurs first."""
     own_rows = [-1] * len(rows.token_ids)
     num_whole, num_rest = divmod(rows.num_past, BLOCK_SIZE)
     for branch in rows.branches():
@@ -275,6 +263,7 @@ def fill(layout: RowLayout, num_rows: int, num_attention_rows: int, block: int) 
         return
     assert num_places >= num_filling >= 0, "filling rows have no place in attention"
     layout.input_ids.extend([FILLING_TOKEN] * num_filling)
+    layout.position_ids.extend([0] * num_filling)
     layout.own_rows.extend(range(first_place, first_place + num_filling))
     rows = [*range(first_row, first_row + num_filling), *[0] * (num_places - num_filling)]
     for begin in range(0, num_places, BLOCK_SIZE):

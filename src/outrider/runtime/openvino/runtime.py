@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: rows go in flat, its paged attention reads and writes cache blocks that are ours.
 
-The cache is two numpy arrays a layer, [blocks, key-value heads, 32, head_dim]. Rolling back is saying a smaller
+The cache is two numpy arrays a layer, [key-value heads, blocks, 32, head_dim]. Rolling back is saying a smaller
 `num_past`, so nothing is ever erased. Knows no requests and no sampling.
 """
 
@@ -23,6 +23,7 @@ from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
 from outrider.runtime.openvino.forms import Forms, num_affordable
 from outrider.runtime.openvino.graph import build_graph, cache_input_names, least_model
+from outrider.runtime.openvino.heads import by_head
 from outrider.runtime.openvino.layout import (
     MAX_BRANCH_BLOCKS,
     Branching,
@@ -46,10 +47,8 @@ FREE_ROWS = 6
 RIGHT_ROWS = 5
 
 # Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
-# each row of a decoding step by itself (and as many as there are threads, or it would share out one row's keys among
-# them), so that a row's bits depend neither on the rows nor on the sequences beside it; runtime/numerics.py probes that
-# at load. Of eight sequences of a row each that takes less than half the time, of one with 16 half as long again
-# (docs/log.md). A longer part of a prompt goes as a whole.
+# each row of a decoding step by itself, so that a row's bits depend neither on the rows nor on the sequences beside it;
+# runtime/numerics.py probes that at load. A longer part of a prompt goes as a whole.
 MAX_ROWS_ALONE = MAX_DEPTH + 1
 
 # Where bits do not count, of a chain of more rows none goes alone: attention of 0.5 B takes 7 ms for five rows either
@@ -101,6 +100,8 @@ class OpenVinoRuntime(Runtime):
         num_threads = int(self._forms.compiled.get_property("INFERENCE_NUM_THREADS"))
         self.config = config
         self.options = replace(options, dtype=dtype, num_threads=num_threads, num_forms=num_forms)
+        # with fewer, counted by key-value heads, than there are threads, attention would share out one row's keys
+        self._min_attention_rows = -(-num_threads // config.num_kv_heads) if options.bitwise else 0
         self._max_alone = MAX_ROWS_ALONE if options.bitwise else MAX_INEXACT_ALONE
         self.min_rows = 1
         self.exactness: Exactness = "seed"
@@ -147,11 +148,10 @@ class OpenVinoRuntime(Runtime):
         num_attention_rows = num_rows
         if num_outputs and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost
             num_attention_rows = self._branch_ladder.climb(max(num_attention_rows, len(layout.attention_rows)))
-        if self.options.bitwise:
-            num_attention_rows = max(num_attention_rows, int(self.options.num_threads or 1))
-        fill(layout, num_rows, num_attention_rows, self.num_blocks)
+        fill(layout, num_rows, max(num_attention_rows, self._min_attention_rows), self.num_blocks)
         self._open(branching)
-        logits = self._forms.run(layout, is_prompt=is_prompt)
+        heads = by_head(layout, self.config.num_kv_heads, self._shared[self._cache_names[0]].shape[1])
+        logits = self._forms.run(heads, is_prompt=is_prompt)
         self._close(branching)
         # What branches share is computed again for their attention only, which is little beside a row's layers.
         return ModelOutput(logits, num_rows)
@@ -171,14 +171,14 @@ class OpenVinoRuntime(Runtime):
         if branching.opened:
             sources, targets = np.array(branching.opened).T
             for array in self._caches():
-                array[targets] = array[sources]
+                array[:, targets] = array[:, sources]
 
     def _close(self, branching: Branching) -> None:
         """Bring each row's key and value to its slot."""
         if branching.closed:
             (from_blocks, from_offsets), (to_blocks, to_offsets) = np.array(branching.closed).transpose(1, 2, 0)
             for array in self._caches():
-                array[to_blocks, :, to_offsets] = array[from_blocks, :, from_offsets]
+                array[:, to_blocks, to_offsets] = array[:, from_blocks, from_offsets]
 
     def _check(self, batch: Sequence[SequenceRows], layout: RowLayout) -> None:
         """Assert what OpenVINO takes on trust: it would read and write other memory."""
@@ -206,14 +206,15 @@ class OpenVinoRuntime(Runtime):
         if not num_blocks:
             self._num_branch_blocks = 0
         num_all = num_blocks + NUM_FILLING_BLOCKS + self._num_branch_blocks
-        if self._shared and num_blocks == self.num_blocks and num_all == len(self._shared[self._cache_names[0]]):
+        if self._shared and num_blocks == self.num_blocks and num_all == self._shared[self._cache_names[0]].shape[1]:
             return
-        shape = (num_all, config.num_kv_heads, BLOCK_SIZE, config.head_dim)
+        num_kept = min(num_blocks, self.num_blocks)
         for name in self._cache_names:
-            array = np.zeros(shape, array_type)  # takes memory only where it is written
-            kept = self._shared.get(name, array)[: min(num_blocks, self.num_blocks)]
-            array[: len(kept)] = kept
-            self._share(name, array, element_type)
+            # takes memory only where it is written
+            array = np.zeros((config.num_kv_heads, num_all, BLOCK_SIZE, config.head_dim), array_type)
+            if num_kept:
+                array[:, :num_kept] = self._shared[name][:, :num_kept]
+            self._share(name, array, element_type, (-1, 1, BLOCK_SIZE, config.head_dim))
         self.num_blocks = num_blocks
         self._make_rope_tables()
 
@@ -228,16 +229,18 @@ class OpenVinoRuntime(Runtime):
             half = (function(angles, dtype=np.float64) * frequencies.attention_scaling).astype(np.float32)
             self._share(name, np.concatenate([half, half], axis=-1), ov.Type.f32)
 
-    def _share(self, name: str, array: NDArray[Any], element_type: ov.Type) -> None:
-        self._shared[name] = array  # OpenVINO uses the memory, but does not keep it
-        self._forms.share(name, ov.Tensor(array, ov.Shape(array.shape), element_type))
+    def _share(self, name: str, array: NDArray[Any], element_type: ov.Type, shape: Sequence[int] | None = None) -> None:
+        """Let OpenVINO use the memory, which it does not keep, in another shape if one is given."""
+        self._shared[name] = array
+        seen = array if shape is None else array.reshape(shape)
+        self._forms.share(name, ov.Tensor(seen, ov.Shape(seen.shape), element_type))
 
     def move(self, blocks: Sequence[int], moves: Sequence[tuple[int, int]]) -> None:
         table = np.asarray(blocks)
         for from_slot, to_slot in moves:
             from_block, to_block = table[from_slot // BLOCK_SIZE], table[to_slot // BLOCK_SIZE]
             for array in self._caches():
-                array[to_block, :, to_slot % BLOCK_SIZE] = array[from_block, :, from_slot % BLOCK_SIZE]
+                array[:, to_block, to_slot % BLOCK_SIZE] = array[:, from_block, from_slot % BLOCK_SIZE]
 
     def _caches(self) -> list[NDArray[Any]]:
         return [self._shared[name] for name in self._cache_names]
