@@ -62,6 +62,32 @@ def test_no_pool_begins_with_more_blocks_than_it_may_have():
     assert sizes == [10]
 
 
+def test_texts_that_grow_side_by_side_have_their_blocks_in_the_order_of_memory():
+    pool = make_pool(1000)
+    pool.give_back(pool.take(512))
+    tables = [BlockTable(pool) for _ in range(8)]
+    for table in tables:
+        with table.reserve(7 * BLOCK_SIZE):
+            table.commit(tuple(range(7 * BLOCK_SIZE)))
+    for _ in range(20 * BLOCK_SIZE):
+        for table in tables:
+            with table.reserve(5):  # and gives what is rejected back
+                table.commit((0,))
+    for table in tables:
+        assert table.blocks == list(range(table.blocks[0], table.blocks[0] + 27))
+    pool.check(tables)
+
+
+def test_where_there_is_no_room_in_one_piece_any_free_block_does():
+    pool = make_pool(10)
+    blocks = pool.take(10)
+    pool.give_back(blocks[1::2])
+    assert sorted(pool.take(5, blocks[0])) == blocks[1::2]
+    pool.give_back(blocks[2:7])
+    assert pool.take(3, blocks[1]) == blocks[2:5]
+    assert pool.take(2, blocks[9]) == blocks[5:7]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 70), st.data()), max_size=30))
 def test_books_balance_after_any_history(events):

@@ -13,6 +13,7 @@ than one: a call with several rows clears the value rows after its end, up to th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -27,13 +28,18 @@ class OutOfBlocksError(Exception):
 
 
 class BlockPool:
-    """The physical blocks: a stack of free ones, which grows by doubling until `max_blocks`.
+    """The physical blocks, which grow by doubling until there are `max_blocks`.
+
+    A sequence's blocks are taken in the order of memory as far as they are free, since a step reads them one after the
+    other: out of order, attention of eight texts takes half as long again (docs/log.md). So whoever begins does so in
+    the middle of what is free, which leaves those before room to go on.
 
     Args:
         max_blocks: the most there may be.
         resize: makes the runtime's arrays as large as told, keeping what they hold.
 
     Attributes:
+        num_free: blocks that nobody holds.
         reclaim: frees so many blocks, if it can, that are held only in case they are needed again.
     """
 
@@ -42,35 +48,48 @@ class BlockPool:
         self.num_blocks = 0
         self.reclaim: Callable[[int], None] = lambda _: None
         self._resize = resize
-        self._free: list[int] = []
         self._num_holders: list[int] = []  # of each block
+        self._is_free = bytearray()
+        self.num_free = 0
         self._grow(min(FIRST_BLOCKS, max_blocks))
-
-    @property
-    def num_free(self) -> int:
-        return len(self._free)
 
     @property
     def num_obtainable(self) -> int:
         """Blocks that `take` can give without reclaiming: the free ones, and those that growing adds."""
-        return len(self._free) + self.max_blocks - self.num_blocks
+        return self.num_free + self.max_blocks - self.num_blocks
 
     def num_holders(self, block: int) -> int:
         return self._num_holders[block]
 
-    def take(self, count: int) -> list[int]:
-        """Blocks that nobody holds, for one holder.
+    def free_blocks(self) -> list[int]:
+        return [block for block, is_free in enumerate(self._is_free) if is_free]
+
+    def take(self, count: int, last: int = -1) -> list[int]:
+        """Blocks that nobody holds, for one holder, whose last one so far is given.
 
         Raises:
             OutOfBlocksError: so many cannot be obtained; none was taken.
         """
         if count > self.num_obtainable:
             self.reclaim(count - self.num_obtainable)
-        if count > len(self._free):
-            self._grow(self.num_blocks + count - len(self._free))
-        blocks = [self._free.pop() for _ in range(count)]
-        self.share(blocks)
+        if count > self.num_free:
+            self._grow(self.num_blocks + count - self.num_free)
+        self.num_free -= count
+        blocks: list[int] = []
+        for num_left in range(count, 0, -1):
+            last += 1
+            if not 0 < last < self.num_blocks or not self._is_free[last]:
+                last = self._beginning(num_left)
+            self._num_holders[last], self._is_free[last] = 1, False
+            blocks.append(last)
         return blocks
+
+    def _beginning(self, count: int) -> int:
+        """Where to begin to take so many blocks: in the middle of the longest row of free ones, if they have room."""
+        first, end = max((row.span() for row in re.finditer(b"\1+", self._is_free)), key=lambda span: span[1] - span[0])
+        if not first:  # nobody is before
+            return first
+        return first + max(0, min((end - first) // 2, end - first - count))
 
     def share(self, blocks: Iterable[int]) -> None:
         """Count one holder more of each."""
@@ -79,11 +98,12 @@ class BlockPool:
 
     def give_back(self, blocks: Sequence[int]) -> None:
         """Count one holder less of each; those without one are free."""
-        for block in reversed(blocks):
+        for block in blocks:
             self._num_holders[block] -= 1
             assert self._num_holders[block] >= 0, "a cache block was given back by one who did not hold it"
             if not self._num_holders[block]:
-                self._free.append(block)
+                self._is_free[block] = True
+                self.num_free += 1
 
     def check(self, tables: Iterable[BlockTable], kept_blocks: Iterable[int] = ()) -> None:
         """Assert that every block is free, or has as many holders as tables and `kept_blocks` name it."""
@@ -93,8 +113,8 @@ class BlockPool:
             assert num_holders == held.pop(block, 0), f"cache block {block} is not held as often as it counts"
         assert not held, "a block is held that there is not"
         is_free = [not num_holders for num_holders in self._num_holders]
-        assert sorted(self._free) == [block for block, free in enumerate(is_free) if free], "a cache block is lost"
-        assert len(is_free) == self.num_blocks <= self.max_blocks
+        assert (list(self._is_free), self.num_free) == (is_free, sum(is_free)), "a cache block is lost"
+        assert len(self._num_holders) == self.num_blocks <= self.max_blocks
         for table in tables:
             table.check()
 
@@ -103,8 +123,9 @@ class BlockPool:
             raise OutOfBlocksError(f"{num_needed} cache blocks needed, {self.max_blocks} allowed")
         num_blocks = min(max(num_needed, 2 * self.num_blocks), self.max_blocks)
         self._resize(num_blocks)
-        self._free = [*range(num_blocks - 1, self.num_blocks - 1, -1), *self._free]
         self._num_holders += [0] * (num_blocks - self.num_blocks)
+        self._is_free += b"\1" * (num_blocks - self.num_blocks)
+        self.num_free += num_blocks - self.num_blocks
         self.num_blocks = num_blocks
 
 
@@ -132,7 +153,9 @@ class BlockTable:
             OutOfBlocksError: the pool has not as many blocks as that takes; nothing was reserved.
         """
         assert self.num_slots == self.num_committed, "a reservation is already open"
-        self.blocks += self._pool.take(self.num_missing_blocks(num_rows))
+        num_missing = self.num_missing_blocks(num_rows)
+        if num_missing:
+            self.blocks += self._pool.take(num_missing, self.blocks[-1] if self.blocks else -1)
         self.num_slots = self.num_committed + num_rows
         try:
             yield
