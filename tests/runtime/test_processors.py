@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from outrider.model.config import read_config
-from outrider.runtime.base import RuntimeOptions
+from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino import runtime as runtime_module
+from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.remembered import ISA_LIMITS
 from tests.runtime.checkpoints import make_checkpoint
 
@@ -34,6 +35,23 @@ def test_how_many_rows_are_computed_at_least(tmp_path, monkeypatch):
         monkeypatch.setattr(runtime_module, "last_cache_bytes", lambda cache=cache: cache)
         found = runtime_module.least_rows(config, dtype, has_bfloat16=has_bfloat16, is_bitwise=is_bitwise)
         assert found == expected, (flags, cache, config.is_quantised, dtype, is_bitwise)
+
+
+def test_a_targets_prompt_is_filled_up_to_multiples_of_16_rows_where_others_are_slow(tmp_path, monkeypatch):
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    folder = make_checkpoint(tmp_path, "llama")
+    for flags, has_bfloat16, expected in (
+        ("avx512_bf16", True, [40, 64, 80, 80]),
+        ("avx512_bf16 amx_bf16", True, [40, 64, 65, 80]),
+        ("avx2", False, [40, 64, 65, 80]),
+    ):
+        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
+        monkeypatch.setattr(runtime_module, "computes_bfloat16", lambda _, has=has_bfloat16: has)
+        runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(dtype="float32", num_threads=1))
+        runtime.resize(3)
+        prompts = [[SequenceRows([7] * length, 0, [0, 1, 2], ())] for length in (40, 64, 65, 80)]
+        assert [runtime.forward(prompt).num_computed_rows for prompt in prompts] == expected, flags
 
 
 def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
