@@ -68,7 +68,8 @@ class FakeRuntime(Runtime):
     def forward(self, batch: Sequence[SequenceRows]) -> ModelOutput:
         self.batches.append(list(batch))
         if self.pool:
-            self.slots.reshape(-1, BLOCK_SIZE)[self.pool.free_blocks()] = UNWRITTEN
+            free = [block for block in range(self.pool.num_blocks) if not self.pool.num_holders(block)]
+            self.slots.reshape(-1, BLOCK_SIZE)[free] = UNWRITTEN
         assert all(rows.num_past + max(rows.depths()) < self.config.max_context for rows in batch)
         logits = [row for rows in batch for row in self._sequence(rows)]
         self.returned.fill(np.nan)  # what the last forward returned was valid until now

@@ -31,7 +31,7 @@ class BlockPool:
     """The physical blocks, which grow by doubling until there are `max_blocks`.
 
     A sequence's blocks are taken in the order of memory as far as they are free, since a step reads them one after the
-    other: out of order, attention of eight texts takes half as long again (docs/log.md). So whoever begins does so in
+    other: out of order, attention of eight texts takes nearly twice as long (docs/log.md). So whoever begins does so in
     the middle of what is free, which leaves those before room to go on.
 
     Args:
@@ -39,7 +39,6 @@ class BlockPool:
         resize: makes the runtime's arrays as large as told, keeping what they hold.
 
     Attributes:
-        num_free: blocks that nobody holds.
         reclaim: frees so many blocks, if it can, that are held only in case they are needed again.
     """
 
@@ -50,8 +49,11 @@ class BlockPool:
         self._resize = resize
         self._num_holders: list[int] = []  # of each block
         self._is_free = bytearray()
-        self.num_free = 0
         self._grow(min(FIRST_BLOCKS, max_blocks))
+
+    @property
+    def num_free(self) -> int:
+        return self._is_free.count(True)
 
     @property
     def num_obtainable(self) -> int:
@@ -60,9 +62,6 @@ class BlockPool:
 
     def num_holders(self, block: int) -> int:
         return self._num_holders[block]
-
-    def free_blocks(self) -> list[int]:
-        return [block for block, is_free in enumerate(self._is_free) if is_free]
 
     def take(self, count: int, last: int = -1) -> list[int]:
         """Blocks that nobody holds, for one holder, whose last one so far is given.
@@ -74,7 +73,6 @@ class BlockPool:
             self.reclaim(count - self.num_obtainable)
         if count > self.num_free:
             self._grow(self.num_blocks + count - self.num_free)
-        self.num_free -= count
         blocks: list[int] = []
         for num_left in range(count, 0, -1):
             last += 1
@@ -86,7 +84,9 @@ class BlockPool:
 
     def _beginning(self, count: int) -> int:
         """Where to begin to take so many blocks: in the middle of the longest row of free ones, if they have room."""
-        first, end = max((row.span() for row in re.finditer(b"\1+", self._is_free)), key=lambda span: span[1] - span[0])
+        first, end = max(
+            (row.span() for row in re.finditer(b"\x01+", self._is_free)), key=lambda span: span[1] - span[0]
+        )
         if not first:  # nobody is before
             return first
         return first + max(0, min((end - first) // 2, end - first - count))
@@ -101,9 +101,7 @@ class BlockPool:
         for block in blocks:
             self._num_holders[block] -= 1
             assert self._num_holders[block] >= 0, "a cache block was given back by one who did not hold it"
-            if not self._num_holders[block]:
-                self._is_free[block] = True
-                self.num_free += 1
+            self._is_free[block] = not self._num_holders[block]
 
     def check(self, tables: Iterable[BlockTable], kept_blocks: Iterable[int] = ()) -> None:
         """Assert that every block is free, or has as many holders as tables and `kept_blocks` name it."""
@@ -113,7 +111,7 @@ class BlockPool:
             assert num_holders == held.pop(block, 0), f"cache block {block} is not held as often as it counts"
         assert not held, "a block is held that there is not"
         is_free = [not num_holders for num_holders in self._num_holders]
-        assert (list(self._is_free), self.num_free) == (is_free, sum(is_free)), "a cache block is lost"
+        assert list(self._is_free) == is_free, "a cache block is lost"
         assert len(self._num_holders) == self.num_blocks <= self.max_blocks
         for table in tables:
             table.check()
@@ -124,8 +122,7 @@ class BlockPool:
         num_blocks = min(max(num_needed, 2 * self.num_blocks), self.max_blocks)
         self._resize(num_blocks)
         self._num_holders += [0] * (num_blocks - self.num_blocks)
-        self._is_free += b"\1" * (num_blocks - self.num_blocks)
-        self.num_free += num_blocks - self.num_blocks
+        self._is_free += b"\x01" * (num_blocks - self.num_blocks)
         self.num_blocks = num_blocks
 
 

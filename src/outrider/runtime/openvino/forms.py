@@ -22,7 +22,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from outrider.runtime.openvino.graph import Graph
-from outrider.runtime.openvino.heads import INPUTS, PLACE_INPUTS, HeadLayout, Integers
+from outrider.runtime.openvino.heads import INPUTS, HeadLayout, Integers
 from outrider.runtime.openvino.layout import NUM_FORM_COPIES
 
 # A model that has fewer forms of its own than this gains little: rows of decoding steps vary.
@@ -45,8 +45,8 @@ class Shape(NamedTuple):
     """What a form is compiled for; the number of sequences and the length of their texts may vary."""
 
     num_rows: int
-    num_parts: int  # of these rows
-    num_places: int  # of attention, one for each part or more
+    num_strands: int  # of these rows
+    num_places: int  # of attention, one for each strand or more
     is_in_order: bool
 
 
@@ -62,6 +62,16 @@ class _Making(NamedTuple):
     shapes: list[Shape]
     forms: list[_Form]
     next: Future[_Form]
+
+
+def _shape_of(layout: HeadLayout) -> Shape:
+    values = layout.values
+    return Shape(
+        num_rows=len(values["input_ids"]),
+        num_strands=len(values["own_strands"]),
+        num_places=len(values["attended_strands"]),
+        is_in_order=layout.is_in_order,
+    )
 
 
 class Forms:
@@ -88,7 +98,8 @@ class Forms:
         self.graph, self._compile, self._num_fixed = graph, compile_, num_fixed
         self._is_bitwise = is_bitwise
         self._shared: dict[str, ov.Tensor] = {}
-        self._last: Shape | None = None
+        self._in_order: ov.Model | None = None
+        self._last: Shape | None = None  # the lengths
         self._savings: dict[Shape, float] = {}  # seconds that forms would have saved since some were made
         self._making: _Making | None = None
         self._worker: ThreadPoolExecutor | None = None
@@ -118,13 +129,14 @@ class Forms:
             if not num_outputs:
                 layout = layout.with_outputs([0])  # the nodes after the layers cannot do with no row at all
             return self._any.run(layout)[:num_outputs]
-        num_rows, num_parts, num_places = (len(layout.values[name]) for name in ("input_ids", *PLACE_INPUTS))
-        shape = Shape(num_rows, num_parts, num_places, layout.is_in_order)
+        wanted = _shape_of(layout)
         self._take_in()
+        # what is made for any order serves rows in order too
+        shape = wanted if wanted in self._fixed else wanted._replace(is_in_order=False)
         form = self._fixed.get(shape)
         if form is None:
-            self.free.discard(shape.num_rows)
-            self._count(shape)
+            self.free.discard(wanted.num_rows)
+            self._count(wanted)
             return self._any.run(layout)
         filling = [0] * (shape.num_rows - num_outputs)  # any row does, since nobody reads its logits
         logits = form.run(layout.with_outputs([*outputs, *filling]))[:num_outputs]
@@ -135,7 +147,8 @@ class Forms:
 
     def _count(self, shape: Shape) -> None:
         """Note what a form would have saved, and begin to make the forms that would have saved enough."""
-        is_change, self._last = self._last != shape, shape
+        lengths = shape._replace(is_in_order=False)
+        is_change, self._last = self._last != lengths, lengths
         num_left = self._num_fixed - len(self._fixed)
         if not self.change_seconds or self._making or not num_left or shape in self._refused:
             return
@@ -156,11 +169,13 @@ class Forms:
             self._making = _Making(wanted, [], self._worker.submit(self._make, wanted[0]))
 
     def _make(self, shape: Shape) -> _Form:
-        model = self.graph.in_order() if shape.is_in_order else self.graph.model.clone()
+        if shape.is_in_order and self._in_order is None:
+            self._in_order = self.graph.in_order()
+        model = (self._in_order if shape.is_in_order and self._in_order else self.graph.model).clone()
         num_rows = [shape.num_rows]
         lengths = {"input_ids": num_rows, "position_ids": num_rows, "output_rows": num_rows}
         if not shape.is_in_order:
-            lengths |= {"own_parts": [shape.num_parts], "attended_parts": [shape.num_places]}
+            lengths |= {"own_strands": [shape.num_strands], "attended_strands": [shape.num_places]}
         model.reshape(lengths)
         return _Form(self._compile(model))
 
@@ -188,7 +203,7 @@ class Forms:
     def _compared(self, shape: Shape, logits: Logits, layout: HeadLayout) -> Logits:
         """What the form for any number gives, which also has the last word on what the cache holds."""
         expected = self._any.run(layout)
-        self._last = shape
+        self._last = shape._replace(is_in_order=False)
         if not np.isfinite(expected).all():  # a text whose logits are no numbers, which tells nothing
             return expected
         if not self._is_same(logits, expected):
@@ -230,21 +245,21 @@ class _Form:
 
 
 class _Input:
-    """A list of integers that goes in with every forward; each length has a tensor, kept for the next time."""
+    """A list of integers that goes in with every forward, from memory that grows with the longest."""
 
     def __init__(self, request: ov.InferRequest, place: int, name: str) -> None:
         self._request = request
         self._place = place
         self._element_type = ov.Type.u8 if name == "qq_bias" else ov.Type.i32
-        self._by_length: dict[int, tuple[ov.Tensor, NDArray[Any]]] = {}
-        self._length = -1
+        self._array: NDArray[Any] = np.zeros(0, np.uint8 if name == "qq_bias" else np.int32)
+        self._values: NDArray[Any] | None = None  # what goes in, of the array
 
     def fill(self, values: list[int] | Integers) -> None:
-        if len(values) not in self._by_length:
-            tensor = ov.Tensor(self._element_type, ov.Shape([len(values)]))
-            self._by_length[len(values)] = tensor, tensor.data
-        tensor, array = self._by_length[len(values)]
-        if len(values) != self._length:
-            self._length = len(values)
+        if len(values) > len(self._array):
+            self._array = np.zeros(2 * len(values), self._array.dtype)
+            self._values = None
+        if self._values is None or len(values) != len(self._values):
+            self._values = self._array[: len(values)]
+            tensor = ov.Tensor(self._values, ov.Shape(self._values.shape), self._element_type)
             self._request.set_input_tensor(self._place, tensor)
-        array[:] = values
+        self._values[:] = values

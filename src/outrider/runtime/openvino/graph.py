@@ -6,9 +6,9 @@
                            └─────────────────────────────────────────── + ──────────────────────── +      │      │
     output_rows ──────────────────────────────────────────────────────────────────────────────────────────┘   logits
 
-The rows of all sequences lie one after the other; only attention is told whose is whose. Its places are of parts, which
-are what one key-value head of a row has (heads.py); some it gets twice. Between the nodes, values have the precision
-that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
+The rows of all sequences lie one after the other; only attention is told whose is whose. Its places are of strands,
+which are what one key-value head of a row has (heads.py); some it gets twice. Between the nodes, values have the
+precision that the model is compiled for; inside them, norms, rotations and softmax are computed in float32.
 
 A quantised model's products are of int8 numbers and exact: a row is divided by its largest number and rounded to 255
 levels; the sums, which are integers, are multiplied by that number and by the output's scale. Where OpenVINO's products
@@ -43,7 +43,7 @@ class Graph(NamedTuple):
 
     Attributes:
         model: for any rows.
-        in_order: makes a model, of the same weights, for rows whose parts are at their own places in attention.
+        in_order: makes a model, of the same weights, for rows whose strands are at their own places in attention.
         arrays: the weights.
     """
 
@@ -65,8 +65,8 @@ Rows = Node | Output | QuantisedRows
 class AttentionInputs(NamedTuple):
     """What every layer's attention needs besides its own queries, keys and values."""
 
-    attended_parts: Node | None  # None: each part is at its own place
-    own_parts: Node | None
+    attended_strands: Node | None  # None: each strand is at its own place
+    own_strands: Node | None
     past_lens: Node
     subsequence_begins: Node
     block_indices: Node
@@ -259,18 +259,18 @@ class _GraphBuilder:
         query = self.rotated_heads(query, f"{prefix}.q", config.num_heads, inputs)
         key = self.rotated_heads(key, f"{prefix}.k", config.num_kv_heads, inputs)
         # to attention every key-value head is a sequence of its own
-        parts = [self.parts(projected, inputs.attended_parts) for projected in (query, key, value)]
+        strands = [self.strands(projected, inputs.attended_strands) for projected in (query, key, value)]
         caches = [self.parameter(name, [-1, 1, -1, config.head_dim], Type.dynamic) for name in cache_input_names(layer)]
-        attended = self.paged_attention([node.output(0) for node in (*parts, *caches)], inputs)
-        if inputs.own_parts is not None:
-            attended = ops.gather(attended, inputs.own_parts, self.integers(0))
+        attended = self.paged_attention([node.output(0) for node in (*strands, *caches)], inputs)
+        if inputs.own_strands is not None:
+            attended = ops.gather(attended, inputs.own_strands, self.integers(0))
         attended = self.reshaped(attended, [-1, config.num_heads * config.head_dim])
         return self.linear(self.operand(attended), f"{prefix}.o_proj")
 
-    def parts(self, projected: Node | Output, places: Node | None) -> Node:
+    def strands(self, projected: Node | Output, places: Node | None) -> Node:
         """What each key-value head has of rows, [places, values]."""
-        parts = self.reshaped(projected, [-1, _num_columns(projected) // self.config.num_kv_heads])
-        return parts if places is None else ops.gather(parts, places, self.integers(0))
+        strands = self.reshaped(projected, [-1, _num_columns(projected) // self.config.num_kv_heads])
+        return strands if places is None else ops.gather(strands, places, self.integers(0))
 
     def rotated_heads(self, projected: Output, prefix: str, num_heads: int, inputs: AttentionInputs) -> Node:
         head_dim = self.config.head_dim

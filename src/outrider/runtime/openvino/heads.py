@@ -4,14 +4,14 @@ In the cache, all blocks of one head lie one after the other, and then those of 
 in order is then read in the order of memory, which is what processors read ahead: where the heads of a block lay side
 by side, each in 4 KB, attention of one row after 4,096 tokens took 22 ms instead of 12 (docs/log.md).
 
-What one key-value head of a row has, its queries and its key and value, is a **part**; parts are numbered row by row.
+What one key-value head of a row has, its queries and its key and value, is a **strand**; they are numbered row by row.
 Of a sequence of one row and one of two, with 2 heads and 10 blocks:
 
     rows        a | r s                 subsequence_begins  0 1 2 4 6        past_lens      9 9 40 40
-    parts       0 1 | 2 3 4 5           block_indices       7 17 | 3 9 13 19
-    attention   0 | 1 | 2 4 | 3 5       (attended_parts; a place for each)
+    strands     0 1 | 2 3 4 5           block_indices       7 17 | 3 9 13 19
+    attention   0 | 1 | 2 4 | 3 5       (attended_strands: one at each of its places)
 
-Rows that go to attention one by one, and in order, have their parts where they are.
+Rows that go to attention one by one, and in order, have their strands where they are.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from numpy.typing import NDArray
 
 from outrider.runtime.openvino.layout import RowLayout
 
-Integers = NDArray[np.int64]
+Integers = NDArray[np.int32]
 
-# Of the graph; it has none for places where each part is at its own.
+# Of the graph; it has none for places where each strand is at its own.
 ROW_INPUTS = ("input_ids", "position_ids", "output_rows")
-PLACE_INPUTS = ("own_parts", "attended_parts")
+PLACE_INPUTS = ("own_strands", "attended_strands")
 SEQUENCE_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "qq_bias_begins")
 INPUTS = (*ROW_INPUTS, *PLACE_INPUTS, *SEQUENCE_INPUTS, "qq_bias", "max_context_len")
 
-# A text's blocks are as many for 32 tokens.
-NUM_KEPT = 256
+# From step to step mostly the same, of a target and its draft models.
+NUM_KEPT = 8
 
 
 class HeadLayout(NamedTuple):
     """What the graph reads.
 
     Attributes:
-        values: of its inputs, by their names: `attended_parts` says which part is at each of attention's places,
-            `own_parts` at which place each part is; the others are as in a `RowLayout`.
-        is_in_order: each part is at its own place, and alone.
+        values: of its inputs, by their names: `attended_strands` says which strand is at each of attention's places,
+            `own_strands` at which place each strand is; the others are a `RowLayout`'s, of a sequence for each head.
+        is_in_order: each strand is at its own place, and alone.
     """
 
     values: dict[str, list[int] | Integers]
@@ -63,27 +63,29 @@ def by_head(layout: RowLayout, num_heads: int, num_blocks: int) -> HeadLayout:
         num_blocks: of each head in the cache.
     """
     values: dict[str, list[int] | Integers] = layout._asdict()
-    parts, own_rows = values.pop("attention_rows"), values.pop("own_rows")
-    num_places = len(layout.attention_rows)
+    attention_rows, own_rows = values.pop("attention_rows"), values.pop("own_rows")
+    num_places = len(attention_rows)
     is_alone = len(layout.past_lens) == num_places
-    is_in_order = is_alone and parts == own_rows == list(range(len(layout.input_ids)))
-    if num_heads == 1:
-        values |= {"attended_parts": parts, "own_parts": own_rows}
+    is_in_order = is_alone and attention_rows == own_rows == list(range(len(layout.input_ids)))
+    if num_heads == 1:  # a small draft model's step takes 0.15 ms, of which the rest would be a tenth
+        values |= {"attended_strands": attention_rows, "own_strands": own_rows}
         return HeadLayout(values, is_in_order)
-    heads = np.arange(num_heads)
-    values["past_lens"] = np.repeat(layout.past_lens, num_heads)
+    heads = np.arange(num_heads, dtype=np.int32)
+    values["past_lens"] = np.repeat(np.array(layout.past_lens, np.int32), num_heads)
     blocks, values["block_indices_begins"] = _spread(tuple(layout.block_indices_begins), num_heads)
-    values["block_indices"] = _placed(blocks, np.add.outer(layout.block_indices, num_blocks * heads))
+    values["block_indices"] = _placed(
+        blocks, np.add.outer(np.array(layout.block_indices, np.int32), num_blocks * heads)
+    )
     if is_in_order:
-        order = np.arange(num_places * num_heads + 1)
-        values |= {"subsequence_begins": order, "attended_parts": order[:-1], "own_parts": order[:-1]}
+        order = np.arange(num_places * num_heads + 1, dtype=np.int32)
+        values |= {"subsequence_begins": order, "attended_strands": order[:-1], "own_strands": order[:-1]}
     else:
         places, values["subsequence_begins"] = _spread(tuple(layout.subsequence_begins), num_heads)
-        parts = np.add.outer(num_heads * np.array(layout.attention_rows), heads)
-        values |= {"attended_parts": _placed(places, parts), "own_parts": places[own_rows].ravel()}
+        strands = np.add.outer(num_heads * np.array(attention_rows, np.int32), heads)
+        values |= {"attended_strands": _placed(places, strands), "own_strands": places[own_rows].ravel()}
     if layout.qq_bias:
         bias, values["qq_bias_begins"] = _spread(tuple(layout.qq_bias_begins), num_heads)
-        values["qq_bias"] = _placed(bias, np.repeat(np.array(layout.qq_bias)[:, None], num_heads, axis=1))
+        values["qq_bias"] = _placed(bias, np.repeat(np.array(layout.qq_bias, np.int32)[:, None], num_heads, axis=1))
     else:
         values["qq_bias_begins"] = [0] * (len(layout.past_lens) * num_heads + 1)
     return HeadLayout(values, is_in_order)
@@ -92,13 +94,16 @@ def by_head(layout: RowLayout, num_heads: int, num_blocks: int) -> HeadLayout:
 @lru_cache(maxsize=NUM_KEPT)
 def _spread(begins: tuple[int, ...], num_heads: int) -> tuple[Integers, Integers]:
     """Where the items of sequences are, [items, heads], once each sequence is there for each head; and the begins."""
-    bounds = np.array(begins)
+    bounds = np.array(begins, np.int32)
     firsts, lengths = bounds[:-1], np.diff(bounds)
-    new_firsts = num_heads * firsts[:, None] + lengths[:, None] * np.arange(num_heads)
-    sequences = np.repeat(np.arange(len(lengths)), lengths)
+    new_firsts = num_heads * firsts[:, None] + lengths[:, None] * np.arange(num_heads, dtype=np.int32)
+    sequences = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     # an item is as far from where its sequence begins as it was
-    places = (new_firsts - firsts[:, None])[sequences] + np.arange(len(sequences))[:, None]
-    return places, np.array([*new_firsts.ravel(), num_heads * bounds[-1]])
+    places = (new_firsts - firsts[:, None])[sequences] + np.arange(len(sequences), dtype=np.int32)[:, None]
+    new_begins = np.append(new_firsts.ravel(), num_heads * bounds[-1:])
+    for array in (places, new_begins):
+        array.setflags(write=False)  # whoever asks again gets the same
+    return places, new_begins
 
 
 def _placed(places: Integers, values: Integers) -> Integers:

@@ -47,8 +47,9 @@ FREE_ROWS = 6
 # spread).
 RIGHT_ROWS = 5
 
-# Without AMX, some numbers of rows of a prompt take longer than a few more: of 0.5 B 193 rows take 630 ms, 197 take 639
-# and 208 take 591, as kernels are made for 64 rows and what is left. And each number that is new takes some 30 ms more.
+# Of products of bfloat16 numbers without AMX, some numbers of a prompt's rows take longer than a few more: of 0.5 B 193
+# take 630 ms, 197 take 639 and 208 take 591, as kernels are made for 64 rows and what is left. And each number that is
+# new takes some 30 ms more (docs/log.md).
 PROMPT_SPACING = 16
 
 # Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
@@ -57,7 +58,7 @@ PROMPT_SPACING = 16
 MAX_ROWS_ALONE = MAX_DEPTH + 1
 
 # Where bits do not count, of a chain of more rows none goes alone: attention of 0.5 B takes 7 ms for five rows either
-# way, of nine 11 row by row and 6 together, of seventeen 21 and 9 (AVX512, after 512 tokens).
+# way, of nine 12 row by row, of seventeen 20 and 9 together (AVX512, after 512 tokens).
 MAX_INEXACT_ALONE = 5
 
 # A model is small if its matrices are at most so many times as large as the last cache. Without products of bfloat16
@@ -112,6 +113,7 @@ class OpenVinoRuntime(Runtime):
         self.exactness: Exactness = "seed"
         self.num_blocks = 0
         self._num_branch_blocks = 0
+        self._num_stored_blocks = 0  # of each head: these, and those for filling rows
         has_bfloat16 = computes_bfloat16(core)
         self._prompt_spacing = PROMPT_SPACING if has_bfloat16 and not has_amx() else 1
         first = least_rows(config, dtype, has_bfloat16=has_bfloat16, is_bitwise=options.bitwise)
@@ -159,7 +161,7 @@ class OpenVinoRuntime(Runtime):
             num_attention_rows = self._branch_ladder.climb(max(num_attention_rows, len(layout.attention_rows)))
         fill(layout, num_rows, max(num_attention_rows, self._min_attention_rows), self.num_blocks)
         self._open(branching)
-        heads = by_head(layout, self.config.num_kv_heads, self._shared[self._cache_names[0]].shape[1])
+        heads = by_head(layout, self.config.num_kv_heads, self._num_stored_blocks)
         logits = self._forms.run(heads, is_prompt=is_prompt)
         self._close(branching)
         # What branches share is computed again for their attention only, which is little beside a row's layers.
@@ -215,7 +217,7 @@ class OpenVinoRuntime(Runtime):
         if not num_blocks:
             self._num_branch_blocks = 0
         num_all = num_blocks + NUM_FILLING_BLOCKS + self._num_branch_blocks
-        if self._shared and num_blocks == self.num_blocks and num_all == self._shared[self._cache_names[0]].shape[1]:
+        if self._shared and (num_blocks, num_all) == (self.num_blocks, self._num_stored_blocks):
             return
         num_kept = min(num_blocks, self.num_blocks)
         for name in self._cache_names:
@@ -224,7 +226,7 @@ class OpenVinoRuntime(Runtime):
             if num_kept:
                 array[:, :num_kept] = self._shared[name][:, :num_kept]
             self._share(name, array, element_type, (-1, 1, BLOCK_SIZE, config.head_dim))
-        self.num_blocks = num_blocks
+        self.num_blocks, self._num_stored_blocks = num_blocks, num_all
         self._make_rope_tables()
 
     def _make_rope_tables(self) -> None:
