@@ -78,6 +78,14 @@ def test_texts_that_grow_side_by_side_have_their_blocks_in_the_order_of_memory()
     pool.check(tables)
 
 
+def test_a_text_alone_begins_at_the_beginning_and_goes_on_in_order_as_the_pool_grows():
+    table = BlockTable(make_pool(1000))
+    for _ in range(100):
+        with table.reserve(BLOCK_SIZE):
+            table.commit(tuple(range(BLOCK_SIZE)))
+    assert table.blocks == list(range(100))
+
+
 def test_where_there_is_no_room_in_one_piece_any_free_block_does():
     pool = make_pool(10)
     blocks = pool.take(10)

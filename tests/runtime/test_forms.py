@@ -10,6 +10,7 @@ import pytest
 from outrider.errors import ParameterError
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino.forms import MAX_FORM_BYTES, MAX_FORMS, MIN_FORMS, PRICE_SHARE, num_affordable
+from outrider.runtime.openvino.heads import INPUTS, PLACE_INPUTS
 from outrider.runtime.openvino.layout import NUM_FORM_COPIES
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from tests.runtime.checkpoints import FAMILIES, OPENVINO_DTYPES, make_checkpoint
@@ -82,6 +83,36 @@ def test_a_form_of_its_own_gives_the_same_bits(family, dtype, tmp_path):
     assert {runtime.computed_rows([count]) for count in (1, 5, 9, 13, 17)} <= runtime._forms.free
     for found, wanted in zip(decode(runtime, *batches), plain, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_rows_in_order_have_a_form_that_gathers_nothing_around_attention(tmp_path):
+    runtime = load(make_checkpoint(tmp_path, "llama"))
+    use_forms(runtime, batch_of(5), batch_of(9))
+    assert {shape.is_in_order for shape in runtime._forms._fixed} == {True}
+    for form in runtime._forms._fixed.values():
+        assert not set(PLACE_INPUTS) & set(form._inputs)
+        assert set(INPUTS) - set(PLACE_INPUTS) == set(form._inputs)
+
+
+def test_trees_have_a_form_of_their_own_and_it_serves_chains_too(tmp_path):
+    folder = make_checkpoint(tmp_path, "llama")
+    tree, chain, other = batch_of(5, parents=(-1, 0, 0, 1, 1)), batch_of(5), batch_of(9, parents=(-1, *range(7), 0))
+    wanted = decode(load(folder, bitwise=False, num_forms=0), tree, chain)
+    runtime = load(folder, bitwise=False)
+    use_forms(runtime, tree, other)
+    assert {shape.is_in_order for shape in runtime._forms._fixed} == {False}
+    assert not runtime._forms._refused
+    for found, expected in zip(decode(runtime, tree, chain), wanted, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert runtime.is_ready_for(runtime.computed_rows([5]))
+
+
+def test_what_goes_in_is_kept_in_memory_as_long_as_the_longest(tmp_path):
+    runtime = load(make_checkpoint(tmp_path, "llama"), num_forms=0)
+    for length in range(1, 40):
+        runtime.forward(batch_of(length))
+    row_ids = runtime._forms._any._inputs["input_ids"]
+    assert len(row_ids._array) <= 2 * runtime.computed_rows([39])
 
 
 def test_all_forms_share_a_cache_that_may_grow(tmp_path):

@@ -3,7 +3,7 @@
 """The torch runtime: the reference for parity, and the one for CUDA. Lays sequences flat and owns the cache arrays.
 
 The cache of a layer is one array [2, slots, kv_heads, head_dim], slot `32 * block + offset`. A sequence in consecutive
-blocks, which is what a pool hands out to one that runs alone, is read in place; any other is gathered.
+blocks, which is what a pool hands out as far as it can, is read in place; any other is gathered.
 
 For bits that depend on nothing but a row's own sequence, three counts are padded (see `Tiles`), as probing torch 2.13
 on AVX512 machines has shown; `runtime/numerics.py` checks them for the model and the machine at hand.
