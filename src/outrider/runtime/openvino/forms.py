@@ -98,7 +98,6 @@ class Forms:
         self.graph, self._compile, self._num_fixed = graph, compile_, num_fixed
         self._is_bitwise = is_bitwise
         self._shared: dict[str, ov.Tensor] = {}
-        self._in_order: ov.Model | None = None
         self._last: Shape | None = None  # the lengths
         self._savings: dict[Shape, float] = {}  # seconds that forms would have saved since some were made
         self._making: _Making | None = None
@@ -169,9 +168,7 @@ class Forms:
             self._making = _Making(wanted, [], self._worker.submit(self._make, wanted[0]))
 
     def _make(self, shape: Shape) -> _Form:
-        if shape.is_in_order and self._in_order is None:
-            self._in_order = self.graph.in_order()
-        model = (self._in_order if shape.is_in_order and self._in_order else self.graph.model).clone()
+        model = (self.graph.in_order() if shape.is_in_order else self.graph.model).clone()
         num_rows = [shape.num_rows]
         lengths = {"input_ids": num_rows, "position_ids": num_rows, "output_rows": num_rows}
         if not shape.is_in_order:

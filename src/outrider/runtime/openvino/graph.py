@@ -18,7 +18,7 @@ of int8 matrices serve badly, they are convolutions over the rows, of width 1, w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,8 @@ class Graph(NamedTuple):
 
     Attributes:
         model: for any rows.
-        in_order: makes a model, of the same weights, for rows whose strands are at their own places in attention.
+        in_order: the model, of the same weights, for rows whose strands are at their own places in attention; made when
+            it is first asked for.
         arrays: the weights.
     """
 
@@ -91,7 +92,7 @@ def build_graph(config: ModelConfig, weights: Weights, *, widens: bool, fuses: b
     """
     builder = _GraphBuilder(config, weights, widens=widens, fuses=fuses, convolves=convolves)
     model = builder.build(in_order=False)
-    return Graph(model, partial(builder.build, in_order=True), list(builder.arrays.values()))
+    return Graph(model, cache(partial(builder.build, in_order=True)), list(builder.arrays.values()))
 
 
 def least_model() -> ov.Model:

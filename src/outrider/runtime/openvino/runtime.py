@@ -57,8 +57,8 @@ PROMPT_SPACING = 16
 # runtime/numerics.py probes that at load. A longer part of a prompt goes as a whole.
 MAX_ROWS_ALONE = MAX_DEPTH + 1
 
-# Where bits do not count, of a chain of more rows none goes alone: attention of 0.5 B takes 7 ms for five rows either
-# way, of nine 12 row by row, of seventeen 20 and 9 together (AVX512, after 512 tokens).
+# Where bits do not count, of a chain of more rows none goes alone: attention of 0.5 B takes 7 ms row by row and
+# 6 together for five rows, 20 and 9 for seventeen (AVX512, after 512 tokens; docs/log.md).
 MAX_INEXACT_ALONE = 5
 
 # A model is small if its matrices are at most so many times as large as the last cache. Without products of bfloat16
