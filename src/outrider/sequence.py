@@ -103,7 +103,8 @@ class Sequence:
 class ScheduledSequence(NamedTuple):
     """One sequence's part in a step: so many of its uncomputed tokens, then a draft within the budget.
 
-    A chunk of a prompt leaves the root for later and takes no draft; a decoding sequence computes its root.
+    Chunks of a prompt take no draft, and leave the root for later unless it is computed with the last; a decoding
+    sequence computes its root.
     """
 
     sequence: Sequence

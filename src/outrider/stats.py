@@ -13,8 +13,9 @@ STAGES: tuple[Stage, ...] = ("prefill", "draft", "target", "sample", "policy", "
 
 @dataclass(slots=True)
 class SequenceStats:
-    """What speculation did for one sequence.
+    """What speculation did for one sequence, and what its decoding steps took.
 
+    The first token is not among those emitted where it came with the prompt, without a decoding step.
     `drafted_at[d]` and `accepted_at[d]` count the decoding steps whose draft had, and whose verdict kept, a node at
     depth d + 1; `num_branching` the drafts that were no chain; `accepted_from` the accepted tokens by who drafted them.
     Seconds are those of the steps that the sequence took part in, whole, whoever else shared them: in drafting, in the

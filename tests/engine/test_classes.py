@@ -8,6 +8,7 @@ import pytest
 
 from outrider import EngineConfig, RuntimeOptions
 from outrider.draft.model import ModelDrafter
+from outrider.draft.none import NoDrafter
 from outrider.engine.load import require_bitwise
 from outrider.errors import ParameterError, UsageError
 from outrider.runtime.base import RowClass
@@ -45,6 +46,56 @@ def test_prompts_that_may_not_share_a_forward_do_not():
     assert [each.output_token_ids for each in sequences] == [plain_text(target, each.request) for each in sequences]
     assert set(map(len, sizes(target, prefill=True))) == {1}
     assert max(map(len, sizes(target, prefill=False))) == 12
+
+
+@pytest.mark.parametrize(("max_root_rows", "max_prefill_tokens", "told"), [
+    (0, 512, []), (38, 512, []), (39, 512, [0]), (40, 512, [0, 1]), (100, 39, [0]), (100, 38, []),
+])  # fmt: skip
+def test_first_tokens_come_with_their_prompts_as_far_as_the_class_goes(max_root_rows, max_prefill_tokens, told):
+    target = FakeRuntime(order=50)
+    target.row_class = RowClass(max_root_rows=max_root_rows)
+    engine = make_engine(target, NoDrafter(), prefill_chunk=32, max_prefill_tokens=max_prefill_tokens)
+    sequences = [engine.add(each) for each in make_requests(2)]
+    assert [delta.request_id for delta in engine.step()] == told
+    while not engine.is_idle:
+        engine.step()
+        engine.check()
+    assert [each.output_token_ids for each in sequences] == [plain_text(target, each.request) for each in sequences]
+    assert [each.stats.num_steps for each in sequences] == [19 if number in told else 20 for number in range(2)]
+    assert all(each.stats.acceptance_length == 1 for each in sequences)
+
+
+def test_a_first_token_may_be_the_last_and_a_prompts_last_chunk_may_end_with_a_block():
+    target = FakeRuntime(order=50)
+    target.row_class = RowClass(max_root_rows=100)
+    engine = make_engine(target, NoDrafter(), prefill_chunk=32)
+    sequences = [engine.add(request(index, [index] * length, max_tokens=1)) for index, length in enumerate((33, 65, 2))]
+    assert len(engine.step()) == len(sequences)
+    engine.check()
+    assert engine.is_idle
+    for sequence in sequences:
+        assert sequence.output_token_ids == plain_text(target, sequence.request)
+        assert (sequence.finish_reason, sequence.stats.acceptance_length) == ("length", None)
+    assert [len(rows.token_ids) for rows in target.batches[0]] == [33, 32, 33, 2]
+
+
+def test_a_text_that_lost_its_cache_computes_its_prompt_alone_again():
+    target = FakeRuntime(order=50)
+    target.row_class = RowClass(max_root_rows=100)
+    engine = make_engine(target, NoDrafter(), prefill_chunk=32)
+    sequence = engine.add(request(0, [1] * 40, max_tokens=6))
+    engine.add(request(1, [2] * 40, max_tokens=6))
+    for _ in range(3):
+        engine.step()
+    before = len(target.batches)
+    engine.scheduler.running.reverse()
+    engine.scheduler._preempt_last()
+    while not engine.is_idle:
+        engine.step()
+    assert sequence.num_preempted == 1
+    again = [rows for batch in target.batches[before:] for rows in batch if rows.is_prompt]
+    assert [(len(rows.token_ids), tuple(rows.output_rows)) for rows in again] == [(7, ())]  # its first chunk was kept
+    assert sequence.output_token_ids == plain_text(target, sequence.request)
 
 
 @pytest.mark.parametrize(("trees", "exactness", "is_fault"), [

@@ -20,7 +20,8 @@ def load(folder, *, num_threads: int = 1) -> OpenVinoRuntime:
 
 
 def rows(first: int, end: int, *, is_prompt: bool = False) -> SequenceRows:
-    return SequenceRows(TOKEN_IDS[first:end], first, BLOCKS, [] if is_prompt else range(end - first))
+    output_rows = [] if is_prompt else range(end - first)
+    return SequenceRows(TOKEN_IDS[first:end], first, BLOCKS, output_rows, is_prompt=is_prompt)
 
 
 @pytest.mark.parametrize("num_kv_heads", [1, 2])
@@ -50,6 +51,19 @@ def test_a_prompt_that_is_filled_up_leaves_in_the_cache_what_it_would_have_left(
         assert runtime.forward([rows(0, 70, is_prompt=True)]).num_computed_rows == -(-70 // spacing) * spacing
         found.append(runtime.forward([rows(70, 75)]).logits.copy())
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(("first", "end"), [(0, 2), (64, 66), (0, 40), (0, 80), (32, 70)])
+def test_a_prompts_last_row_has_the_bits_that_it_has_alone_and_changes_none(first, end, tmp_path):
+    runtime = load(make_checkpoint(tmp_path, "llama", num_key_value_heads=2))
+    if first:
+        runtime.forward([rows(0, first, is_prompt=True)])
+    root = end - 1
+    runtime.forward([rows(first, root, is_prompt=True)])
+    wanted = [runtime.forward([rows(row, row + 1)]).logits.copy() for row in (root, end)]
+    chunk = rows(first, end, is_prompt=True)._replace(output_rows=[root - first])
+    found = [runtime.forward([each]).logits.copy() for each in (chunk, rows(end, end + 1))]
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_blocks_may_lie_in_any_order_and_the_cache_may_grow_in_between(tmp_path):

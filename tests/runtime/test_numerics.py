@@ -21,6 +21,7 @@ from tests.runtime.checkpoints import OPENVINO_DTYPES, make_checkpoint
 
 VOCAB_SIZE = 50
 MOST_ROWS = 16 * 33  # in one of the forwards that are compared: nothing is promised of more
+MOST_ROOT_ROWS = 512  # in one of the forwards of prompts, likewise
 
 
 def logits_after(token_ids):
@@ -83,6 +84,8 @@ class HashingRuntime(Runtime):
             "many rows round": sum(len(each.token_ids) for each in batch) > 100,
             "prompts round together": len(batch) > 1 and not any(each.num_past for each in batch),
             "chunks round together": sum(each.blocks == rows.blocks for each in batch) > 1,
+            "roots round in long prompts": rows.is_prompt * (len(rows.token_ids) > 500),
+            "roots round": rows.is_prompt,
             "nan": np.nan,
         }
         logits[0] += 1e-5 * roundings.get(self.fault, 0)
@@ -118,7 +121,8 @@ def own_cache(tmp_path, monkeypatch):
 
 class TestProbe:
     def test_a_runtime_without_fault_is_bitwise(self):
-        assert run_self_test(HashingRuntime()) == SelfTest("bitwise", 0.0, None, RowClass(MOST_ROWS, True, "bitwise"))
+        row_class = RowClass(MOST_ROWS, True, "bitwise", MOST_ROOT_ROWS)
+        assert run_self_test(HashingRuntime()) == SelfTest("bitwise", 0.0, None, row_class)
 
     @pytest.mark.parametrize(
         "fault",
@@ -140,10 +144,12 @@ class TestProbe:
     @pytest.mark.parametrize(
         ("fault", "row_class"),
         [
-            ("trees round", RowClass(MOST_ROWS, True, "seed")),
-            ("many rows round", RowClass(100, False, "seed")),
-            ("prompts round together", RowClass(MOST_ROWS, False, "bitwise")),
-            ("chunks round together", RowClass(MOST_ROWS, False, "bitwise")),
+            ("trees round", RowClass(MOST_ROWS, True, "seed", MOST_ROOT_ROWS)),
+            ("many rows round", RowClass(100, False, "seed", 25)),
+            ("prompts round together", RowClass(MOST_ROWS, False, "bitwise", 193)),
+            ("chunks round together", RowClass(MOST_ROWS, False, "bitwise", MOST_ROOT_ROWS)),
+            ("roots round in long prompts", RowClass(MOST_ROWS, True, "bitwise", 16 * 25)),
+            ("roots round", RowClass(MOST_ROWS, True, "bitwise", 0)),
         ],
     )
     def test_what_does_not_move_is_the_class_to_keep_to(self, fault, row_class):
@@ -152,7 +158,7 @@ class TestProbe:
         assert found.row_difference > 0
 
     def test_trees_that_the_context_had_no_room_for_are_not_promised(self):
-        assert run_self_test(HashingRuntime(max_context=13)).row_class == RowClass(12 * 16, True, "seed")
+        assert run_self_test(HashingRuntime(max_context=13)).row_class == RowClass(12 * 16, True, "seed", 0)
 
     def test_a_runtime_that_was_not_asked_to_be_bitwise_is_not(self):
         assert run_self_test(HashingRuntime(bitwise=False)).exactness == "seed"
@@ -231,7 +237,7 @@ class TestMemory:
     def test_the_class_is_recalled_too(self):
         for _ in range(2):
             runtime = HashingRuntime(fault="many rows round")
-            assert check_numerics(runtime, "abc").row_class == runtime.row_class == RowClass(100, False, "seed")
+            assert check_numerics(runtime, "abc").row_class == runtime.row_class == RowClass(100, False, "seed", 25)
 
     def test_a_reference_that_comes_later_is_asked_once(self):
         check_numerics(HashingRuntime(), "abc")

@@ -53,10 +53,10 @@ class TeacherForcing:
         try:
             for begin in range(0, root, self.prefill_chunk):
                 end = min(begin + self.prefill_chunk, root)
-                self._forward(table, token_ids[begin:end], wanted=False)
+                self._forward(table, token_ids[begin:end], is_prompt=True)
             for begin in range(root, num_rows, tile or max(num_rows, 1)):
                 end = min(begin + (tile or num_rows), num_rows)
-                yield self._forward(table, token_ids[begin:end], wanted=True)
+                yield self._forward(table, token_ids[begin:end])
         except OutOfBlocksError:
             if not self.may_end:
                 raise
@@ -71,10 +71,12 @@ class TeacherForcing:
         lacks = (at for at, token_id in enumerate(token_ids) if token_id >= config.vocab_size)
         return min(next(lacks, len(token_ids)), config.max_context)
 
-    def _forward(self, table: BlockTable, token_ids: Sequence[int], *, wanted: bool) -> Logits:
+    def _forward(self, table: BlockTable, token_ids: Sequence[int], *, is_prompt: bool = False) -> Logits:
+        """Of all rows; none of a prompt's."""
         num_rows = len(token_ids)
         with table.reserve(max(num_rows, self.runtime.min_rows)):
-            rows = SequenceRows(token_ids, table.num_committed, table.blocks, range(num_rows) if wanted else ())
+            wanted = range(0 if is_prompt else num_rows)
+            rows = SequenceRows(token_ids, table.num_committed, table.blocks, wanted, is_prompt=is_prompt)
             logits = np.array(self.runtime.forward([rows]).logits)
             table.commit(tuple(range(num_rows)))
         return logits

@@ -38,10 +38,18 @@ def rows_of(item: ScheduledSequence, tree: TokenTree, table: BlockTable) -> Sequ
 
 
 def chunks_of(item: ScheduledSequence, table: BlockTable, length: int) -> list[SequenceRows]:
-    """A prompt's chunks, each in the shape that it has alone; in a forward, each sees those before it."""
-    begin, end = table.num_committed, table.num_committed + item.num_tokens
-    borders = [begin, *range((begin // length + 1) * length, end, length), end]
-    return [SequenceRows(item.sequence.token_ids[a:b], a, table.blocks, ()) for a, b in pairwise(borders)]
+    """A prompt's chunks, each in the shape that it has alone; in a forward, each sees those before it.
+
+    The root, if the item reaches it, is one more row of the last, wherever that ends.
+    """
+    token_ids, begin, end = item.sequence.token_ids, table.num_committed, table.num_committed + item.num_tokens
+    last = end - item.reaches_root
+    borders = [begin, *range((begin // length + 1) * length, last, length), last]
+    chunks = [SequenceRows(token_ids[a:b], a, table.blocks, (), is_prompt=True) for a, b in pairwise(borders)]
+    if item.reaches_root:
+        begin = chunks[-1].num_past
+        chunks[-1] = chunks[-1]._replace(token_ids=token_ids[begin:end], output_rows=(last - begin,))
+    return chunks
 
 
 def kept_rows(item: ScheduledSequence, path: tuple[int, ...]) -> tuple[int, ...]:

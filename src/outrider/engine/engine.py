@@ -26,7 +26,7 @@ from outrider.request import FinishReason, Request
 from outrider.runtime.base import ModelOutput, Runtime, SequenceRows
 from outrider.sampling import History
 from outrider.sequence import DecodeStep, ScheduledBatch, Sequence
-from outrider.stats import STAGES, Stage
+from outrider.stats import STAGES, SequenceStats, Stage
 from outrider.tree import TokenTree, Verdict
 from outrider.verify.base import Verifier
 from outrider.verify.coupled import CoupledVerifier
@@ -74,7 +74,12 @@ class Engine:
             prefill_chunk=config.prefill_chunk,
             max_prefix_tokens=config.max_prefix_tokens,
         )
-        limits = Limits(config.max_sequences, config.max_prefill_tokens, parts.target.min_rows)
+        limits = Limits(
+            config.max_sequences,
+            config.max_prefill_tokens,
+            parts.target.min_rows,
+            parts.target.row_class.max_root_rows,
+        )
         self.scheduler = Scheduler(parts.policy, self.books, limits, forget=self._forget)
         self._live: dict[int, _Live] = {}
         self._learning_seconds = 0.0
@@ -94,7 +99,7 @@ class Engine:
         return live.sequence
 
     def step(self) -> list[Delta]:
-        """One pass of the loop: what it added to which texts. Empty while prompts are being computed.
+        """One pass of the loop: what it added to which texts. Empty while prompts are being computed, up to their ends.
 
         A text whose logits are no numbers ends with finish reason "error", and with what it had before this step.
         """
@@ -230,8 +235,8 @@ class Engine:
                     if len(tree):
                         self.drafter.observe(item.sequence, tree, verdict)
                     deltas.append(self._emit(self._live[item.sequence.request.request_id], tree, verdict))
-                    if verdict.num_accepted:
-                        item.sequence.stats.accepted_from[source] += verdict.num_accepted
+                    if batch.kind == "decode":  # the first token may come with the prompt
+                        _count(item.sequence.stats, tree, verdict, source, len(deltas[-1].token_ids))
                 elif item.sequence.error is not None:
                     deltas.append(_last_delta(self._live[item.sequence.request.request_id], "error"))
         except BaseException:
@@ -255,13 +260,6 @@ class Engine:
                 break
         live.sequence.token_ids += emitted
         del live.sequence.log_probs[live.sequence.num_output_tokens :]
-        live.sequence.stats.num_branching += not tree.is_chain
-        live.sequence.stats.count_step(
-            draft_depth=tree.depth,
-            num_nodes=len(tree),
-            num_accepted=verdict.num_accepted,
-            num_emitted=len(emitted),
-        )
         return Delta(
             request_id=live.sequence.request.request_id,
             token_ids=tuple(emitted),
@@ -282,6 +280,16 @@ class Engine:
         self.scheduler.remove(live.sequence)
         self._forget(live.sequence)
         del self._live[live.sequence.request.request_id]
+
+
+def _count(stats: SequenceStats, tree: TokenTree, verdict: Verdict, source: str, num_emitted: int) -> None:
+    """Record a decoding step."""
+    stats.num_branching += not tree.is_chain
+    if verdict.num_accepted:
+        stats.accepted_from[source] += verdict.num_accepted
+    stats.count_step(
+        draft_depth=tree.depth, num_nodes=len(tree), num_accepted=verdict.num_accepted, num_emitted=num_emitted
+    )
 
 
 def _last_delta(live: _Live, reason: FinishReason) -> Delta:

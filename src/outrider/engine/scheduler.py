@@ -5,7 +5,8 @@ longest that it may become. When blocks run short, drafts are left out first; th
 loses its cache and waits again, at the front. The one admitted first never does, and `add` refuses what could not run
 alone: so that one finishes, then the next, and nothing waits for ever.
 
-Prompts' chunks and decoding rows never share a step. When there are both, the two kinds of steps take turns; and so do
+Prompts' chunks and decoding rows never share a step, but for a prompt's last token, its first root, which is computed
+with its last chunk where that does not change a bit. When there are both, the two kinds of steps take turns; and so do
 prompts that do not all fit into a step of theirs. A prompt may take several chunks if nobody waits for a decoding step.
 """
 
@@ -36,11 +37,13 @@ class Limits(NamedTuple):
         max_sequences: running at once.
         max_prefill_tokens: of prompts, in whole chunks; one chunk always may.
         min_rows: rows that a runtime stores for a sequence in a step at least.
+        max_root_rows: of a step of prompts that may compute their roots, too.
     """
 
     max_sequences: int
     max_prefill_tokens: int
     min_rows: int
+    max_root_rows: int = 0
 
 
 class Scheduler:
@@ -151,6 +154,11 @@ class Scheduler:
             num_next = self.books.num_next(sequence, num_tokens + num_left)
             num_left -= num_next - num_tokens
             items[place] = items[place]._replace(num_tokens=num_next)
+        num_roots = min(num_left, self.limits.max_root_rows - sum(item.num_tokens for item in items))
+        for place, (sequence, num_tokens, _) in enumerate(items):
+            if num_roots > 0 and num_tokens == sequence.num_uncomputed - 1:
+                num_roots -= 1
+                items[place] = items[place]._replace(num_tokens=num_tokens + 1)
         taken = {item.sequence for item in items}
         self._turns.sort(key=taken.__contains__)
         return items

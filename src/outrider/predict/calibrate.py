@@ -109,7 +109,7 @@ def _time_setting(
             sequences += llm.start(
                 beginnings[joining], params[joining], depth=setting.depth, max_children=setting.way.max_children
             )
-            while any(sequence.num_output_tokens == 0 for sequence in sequences):
+            while any(sequence.stats.num_steps == 0 for sequence in sequences):
                 _step(llm, is_wanted)
                 raise_errors(sequences)
         last = sequences[-1].stats

@@ -23,6 +23,9 @@ class SequenceRows(NamedTuple):
 
     Row `i` stands in slot `num_past + i`, at position `num_past + depth`, where the depth of a chain's row is `i`. It
     sees all `num_past` slots, and of the rows itself and its ancestors.
+
+    A prompt is computed in the same chunks whenever it is, so that in these its rows need not have the bits that they
+    would have one by one. Only a row whose logits are wanted must.
     """
 
     token_ids: Sequence[int]  # [rows]
@@ -30,6 +33,7 @@ class SequenceRows(NamedTuple):
     blocks: Sequence[int]  # cover num_past + max(rows, runtime.min_rows) slots
     output_rows: Sequence[int]  # the rows whose logits are wanted, ascending
     parents: Sequence[int] | None = None  # of each row, -1: only what is past; None: each row follows the one before
+    is_prompt: bool = False
 
     @property
     def is_chain(self) -> bool:
@@ -89,11 +93,13 @@ class RowClass(NamedTuple):
             there is only one sequence; None: of a runtime that was not tested.
         is_prefill_shared: whether prompts of several sequences, and chunks of one, may be computed together.
         trees: `bitwise` if a tree's rows are those of its branches, each computed as a chain.
+        max_root_rows: of a forward of prompts that may compute their last tokens, the first roots, too; 0: none may.
     """
 
     max_rows: int | None = None
     is_prefill_shared: bool = True
     trees: Exactness = "seed"
+    max_root_rows: int = 0
 
 
 class MemoryUse(NamedTuple):

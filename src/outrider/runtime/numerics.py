@@ -27,7 +27,7 @@ Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
 
 # Raised when the probes change, so that what older ones said is asked again.
-PROBE_VERSION = 6
+PROBE_VERSION = 7
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
 _LEVELS = ("bitwise", "seed")
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
@@ -40,6 +40,9 @@ NUM_COPIES = len(RAGGED_WIDTHS)
 # Rows of each of so many sequences together: up to what a decoding step may have.
 CROWD_WIDTHS = (1, 5, 6, 8, 12, 16, 24, 33)
 NUM_ALONE = 17
+# First and last rows of chunks whose last row is computed with them: a single one more, and up to what a step usually
+# may have.
+ROOTED = ((128, 130), (0, 193), (0, 512))
 # Wide above, deep below, and longer than what is left of a block.
 TREE = (-1, 0, 0, 0, 1, 1, 2, 4, 4, 6, 7, 9, 10, 11)
 
@@ -74,11 +77,11 @@ class SelfTest(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """How far rows moved in one forward; of decoding, how many rows every operation had at least."""
+    """How far rows moved in one forward; of decoding and of roots, how many rows every operation had at least."""
 
     what: str
     difference: float
-    kind: Literal["decode", "prefill", "tree"]
+    kind: Literal["decode", "prefill", "root", "tree"]
     num_rows: int = 0
 
 
@@ -126,8 +129,7 @@ def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: f
     No class is larger than what was compared: what nobody has tried may move.
     """
     moved = [finding for finding in findings if finding.difference]
-    limit = min((finding.num_rows for finding in moved if finding.kind == "decode"), default=math.inf)
-    max_rows = max((each.num_rows for each in findings if each.kind == "decode" and each.num_rows < limit), default=0)
+    limit, max_rows = _limits(findings, "decode")
     reason = ""
     if not runtime.options.bitwise:
         reason = "it was not asked for"
@@ -138,9 +140,18 @@ def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: f
     # A tree's branches make more rows of it, so that no limit may be near.
     are_bitwise = limit == math.inf and trees and not any(trees)
     is_shared = not any(finding.kind == "prefill" for finding in moved)
-    row_class = RowClass() if reason else RowClass(max_rows, is_shared, "bitwise" if are_bitwise else "seed")
+    _, max_root_rows = _limits(findings, "root")
+    trees_level: Exactness = "bitwise" if are_bitwise else "seed"
+    row_class = RowClass() if reason else RowClass(max_rows, is_shared, trees_level, max_root_rows)
     largest = max(finding.difference for finding in findings)
     return SelfTest("seed" if reason else "bitwise", largest, reference_difference, row_class, reason)
+
+
+def _limits(findings: Sequence[Finding], kind: Literal["decode", "root"]) -> tuple[float, int]:
+    """The least number of rows at which any moved, and the largest that was compared below it."""
+    numbers = [(finding.num_rows, bool(finding.difference)) for finding in findings if finding.kind == kind]
+    limit = min((num_rows for num_rows, has_moved in numbers if has_moved), default=math.inf)
+    return limit, max((num_rows for num_rows, _ in numbers if num_rows < limit), default=0)
 
 
 def _probe(runtime: Runtime) -> Iterator[Finding]:
@@ -149,6 +160,7 @@ def _probe(runtime: Runtime) -> Iterator[Finding]:
     plain = text.decode_plainly()
     yield from text.decode_in_widths(plain)
     yield from text.prefill_together()
+    yield from text.prefill_with_root(0, text.num_prompt)
     yield from text.decode_beside_others(plain)
     yield from text.decode_trees()
     text = _Text(runtime, LONG, num_copies=2)
@@ -156,6 +168,8 @@ def _probe(runtime: Runtime) -> Iterator[Finding]:
     text.prefill(1)
     yield from text.decode_trees()
     yield from text.prefill_in_chunks()
+    for first, end in ROOTED:
+        yield from text.prefill_with_root(first, end)
 
 
 def _compare_with(runtime: Runtime, reference: Reference) -> Finding:
@@ -183,6 +197,9 @@ class _Text:
         wanted = range(end - first) if output_rows is None else output_rows
         return SequenceRows(self.token_ids[first:end], first, self.tables[copy], wanted)
 
+    def chunk(self, first: int, end: int, copy: int, output_rows: Sequence[int] = ()) -> SequenceRows:
+        return self.rows(first, end, copy, output_rows)._replace(is_prompt=True)
+
     def forward(self, *spans: tuple[int, int, int]) -> Logits:
         """Logits of all rows of spans (first, end, copy) in one call."""
         return self.compute([self.rows(*span) for span in spans])
@@ -197,7 +214,7 @@ class _Text:
 
     def prefill(self, *copies: int) -> Logits:
         """Logits of the prompt's last row, once for each copy."""
-        return self.compute([self.rows(0, self.num_prompt, copy, [self.num_prompt - 1]) for copy in copies])
+        return self.compute([self.chunk(0, self.num_prompt, copy, [self.num_prompt - 1]) for copy in copies])
 
     def decode_plainly(self) -> Logits:
         """Row by row; the rest of a long text, to save time, in a width that is itself among those compared."""
@@ -217,27 +234,37 @@ class _Text:
             yield Finding(what, difference, "decode", width)
 
     def prefill_in_chunks(self) -> Iterator[Finding]:
-        """Chunks of whole blocks and a rest in one call, where other keys stood, and one after the other.
-
-        The last but one is longer than what goes to attention row by row, and the last is not.
-        """
+        """Chunks of whole blocks and a rest in one call, where other keys stood, and one after the other."""
         first, second, end = 3 * BLOCK_SIZE, 6 * BLOCK_SIZE, 6 * BLOCK_SIZE + 11
         if end > self.num_prompt:
             return
-        chunks = [self.rows(0, first, 0, []), self.rows(first, second, 0, []), self.rows(second, end, 0, [10])]
-        self.compute([SequenceRows(self.token_ids[end - 1 :: -1], 0, self.tables[0], [])])
+        chunks = [self.chunk(0, first, 0), self.chunk(first, second, 0), self.chunk(second, end, 0, [10])]
+        self.compute([self.chunk(0, end, 0)._replace(token_ids=self.token_ids[end - 1 :: -1])])
         together = self.compute(chunks)
         *_, apart = (self.compute([chunk]) for chunk in chunks)
         what = "chunks of a prompt in one call against one after the other"
         yield Finding(what, _difference(together, apart), "prefill")
 
+    def prefill_with_root(self, first: int, end: int) -> Iterator[Finding]:
+        """A prompt's last row computed with its chunk and after it, and the row after that; if the text is so long."""
+        num_rows, root = end - first, end - 1
+        if num_rows < 2 or end >= len(self.token_ids):
+            return
+        self.compute([self.chunk(first, root, 0)])
+        apart = np.concatenate([self.forward((row, row + 1, 0)) for row in (root, end)])
+        with_chunk = self.compute([self.chunk(first, end, 0, [num_rows - 1])])
+        together = np.concatenate([with_chunk, self.forward((end, end + 1, 0))])
+        what = f"the last of {num_rows} rows of a prompt, and the one after it, in one call against one by one"
+        yield Finding(what, _difference(together, apart), "root", num_rows)
+
     def prefill_together(self) -> Iterator[Finding]:
         """Prompts of several sequences in one call; then each alone, which is how the texts go on."""
         alone = self.prefill(0)
         together = self.prefill(*range(NUM_COPIES))
-        yield Finding(
-            "prompts side by side against alone", _difference(together, alone.repeat(NUM_COPIES, 0)), "prefill"
-        )
+        difference = _difference(together, alone.repeat(NUM_COPIES, 0))
+        yield Finding("prompts side by side against alone", difference, "prefill")
+        if self.num_prompt > 1:
+            yield Finding("prompts' last rows side by side", difference, "root", NUM_COPIES * self.num_prompt)
         for copy in range(NUM_COPIES):
             self.prefill(copy)
 
@@ -306,6 +333,8 @@ def _recall(name: str) -> SelfTest | None:
         and test.exactness in _LEVELS
         and rows.trees in _LEVELS
         and (rows.max_rows is None or (type(rows.max_rows) is int and rows.max_rows > 0))
+        and type(rows.max_root_rows) is int
+        and rows.max_root_rows >= 0
         and type(rows.is_prefill_shared) is bool
         and type(test.reason) is str
         and is_bitwise == (not test.reason)

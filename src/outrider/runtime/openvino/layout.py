@@ -20,7 +20,8 @@ and has a copy of the last one to itself. Of the tree above on 40 slots of block
 Only attention is computed twice for row 1, from the same numbers and with the same result.
 
 Of a chain that is not long, and of every branch, attention gets each row as a sequence of its own; no key is read
-before all are written. Of a chain of two rows on 40 slots of blocks 3 and 9:
+before all are written. A prompt's chunk goes as a whole, in the same way whether or not the logits of its last row are
+wanted; that row goes once more then, alone. Of a chain of two rows on 40 slots of blocks 3 and 9:
 
     attention_rows       0 1               subsequence_begins    0 1 2
     own_rows             0 1               past_lens             40 41
@@ -192,7 +193,7 @@ def lay_out(
 
     Args:
         batch: sequence by sequence.
-        max_alone: chains of up to so many rows go to attention row by row, each as a sequence.
+        max_alone: chains of up to so many rows go to attention row by row, each as a sequence, unless of a prompt.
         branch_blocks: to lend to the branches of trees; None: a tree is one sequence, whose rows are told who they see.
     """
     layout = RowLayout([], [], [], [], [], [], [0], [], [0], [], [0], [0])
@@ -209,7 +210,7 @@ def lay_out(
             _attend_by_branches(layout, branching, rows, first_row, branch_blocks)
             continue
         layout.own_rows.extend(range(first_place, first_place + num_rows))
-        if rows.is_chain and num_rows <= max_alone:
+        if rows.is_chain and (num_rows <= max_alone if not rows.is_prompt else _is_single(rows)):
             _attend_alone(layout, range(first_row, first_row + num_rows), rows.num_past, rows.blocks)
             continue
         layout.attention_rows.extend(range(first_row, first_row + num_rows))
@@ -217,7 +218,16 @@ def lay_out(
             layout.qq_bias.extend(rows.lineage().ravel().tolist())
         _close(layout, rows.num_past, rows.blocks[: num_blocks_for(num_slots)])
         layout.max_context_len[0] = max(layout.max_context_len[0], num_slots)
+        if rows.is_prompt:  # whoever is told of a row's logits gets it by itself; its key and value are written twice
+            for row in rows.output_rows:
+                layout.own_rows[first_row + row] = len(layout.attention_rows)
+                _attend_alone(layout, [first_row + row], rows.num_past + row, rows.blocks)
     return layout, branching
+
+
+def _is_single(chunk: SequenceRows) -> bool:
+    """Whether it would be a single row if no logits were wanted: attention takes that for a row alone in any case."""
+    return len(chunk.token_ids) - len(chunk.output_rows) <= 1
 
 
 def _attend_alone(layout: RowLayout, rows: Sequence[int], num_past: int, blocks: Sequence[int]) -> None:

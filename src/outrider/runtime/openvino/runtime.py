@@ -147,17 +147,18 @@ class OpenVinoRuntime(Runtime):
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
         is_long = any(rows.is_chain and len(rows.token_ids) > MOST_DECODED_EACH for rows in batch)
-        is_prompt = not num_outputs or (not self.options.bitwise and num_rows > MOST_DECODED_ROWS and is_long)
-        if is_prompt and not self.options.bitwise:
-            num_rows = prompt_rung(num_rows)
-        elif num_outputs:
+        is_prompt = batch[0].is_prompt or not num_outputs
+        is_prompt |= not self.options.bitwise and num_rows > MOST_DECODED_ROWS and is_long
+        if not is_prompt:
             num_rows = self._ladder.climb(num_rows)
+        elif not self.options.bitwise:
+            num_rows = prompt_rung(num_rows)
         else:  # where bits count, as of targets, rows are dear; but a single one may have kernels of its own
             num_rows = max(num_rows, self._ladder.first)
             if num_rows > MANY_ROWS:
                 num_rows += -num_rows % self._prompt_spacing
         num_attention_rows = num_rows
-        if num_outputs and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost
+        if not is_prompt and self._num_branch_blocks:  # chains among trees too, or each change of shape would cost
             num_attention_rows = self._branch_ladder.climb(max(num_attention_rows, len(layout.attention_rows)))
         fill(layout, num_rows, max(num_attention_rows, self._min_attention_rows), self.num_blocks)
         self._open(branching)
