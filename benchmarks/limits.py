@@ -15,7 +15,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-from outrider.runtime.openvino.runtime import computes_bfloat16
+from outrider.runtime.openvino.processors import computes_bfloat16
 
 MIB = 2**20
 READ_BYTES = tuple(size * MIB for size in (2, 8, 16, 24, 32, 48, 96, 384))

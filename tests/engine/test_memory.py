@@ -18,7 +18,7 @@ from outrider.engine.memory import MIN_CACHE_TOKENS, ModelSize, parse_memory, pl
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import read_config
 from outrider.model.weights import Weights
-from outrider.runtime.openvino.runtime import computed_form
+from outrider.runtime.openvino.processors import computed_form
 
 # What a process holds at most, over what its ledger says.
 LOWEST, HIGHEST = 0.6, 1.05

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from outrider.runtime.openvino.runtime import computes_bfloat16
+from outrider.runtime.openvino.processors import computes_bfloat16
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 

@@ -16,12 +16,11 @@ from outrider.errors import ModelError, ParameterError
 from outrider.model.config import read_config
 from outrider.model.weights import num_matrix_values
 from outrider.runtime.base import RuntimeOptions, SequenceRows
-from outrider.runtime.openvino import runtime as runtime_module
+from outrider.runtime.openvino import processors
 from outrider.runtime.openvino.runtime import (
     MAX_ROWS_ALONE,
     NUM_FILLING_BLOCKS,
     OpenVinoRuntime,
-    is_widened,
 )
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
@@ -48,7 +47,7 @@ VARIANTS = {
     "qwen3": ("qwen3", {}),
     "qwen3 tied, with biases": ("qwen3", {"tie_word_embeddings": True, "attention_bias": True}),
 }
-HAS_AMX = HAS_BFLOAT16 and runtime_module.has_amx()
+HAS_AMX = HAS_BFLOAT16 and processors.has_amx()
 NUM_TOKENS = 75  # two borders between blocks
 TOKEN_IDS = np.random.default_rng(7).integers(0, 211, NUM_TOKENS).tolist()
 BLOCKS = [5, 0, 3]
@@ -151,7 +150,7 @@ class TestWidening:
     def test_widened_and_joined_matrices_give_the_same_logits(self, name, tmp_path, monkeypatch):
         family, overrides = VARIANTS[name]
         folder = make_checkpoint(tmp_path, family, dtype="bfloat16", **overrides)
-        monkeypatch.setattr(runtime_module, "is_widened", lambda config, **_: True)
+        monkeypatch.setattr(processors, "is_widened", lambda config, **_: True)
         runtime = load(folder, dtype="float32")
         np.testing.assert_allclose(in_chunks(runtime, 9), reference(folder), atol=1e-4, rtol=0)
         # all but the norms, and a table that is only looked up
@@ -162,10 +161,10 @@ class TestWidening:
         config = read_config(llama_folder)
         num_bytes = 4 * num_matrix_values(config)
         for cache_bytes, expected in ((num_bytes // 2 + 1, True), (num_bytes // 2 - 1, False), (0, False)):
-            monkeypatch.setattr(runtime_module, "last_cache_bytes", lambda size=cache_bytes: size)
-            assert is_widened(config, has_bfloat16=False) == expected
-            assert not is_widened(config, has_bfloat16=True)
-            assert not is_widened(replace(config, dtype="float32"), has_bfloat16=False)
+            monkeypatch.setattr(processors, "last_cache_bytes", lambda size=cache_bytes: size)
+            assert processors.is_widened(config, has_bfloat16=False) == expected
+            assert not processors.is_widened(config, has_bfloat16=True)
+            assert not processors.is_widened(replace(config, dtype="float32"), has_bfloat16=False)
 
 
 def num_fused(runtime: OpenVinoRuntime) -> int:
@@ -180,7 +179,7 @@ class TestFusing:
     def test_feed_forwards_are_one_node_each_and_give_the_same_logits(self, family, tmp_path, monkeypatch):
         folder = make_checkpoint(tmp_path, family, dtype="bfloat16")
         fused = load(folder, num_threads=2)
-        monkeypatch.setattr(runtime_module, "is_fused", lambda _: False)
+        monkeypatch.setattr(processors, "is_fused", lambda _: False)
         apart = load(folder, num_threads=2)
         assert (num_fused(fused), num_fused(apart)) == (fused.config.num_layers, 0)
         assert relative_error(in_chunks(fused, 9), in_chunks(apart, 9)) < 0.02

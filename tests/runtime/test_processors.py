@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from outrider.model.config import read_config
 from outrider.runtime.base import RuntimeOptions, SequenceRows
-from outrider.runtime.openvino import runtime as runtime_module
+from outrider.runtime.openvino import processors
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.remembered import ISA_LIMITS
 from tests.runtime.checkpoints import make_checkpoint
@@ -31,9 +31,9 @@ def test_how_many_rows_are_computed_at_least(tmp_path, monkeypatch):
         ("avx2", small, plain, "float32", False, True, 1),
         ("avx2", small, int8, "float32", False, False, 1),
     ):
-        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
-        monkeypatch.setattr(runtime_module, "last_cache_bytes", lambda cache=cache: cache)
-        found = runtime_module.least_rows(config, dtype, has_bfloat16=has_bfloat16, is_bitwise=is_bitwise)
+        monkeypatch.setattr(processors, "processor", lambda flags=flags: flags)
+        monkeypatch.setattr(processors, "last_cache_bytes", lambda cache=cache: cache)
+        found = processors.least_rows(config, dtype, has_bfloat16=has_bfloat16, is_bitwise=is_bitwise)
         assert found == expected, (flags, cache, config.is_quantised, dtype, is_bitwise)
 
 
@@ -46,8 +46,8 @@ def test_a_targets_prompt_is_filled_up_to_multiples_of_16_rows_where_others_are_
         ("avx512_bf16 amx_bf16", True, [40, 64, 65, 80]),
         ("avx2", False, [40, 64, 65, 80]),
     ):
-        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
-        monkeypatch.setattr(runtime_module, "computes_bfloat16", lambda _, has=has_bfloat16: has)
+        monkeypatch.setattr(processors, "processor", lambda flags=flags: flags)
+        monkeypatch.setattr(processors, "computes_bfloat16", lambda _, has=has_bfloat16: has)
         runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(dtype="float32", num_threads=1))
         runtime.resize(3)
         prompts = [[SequenceRows([7] * length, 0, [0, 1, 2], ())] for length in (40, 64, 65, 80)]
@@ -66,30 +66,30 @@ def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
         ("avx512_vnni amx_bf16 amx_int8", "AVX512_CORE_BF16", True),
         ("avx2 avx_vnni", "", False),
     ):
-        monkeypatch.setattr(runtime_module, "processor", lambda flags=flags: flags)
+        monkeypatch.setattr(processors, "processor", lambda flags=flags: flags)
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which is torch's alone
-        assert runtime_module.has_int8_products() == expected, (flags, limit)
+        assert processors.has_int8_products() == expected, (flags, limit)
 
 
 def test_feed_forwards_are_not_fused_where_openvino_would_fail_or_does_not(tmp_path, monkeypatch):
     for name in ISA_LIMITS:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(runtime_module, "processor", lambda: "flags: amx_bf16")
-    monkeypatch.setattr(runtime_module, "computes_bfloat16", lambda _: True)
+    monkeypatch.setattr(processors, "processor", lambda: "flags: amx_bf16")
+    monkeypatch.setattr(processors, "computes_bfloat16", lambda _: True)
     config = read_config(make_checkpoint(tmp_path, "llama", dtype="bfloat16"))
     forms = {
-        options: runtime_module.computed_form(
+        options: processors.computed_form(
             config, 10**6, RuntimeOptions(num_threads=options[0], dtype=options[1])
         ).is_fused
         for options in ((1, "bfloat16"), (2, "float32"), (2, "bfloat16"))
     }
     assert list(forms.values()) == [False, False, True]
-    assert not runtime_module.is_fused(replace(config, intermediate_size=80))
-    assert not runtime_module.is_fused(replace(config, mlp_bias=True))
+    assert not processors.is_fused(replace(config, intermediate_size=80))
+    assert not processors.is_fused(replace(config, mlp_bias=True))
     for limit, expected in (("AVX512_CORE_BF16", False), ("avx512_core_amx", True)):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-        assert runtime_module.is_fused(config) == expected
+        assert processors.is_fused(config) == expected
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    monkeypatch.setattr(runtime_module, "processor", lambda: "flags: avx512_bf16")
-    assert not runtime_module.is_fused(config)
+    monkeypatch.setattr(processors, "processor", lambda: "flags: avx512_bf16")
+    assert not processors.is_fused(config)

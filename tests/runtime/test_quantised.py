@@ -13,7 +13,7 @@ from outrider.model.weights import Weights, expected_shapes, scale_name
 from outrider.quantize.checkpoint import Original
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.numerics import run_self_test
-from outrider.runtime.openvino import runtime as runtime_module
+from outrider.runtime.openvino import processors
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from outrider.runtime.torch.runtime import TorchRuntime
 from tests.cli.tiny import make_tiny, save_bfloat16
@@ -84,9 +84,9 @@ def tiny(tmp_path_factory):
 def has_products(request, monkeypatch) -> bool:
     """Both forms of products, of which this processor would have one."""
     has_products = request.param == "products"
-    if has_products and not runtime_module.has_int8_products():
+    if has_products and not processors.has_int8_products():
         pytest.skip("this processor's products of int8 matrices are not used")
-    monkeypatch.setattr(runtime_module, "has_int8_products", lambda: has_products)
+    monkeypatch.setattr(processors, "has_int8_products", lambda: has_products)
     return has_products
 
 
@@ -117,11 +117,11 @@ def test_products_are_of_int8_numbers(tiny, has_products):
 
 
 def test_both_forms_of_products_are_the_same_sums(tiny, monkeypatch):
-    if not runtime_module.has_int8_products():
+    if not processors.has_int8_products():
         pytest.skip("this processor's products of int8 matrices are not used")
     found: dict[bool, list[np.ndarray]] = {}
     for has_products in (True, False):
-        monkeypatch.setattr(runtime_module, "has_int8_products", lambda has=has_products: has)
+        monkeypatch.setattr(processors, "has_int8_products", lambda has=has_products: has)
         runtime = load(tiny, bitwise=False)
         found[has_products] = [logits_of(runtime, number).copy() for number in (1, 2, 3, 5, 9, 33)]
     for products, convolutions in zip(found[True], found[False], strict=True):

@@ -126,7 +126,7 @@ def _size_of(source: str | Path, config: EngineConfig) -> ModelSize:
     num_bytes = Weights.from_folder(folder).num_bytes
     if config.runtime == "torch":
         return ModelSize(model_config, num_bytes, config.options.dtype or model_config.dtype)
-    from outrider.runtime.openvino.runtime import computed_form  # noqa: PLC0415 - as below
+    from outrider.runtime.openvino.processors import computed_form  # noqa: PLC0415 - as below
 
     return ModelSize(model_config, num_bytes, *computed_form(model_config, num_bytes, config.options))
 
