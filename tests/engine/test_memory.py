@@ -104,6 +104,9 @@ def test_single_precision_packs_twice_and_torch_not_at_all(target):
     assert float32["target packed weights"] == 2 * bfloat16["target packed weights"]
     widened = bytes_of(plan_memory(target._replace(dtype="float32", is_widened=True), [], EngineConfig())[0])
     assert widened["target packed weights"] == widened["target widened weights"] == float32["target packed weights"]
+    joined = bytes_of(plan_memory(target._replace(is_joined=True), [], EngineConfig())[0])
+    assert 0.3 * target.weight_bytes < joined.pop("target joined weights") < target.weight_bytes
+    assert joined == bfloat16
     torch = bytes_of(plan_memory(target._replace(dtype="float32"), [], EngineConfig(runtime="torch"))[0])
     assert torch["target weights"] == 2 * target.weight_bytes
     assert "target packed weights" not in torch

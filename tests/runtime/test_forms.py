@@ -204,6 +204,20 @@ def test_one_that_differs_is_given_up(options, change, tmp_path, monkeypatch):
     assert not runtime._forms._making
 
 
+def test_where_bits_do_not_count_rounding_is_no_difference_though_it_may_move_some_logit_far(tmp_path, monkeypatch):
+    folder = make_checkpoint(tmp_path, "llama")
+    runtime = load(folder, bitwise=False)
+
+    def rounded(logits):
+        moved = np.zeros_like(logits)
+        moved[:, 7] = 0.1 * logits.std(axis=-1)
+        return logits + moved
+
+    spoil(runtime, monkeypatch, rounded)
+    use_forms(runtime, batch_of(5), batch_of(9))
+    assert runtime._forms.free == rows_of(runtime, 5, 9)
+
+
 def test_one_that_cannot_be_made_is_done_without(tmp_path, monkeypatch):
     folder = make_checkpoint(tmp_path, "llama")
     (wanted,) = decode(load(folder), batch_of(5))

@@ -157,6 +157,19 @@ class TestWidening:
         config = read_config(folder)
         assert runtime.memory().weights > 4 * num_matrix_values(config)
 
+    @pytest.mark.parametrize("bitwise", [True, False])
+    @pytest.mark.parametrize("name", ["llama with biases, one head each", "qwen2", "qwen3 tied, with biases"])
+    def test_so_do_matrices_that_are_only_joined(self, name, bitwise, tmp_path, monkeypatch):
+        family, overrides = VARIANTS[name]
+        folder = make_checkpoint(tmp_path, family, **overrides)
+        monkeypatch.setattr(processors, "is_joined", lambda *_: True)
+        runtime = load(folder, dtype="float32", bitwise=bitwise)
+        np.testing.assert_allclose(in_chunks(runtime, 9), reference(folder), atol=1e-4, rtol=0)
+        nodes = runtime._forms.compiled.get_runtime_model().get_ops()
+        num_products = sum(node.get_rt_info()["layerType"].astype(str) == "FullyConnected" for node in nodes)
+        # gates and ups are left apart where bits count
+        assert num_products == runtime.config.num_layers * (5 if bitwise else 4) + 1
+
     def test_only_what_nearly_fits_the_cache_and_only_without_bfloat16(self, llama_folder, monkeypatch):
         config = read_config(llama_folder)
         num_bytes = 4 * num_matrix_values(config)

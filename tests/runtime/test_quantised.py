@@ -90,8 +90,15 @@ def has_products(request, monkeypatch) -> bool:
     return has_products
 
 
+@pytest.fixture(params=[True, False], ids=["joined", "apart"])
+def is_joined(request, monkeypatch) -> bool:
+    """Both forms of matrices for the same rows, of which this processor would have one."""
+    monkeypatch.setattr(processors, "is_joined", lambda *_: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.usefixtures("has_products")
+@pytest.mark.usefixtures("has_products", "is_joined")
 def test_the_graph_computes_the_stated_arithmetic(variant, tmp_path):
     family, changes = VARIANTS[variant]
     out = quantised(make_checkpoint(tmp_path / "original", family, **changes), tmp_path / "new")
@@ -103,15 +110,15 @@ def test_the_graph_computes_the_stated_arithmetic(variant, tmp_path):
     assert np.abs(found - original).max() > TOLERANCE * wanted.std()
 
 
-def test_products_are_of_int8_numbers(tiny, has_products):
+def test_products_are_of_int8_numbers(tiny, has_products, is_joined):
     runtime = load(tiny)
     precisions: dict[str, list[str]] = {}
     for node in runtime._forms.compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
         precisions.setdefault(info["layerType"].astype(str), []).append(info["runtimePrecision"].astype(str))
-    # seven of each of two layers, and the head
+    # of each of two layers, and the head
     kind = "FullyConnected" if has_products else "Convolution"
-    assert len(precisions[kind]) == 15
+    assert len(precisions[kind]) == 2 * (4 if is_joined else 7) + 1
     assert set(precisions[kind]) <= {"i8", "u8"}
     assert not (precisions.keys() - {kind}) & {"FullyConnected", "MatMul", "Convolution"}
 

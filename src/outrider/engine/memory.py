@@ -30,7 +30,7 @@ from outrider.engine.config import EngineConfig
 from outrider.engine.scheduler import MAX_DECODE_ROWS, MAX_TILE
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import ModelConfig
-from outrider.model.weights import expected_shapes, matrix_bytes
+from outrider.model.weights import expected_shapes, matrix_bytes, num_matrix_values
 from outrider.runtime.openvino.layout import MAX_BRANCH_BLOCKS, NUM_FORM_COPIES
 from outrider.sequence import MAX_TOLD_TOGETHER
 
@@ -60,6 +60,7 @@ class ModelSize(NamedTuple):
         weight_bytes: of its tensors, as stored.
         dtype: computed in, resolved.
         is_widened: whether the matrices are copied to float32 to be multiplied with.
+        is_joined: whether those that the same rows are multiplied with are copied into one.
         is_fused: whether each feed-forward is one node.
         num_forms: for single numbers of rows, at most.
     """
@@ -68,6 +69,7 @@ class ModelSize(NamedTuple):
     weight_bytes: int
     dtype: str
     is_widened: bool = False
+    is_joined: bool = False
     is_fused: bool = False
     num_forms: int = 0
 
@@ -229,7 +231,7 @@ class _Model(NamedTuple):
         return [*self._weights(), self._cache(), self._buffers(num_rows, num_outputs)]
 
     def _weights(self) -> list[Entry]:
-        config, stored, dtype, is_widened, is_fused, num_forms = self.size
+        config, stored, dtype, is_widened, is_joined, is_fused, num_forms = self.size
         num_values = sum(map(math.prod, expected_shapes(config).values()))
         if self.runtime == "torch":
             num_bytes = num_values * DTYPE_BYTES[dtype]
@@ -240,6 +242,9 @@ class _Model(NamedTuple):
         times = "once" if num_copies == 1 else "twice, for few and for many rows"
         graph = GRAPH_BYTES + GRAPH_BYTES_PER_LAYER * config.num_layers
         widened = Entry(f"{self.role} widened weights", packed, "the matrices in float32")
+        width = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim + 2 * config.intermediate_size
+        beside = matrices * config.num_layers * config.hidden_size * width // num_matrix_values(config)
+        joined = Entry(f"{self.role} joined weights", beside, "matrices for the same rows, side by side")
         num_fused = 3 * config.num_layers * config.hidden_size * config.intermediate_size
         fused = FUSED_BYTES * num_fused * is_fused
         before_packing = Entry(f"{self.role} fused weights", fused, "feed-forwards' matrices in float16")
@@ -248,6 +253,7 @@ class _Model(NamedTuple):
         return [
             Entry(f"{self.role} weights", stored, "the checkpoint's own file, mapped"),
             *[widened] * is_widened,
+            *[joined] * (is_joined and not is_widened),
             *[before_packing] * is_fused,
             Entry(f"{self.role} packed weights", packed, f"the matrices as the kernels read them, {times}"),
             Entry(f"{self.role} graph", graph, f"{config.num_layers} layers compiled"),

@@ -53,6 +53,25 @@ class Graph(NamedTuple):
     arrays: list[NDArray[Any]]
 
 
+class MatrixForm(NamedTuple):
+    """How matrices are laid out, for speed.
+
+    Attributes:
+        is_widened: they are copied to float32; else OpenVINO converts as it multiplies.
+        is_joined: those for queries, keys and values are copied into one.
+        is_gate_joined: those for gates and ups too. Of products of bfloat16 numbers, the bits are others in a model for
+            one number of rows than in that for any.
+        is_fused: feed-forwards are laid out so that OpenVINO makes one node of each.
+        is_convolved: products of int8 numbers are convolutions.
+    """
+
+    is_widened: bool
+    is_joined: bool
+    is_gate_joined: bool
+    is_fused: bool
+    is_convolved: bool
+
+
 class QuantisedRows(NamedTuple):
     """Rows rounded to int8, and each one's largest number."""
 
@@ -79,18 +98,9 @@ class AttentionInputs(NamedTuple):
     sines: Node
 
 
-def build_graph(config: ModelConfig, weights: Weights, *, widens: bool, fuses: bool, convolves: bool) -> Graph:
-    """Lay out the model's nodes around its weights.
-
-    Args:
-        config: of the model.
-        weights: its tensors.
-        widens: matrices are copied to float32, those that the same rows are multiplied with into one; else nothing is
-            copied nor converted, and OpenVINO converts as it multiplies.
-        fuses: feed-forwards are laid out so that OpenVINO makes one node of each.
-        convolves: products of int8 numbers are convolutions.
-    """
-    builder = _GraphBuilder(config, weights, widens=widens, fuses=fuses, convolves=convolves)
+def build_graph(config: ModelConfig, weights: Weights, form: MatrixForm) -> Graph:
+    """Lay out the model's nodes around its weights, of which nothing is copied but what the form says."""
+    builder = _GraphBuilder(config, weights, form)
     model = builder.build(in_order=False)
     return Graph(model, cache(partial(builder.build, in_order=True)), list(builder.arrays.values()))
 
@@ -106,12 +116,10 @@ def cache_input_names(layer: int) -> tuple[str, str]:
 
 
 class _GraphBuilder:
-    def __init__(self, config: ModelConfig, weights: Weights, *, widens: bool, fuses: bool, convolves: bool) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, form: MatrixForm) -> None:
         self.config = config
         self.weights = weights
-        self.widens = widens
-        self.fuses = fuses
-        self.convolves = convolves
+        self.form = form
         self.arrays: dict[str, NDArray[Any]] = {}
         self.parameters: list[Node] = []
         self.constants: dict[tuple[Any, ...], Node] = {}
@@ -148,15 +156,22 @@ class _GraphBuilder:
             self.constants[key] = ops.constant(array)
         return self.constants[key]
 
-    def stored(self, name: str, shape: Sequence[int] | None = None) -> Node:
-        """A constant that reads the checkpoint's own memory, in another shape if one is given; one node for each."""
-        raw = self.weights[name]
-        key = (name, *(raw.array.shape if shape is None else shape))
+    def stored(self, *names: str, shape: Sequence[int] | None = None) -> Node:
+        """A constant that reads the checkpoint's own memory, or of several tensors a copy, one after the other.
+
+        In another shape if one is given; one node for each.
+        """
+        key = (names, shape)
         if key not in self.constants:
-            self.arrays[name] = raw.array
-            tensor = ov.Tensor(raw.array.reshape(key[1:]), ov.Shape(key[1:]), ELEMENT_TYPES[raw.dtype])
-            self.constants[key] = ops.constant(tensor, shared_memory=True)
+            raws = [self.weights[name] for name in names]
+            array = raws[0].array if len(raws) == 1 else np.concatenate([raw.array for raw in raws])
+            self.constants[key] = self.kept(names, array if shape is None else array.reshape(shape), raws[0].dtype)
         return self.constants[key]
+
+    def kept(self, names: Sequence[str], array: NDArray[Any], dtype: str) -> Node:
+        self.arrays[" ".join(names)] = array
+        tensor = ov.Tensor(array, ov.Shape(array.shape), ELEMENT_TYPES[dtype])
+        return ops.constant(tensor, shared_memory=True)
 
     def weight(self, name: str) -> Node:
         return _decompressed(self.stored(name))
@@ -167,19 +182,16 @@ class _GraphBuilder:
         hidden = ops.convert(ops.gather(table, token_ids, self.integers(0)), Type.f32)
         if not self.config.is_quantised:
             return hidden
-        scales = self.stored(scale_name(name), (self.config.vocab_size, 1))
+        scales = self.stored(scale_name(name), shape=(self.config.vocab_size, 1))
         return ops.multiply(hidden, ops.gather(scales, token_ids, self.integers(0)))
 
     def matrix(self, *names: str) -> Node:
         """A constant with these matrices' rows, one matrix after the other; one node for each."""
-        if not self.widens:
-            (name,) = names
-            return self.stored(name)
+        if not self.form.is_widened:
+            return self.stored(*names)
         if names not in self.constants:
             array = np.concatenate([as_float32(self.weights[name]) for name in names])
-            self.arrays[" ".join(names)] = array
-            tensor = ov.Tensor(array, ov.Shape(array.shape), Type.f32)
-            self.constants[names] = ops.constant(tensor, shared_memory=True)
+            self.constants[names] = self.kept(names, array, "F32")
         return self.constants[names]
 
     def attention_inputs(self, positions: Node, *, in_order: bool) -> AttentionInputs:
@@ -205,26 +217,26 @@ class _GraphBuilder:
         largest = ops.reduce_max(ops.abs(rows), self.integers([-1]), keep_dims=True)
         tiny = self.floats(float(np.finfo(np.float32).tiny))  # a row of zeros stays one
         levels = ops.multiply(rows, ops.power(ops.add(largest, tiny), self.floats(-1)))  # as OpenVINO would divide
-        if self.convolves:
+        if self.form.is_convolved:
             levels = self.reshaped(levels, [1, 1, -1, _num_columns(rows)])
         # 256 of them from -128 to 127, of which -128 is never reached
         low, high = self.floats(-(NUM_STEPS + 1) / NUM_STEPS), self.floats(1)
         rounded = ops.fake_quantize(levels, low, high, low, high, 256)
-        if self.convolves:
+        if self.form.is_convolved:
             rounded = ops.transpose(rounded, self.integers([0, 3, 1, 2]))
         return QuantisedRows(rounded, largest)
 
     def product(self, rows: Rows, *names: str) -> Node:
         """Rows times a matrix, or times several in one product, [rows, outputs]."""
+        names = tuple(f"{name}.weight" for name in names)
         if not isinstance(rows, QuantisedRows):
-            matrix = _decompressed(self.matrix(*(f"{name}.weight" for name in names)))
-            return ops.matmul(rows, matrix, transpose_a=False, transpose_b=True)
-        (name,) = names
-        num_outputs, num_inputs = self.weights[f"{name}.weight"].array.shape
-        window = (1, 1) if self.convolves else ()
-        matrix = ops.convert(self.stored(f"{name}.weight", (num_outputs, num_inputs, *window)), Type.f32)
-        scaled = ops.multiply(matrix, self.stored(scale_name(f"{name}.weight"), (num_outputs, 1, *window)))
-        if self.convolves:
+            return ops.matmul(rows, _decompressed(self.matrix(*names)), transpose_a=False, transpose_b=True)
+        num_outputs, num_inputs = sum(map(self.num_outputs, names)), self.weights[names[0]].array.shape[1]
+        window = (1, 1) if self.form.is_convolved else ()
+        matrix = ops.convert(self.stored(*names, shape=(num_outputs, num_inputs, *window)), Type.f32)
+        scales = self.stored(*map(scale_name, names), shape=(num_outputs, 1, *window))
+        scaled = ops.multiply(matrix, scales)
+        if self.form.is_convolved:
             sums = ops.convolution(rows.values, scaled, [1, 1], [0, 0], [0, 0], [1, 1])
             sums = self.reshaped(ops.transpose(sums, self.integers([0, 2, 3, 1])), [-1, num_outputs])
         else:
@@ -239,11 +251,14 @@ class _GraphBuilder:
         biases = [f"{name}.bias" for name in names if f"{name}.bias" in self.weights.names]
         return ops.add(product, _decompressed(self.matrix(*biases))) if biases else product
 
-    def linears(self, value: Rows, *names: str) -> list[Output]:
-        """What each gives of the same rows: of one product, where they are copied anyway."""
-        if not self.widens:
+    def num_outputs(self, matrix: str) -> int:
+        return len(self.weights[matrix].array)
+
+    def linears(self, value: Rows, *names: str, is_joined: bool) -> list[Output]:
+        """What each gives of the same rows, perhaps of one product."""
+        if not is_joined:
             return [self.linear(value, name).output(0) for name in names]
-        sizes = [len(self.weights[f"{name}.weight"].array) for name in names]
+        sizes = [self.num_outputs(f"{name}.weight") for name in names]
         product = self.linear(value, *names)
         return ops.variadic_split(product, self.integers(1), self.integers(sizes)).outputs()
 
@@ -256,7 +271,8 @@ class _GraphBuilder:
     def attention(self, hidden: Node, layer: int, inputs: AttentionInputs) -> Node:
         config, prefix = self.config, f"model.layers.{layer}.self_attn"
         hidden = self.norm(hidden, f"model.layers.{layer}.input_layernorm")
-        query, key, value = self.linears(self.operand(hidden), *(f"{prefix}.{name}_proj" for name in "qkv"))
+        names = (f"{prefix}.{name}_proj" for name in "qkv")
+        query, key, value = self.linears(self.operand(hidden), *names, is_joined=self.form.is_joined)
         query = self.rotated_heads(query, f"{prefix}.q", config.num_heads, inputs)
         key = self.rotated_heads(key, f"{prefix}.k", config.num_kv_heads, inputs)
         # to attention every key-value head is a sequence of its own
@@ -316,7 +332,7 @@ class _GraphBuilder:
 
     def feed_forward(self, hidden: Node, prefix: str) -> Node:
         normed = self.norm(hidden, f"{prefix}.post_attention_layernorm")
-        if self.fuses:
+        if self.form.is_fused:
             # What OpenVINO looks for has rows of rank 3, and a swish without the second input that ours always has.
             rows = self.reshaped(normed, [1, -1, self.config.hidden_size])
             gated = self.gated(rows, prefix, lambda gate: NodeFactory("opset4").create("Swish", [gate], {}))
@@ -325,7 +341,8 @@ class _GraphBuilder:
         return self.linear(self.operand(gated), f"{prefix}.mlp.down_proj")
 
     def gated(self, rows: Rows, prefix: str, swish: Callable[[Output], Node]) -> Node:
-        gate, up = self.linears(rows, f"{prefix}.mlp.gate_proj", f"{prefix}.mlp.up_proj")
+        names = f"{prefix}.mlp.gate_proj", f"{prefix}.mlp.up_proj"
+        gate, up = self.linears(rows, *names, is_joined=self.form.is_gate_joined)
         return ops.multiply(swish(gate), up)
 
 

@@ -58,12 +58,14 @@ class ComputedForm(NamedTuple):
     Attributes:
         dtype: resolved.
         is_widened: whether from matrices that are copied to float32.
+        is_joined: whether matrices that the same rows are multiplied with are copied into one.
         is_fused: whether each feed-forward is one node.
         num_forms: for single numbers of rows, at most.
     """
 
     dtype: str
     is_widened: bool
+    is_joined: bool
     is_fused: bool
     num_forms: int
 
@@ -83,7 +85,8 @@ def computed_form(config: ModelConfig, num_bytes: int, options: RuntimeOptions) 
     num_affordable_forms = num_affordable(matrix_bytes(config, num_bytes, dtype, is_widened=widens))
     num_forms = num_affordable_forms if options.num_forms is None else min(options.num_forms, num_affordable_forms)
     fuses = dtype == "bfloat16" and is_fused(config) and _num_threads(core, options.num_threads) > 1
-    return ComputedForm(dtype, widens, fuses, num_forms)
+    joins = widens or is_joined(config, dtype)
+    return ComputedForm(dtype, widens, joins, fuses, num_forms)
 
 
 def resolve_dtype(config: ModelConfig, asked: str | None, *, has_bfloat16: bool) -> str:
@@ -102,6 +105,18 @@ def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
     return is_small(config, 4)
 
 
+def is_joined(config: ModelConfig, dtype: str) -> bool:
+    """Whether matrices of a small model that the same rows are multiplied with are copied into one.
+
+    Products of few rows are short then, and what each takes besides counts. Untried with AMX.
+    """
+    return is_small(config, _stored_bytes(config, dtype)) and not has_amx()
+
+
+def _stored_bytes(config: ModelConfig, dtype: str) -> int:
+    return 1 if config.is_quantised else VALUE_BYTES[dtype]
+
+
 def is_small(config: ModelConfig, value_bytes: int) -> bool:
     """Whether the matrices, of numbers of so many bytes, nearly fit the last cache."""
     return value_bytes * num_matrix_values(config) <= MAX_SMALL_CACHES * last_cache_bytes()
@@ -115,8 +130,7 @@ def least_rows(config: ModelConfig, dtype: str, *, has_bfloat16: bool, is_bitwis
         return RIGHT_ROWS
     if dtype == "bfloat16" and has_amx():
         return 1
-    value_bytes = 1 if config.is_quantised else VALUE_BYTES[dtype]
-    return FREE_ROWS if is_bitwise or not is_small(config, value_bytes) else 1
+    return FREE_ROWS if is_bitwise or not is_small(config, _stored_bytes(config, dtype)) else 1
 
 
 def has_amx() -> bool:

@@ -22,7 +22,7 @@ from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
 from outrider.runtime.openvino import processors
 from outrider.runtime.openvino.forms import Forms
-from outrider.runtime.openvino.graph import build_graph, cache_input_names
+from outrider.runtime.openvino.graph import MatrixForm, build_graph, cache_input_names
 from outrider.runtime.openvino.heads import by_head
 from outrider.runtime.openvino.layout import (
     MANY_ROWS,
@@ -71,8 +71,11 @@ class OpenVinoRuntime(Runtime):
 
     def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
-        dtype, widens, fuses, num_forms = processors.computed_form(config, weights.num_bytes, options)
-        graph = build_graph(config, weights, widens=widens, fuses=fuses, convolves=not processors.has_int8_products())
+        dtype, widens, joins, fuses, num_forms = processors.computed_form(config, weights.num_bytes, options)
+        # joined gates are products whose bits may change
+        joins_gates = joins and (widens or config.is_quantised or not options.bitwise) and not fuses
+        form = MatrixForm(widens, joins, joins_gates, fuses, not processors.has_int8_products())
+        graph = build_graph(config, weights, form)
         properties = processors.properties(dtype, options.num_threads)
         self._forms = Forms(
             graph,
