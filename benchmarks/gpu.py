@@ -208,7 +208,7 @@ def timed(run: Run, llm: LLM, temperature: float, depth: int) -> dict[str, float
             seconds = {stage: value for stage, value in stats.seconds.items() if stage != "prefill"}
             if is_warm:
                 decoding = sum(seconds.values())
-                steps, tokens = stats.num_steps, run.num_tokens
+                steps, tokens = stats.num_steps, stats.num_emitted
                 rows.append((decoding / steps, decoding / tokens, tokens / steps, seconds["draft"] / steps))
     names = ("seconds_per_step", "seconds_per_token", "tokens_per_step", "draft_seconds_per_step")
     return {name: statistics.median(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from outrider import LLM, SamplingParams, noise
 from outrider.bench.workloads import MIN_TOKENS, Prompt, find_loop
+from outrider.sequence import Sequence as TextSequence
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,14 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupRun:
-    """What a group took; `seconds` are those of the steps that decoded, prompts not counted."""
+    """What a group took in the steps that decoded: prompts, and tokens that came with them, are not counted."""
 
     seconds: float
     token_ids: list[list[int]]
+    num_tokens: int
     num_steps: int
     num_drafted: int
     num_accepted: int
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(map(len, self.token_ids))
 
     @property
     def seconds_per_token(self) -> float:
@@ -45,19 +43,27 @@ def run_group(llm: LLM, group: Group, depth: int | str) -> GroupRun:
     sequences = llm.start(group.prompts, group.params, depth=depth, predictions=group.predictions)
     seconds, num_steps = 0.0, 0
     while any(sequence.finish_reason is None for sequence in sequences):
+        before = num_decoded(sequences)
         began = time.perf_counter()
-        deltas = llm.engine.step()
-        if deltas:
-            seconds += time.perf_counter() - began
+        llm.engine.step()
+        passed = time.perf_counter() - began
+        if num_decoded(sequences) > before:
+            seconds += passed
             num_steps += 1
     stats = [sequence.stats for sequence in sequences]
     return GroupRun(
         seconds=seconds,
         token_ids=[sequence.output_token_ids for sequence in sequences],
+        num_tokens=sum(each.num_emitted for each in stats),
         num_steps=num_steps,
         num_drafted=sum(each.num_drafted for each in stats),
         num_accepted=sum(each.num_accepted for each in stats),
     )
+
+
+def num_decoded(sequences: Sequence[TextSequence]) -> int:
+    """Decoding steps that they took part in: one for each where all were decoded."""
+    return sum(sequence.stats.num_steps for sequence in sequences)
 
 
 def run_all(llm: LLM, group: Group, depths: Sequence[int | str]) -> dict[int | str, GroupRun]:

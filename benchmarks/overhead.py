@@ -30,7 +30,7 @@ def time_forwards(runtime: Any) -> list[float]:
     def timed(batch: Any) -> Any:
         began = time.perf_counter()
         output = forward(batch)
-        if any(rows.output_rows for rows in batch):  # a prompt's chunks want none
+        if any(rows.output_rows and not rows.is_prompt for rows in batch):
             seconds.append(time.perf_counter() - began)
         return output
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.groups import num_decoded
 from outrider import LLM, noise
 from outrider.predict.agreement import KnownText
 from outrider.request import Depth
@@ -125,16 +126,18 @@ def run_steadily(llm: LLM, texts: Sequence[KnownText], num_sequences: int, depth
                 started.append((text, sequence))
                 running.append(started[-1])
             first = running[0][1].stats
-            before, drafted = dict(first.seconds), sum(sequence.stats.num_drafted for _, sequence in running)
+            at_work = [sequence for _, sequence in running]
+            before, drafted = dict(first.seconds), sum(sequence.stats.num_drafted for sequence in at_work)
+            decoded = num_decoded(at_work)
             began = time.perf_counter()
             deltas = llm.engine.step()
             passed = time.perf_counter() - began
-            if len(deltas) < num_sequences:  # a prompt is being computed
+            if num_decoded(at_work) < decoded + num_sequences:  # a prompt is being computed
                 continue
             seconds += passed
             num_steps += 1
             num_tokens += sum(len(delta.token_ids) for delta in deltas)
-            num_drafted += sum(sequence.stats.num_drafted for _, sequence in running) - drafted
+            num_drafted += sum(sequence.stats.num_drafted for sequence in at_work) - drafted
             for stage in STAGES:
                 by_stage[stage] += first.seconds[stage] - before[stage]
     finally:

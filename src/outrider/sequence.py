@@ -118,7 +118,10 @@ class ScheduledSequence(NamedTuple):
 
 
 class ScheduledBatch(NamedTuple):
-    """Who runs in one step. Prefill chunks and decoding rows never share one, so rounding cannot depend on load."""
+    """Who runs in one step. Prefill chunks and decoding rows never share one, so rounding cannot depend on load.
+
+    A root in its prompt's step is no exception: that is done only where its bits are those of decoding.
+    """
 
     kind: Literal["prefill", "decode"]
     items: list[ScheduledSequence]

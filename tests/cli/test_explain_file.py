@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from tests.cli.tiny import comes_with_prompt
+
 KEYS = {"file", "kind", "sentences", "lacks", "advice"}
 TOPICS = {"speed", "agreement", "time", "drafting", "concurrency", "exactness"}
 RUN = ["run", "import os", "--max-tokens", "24", "--temperature", "1", "--seed", "3"]
@@ -64,10 +66,11 @@ def decision(at_token, depth, agreement=0.31, break_even=0.58):
     }  # fmt: skip
 
 
-def test_a_runs_own_result_is_explained(said):
+def test_a_runs_own_result_is_explained(said, tmp_path):
     found = said([*RUN, "--depth", "3"])
     assert set(found) >= TOPICS
-    assert found["speed"][0].startswith("24 tokens took ")
+    num_decoded = 24 - comes_with_prompt(json.loads((tmp_path / "result.json").read_text()))
+    assert found["speed"][0].startswith(f"{num_decoded} tokens took ")
     assert found["concurrency"] == ["it was written alone: every step's forward was its own"]
     assert found["drafting"] == ["a fixed depth was asked for, so nothing decided whether drafting pays"]
     assert any("speedup is an estimate" in each for each in found["lacks"])

@@ -8,6 +8,7 @@ import pytest
 
 from outrider.model.weights import fingerprint
 from outrider.recipe import Limits, PolicyChoice, Recipe, RecipeDraft, TargetModel, Verification
+from tests.cli.tiny import comes_with_prompt
 
 RUN = ["run", "import os", "--max-tokens", "16", "--temperature", "1", "--seed", "3", "--json", "-"]
 BENCH = ["bench", "--workload", "code", "--prompts", "1", "--max-tokens", "40", "--temperature", "1", "--json", "-"]
@@ -46,9 +47,10 @@ def test_run_does_as_its_options_would(outrider, save, tiny_pair):
 
 
 def test_a_recipe_that_says_no_drafts_nothing(outrider, save):
-    (sequence,) = outrider(*RUN, "--recipe", save(policy=PolicyChoice(speculate=False))).json["sequences"]
+    document = outrider(*RUN, "--recipe", save(policy=PolicyChoice(speculate=False))).json
+    (sequence,) = document["sequences"]
     assert sequence["survival"] == []
-    assert sequence["steps"] == len(sequence["token_ids"]) - 1 == 15
+    assert sequence["steps"] == 16 - comes_with_prompt(document)
 
 
 def test_the_bundled_pair_goes_by_that_name(outrider, save, recipe):

@@ -65,3 +65,8 @@ def save_byte_tokenizer(folder: Path) -> None:
     backend.decoder = tokenizers.decoders.ByteLevel()
     backend.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END_OF_TEXT}))
+
+
+def comes_with_prompt(document: dict[str, Any]) -> bool:
+    """Whether a text's first token took no decoding step, by what a run's JSON says of the engine."""
+    return document["engine"]["row_class"]["max_root_rows"] > 0

@@ -10,6 +10,7 @@ from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
 from outrider.engine.llm import raise_errors
 from outrider.errors import NumericsError
+from outrider.runtime.base import RowClass
 from tests.engine.fakes import VOCAB_SIZE, FakeRuntime, make_engine, plain_text, request, run
 
 SICK = 5  # the prompt's first token
@@ -68,6 +69,17 @@ def test_who_waits_takes_its_place():
     first, *others = run(engine, requests)
     assert first.finish_reason == "error"
     assert [each.output_token_ids for each in others] == [plain_text(target, each) for each in requests[1:]]
+
+
+@pytest.mark.parametrize("name", ["none", "model"])
+def test_one_whose_first_token_would_come_with_its_prompt_ends_with_none(name):
+    target = make_sick()
+    target.row_class = RowClass(max_root_rows=512)
+    requests = [request(0, [SICK] * LENGTH, max_tokens=9), request(1, [SICK + 1] * LENGTH, max_tokens=9)]
+    sick, sound = run(make_engine(target, make_drafter(name)), requests)
+    assert (sick.finish_reason, sick.output_token_ids, sick.stats.num_steps) == ("error", [], 0)
+    assert (sound.finish_reason, sound.output_token_ids) == ("length", plain_text(FakeRuntime(), requests[1]))
+    assert sound.stats.num_steps == 8 if name == "none" else sound.stats.num_steps < 9
 
 
 def test_its_last_delta_says_so_and_callers_may_raise_it():

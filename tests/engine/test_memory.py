@@ -104,9 +104,12 @@ def test_single_precision_packs_twice_and_torch_not_at_all(target):
     assert float32["target packed weights"] == 2 * bfloat16["target packed weights"]
     widened = bytes_of(plan_memory(target._replace(dtype="float32", is_widened=True), [], EngineConfig())[0])
     assert widened["target packed weights"] == widened["target widened weights"] == float32["target packed weights"]
-    joined = bytes_of(plan_memory(target._replace(is_joined=True), [], EngineConfig())[0])
-    assert 0.3 * target.weight_bytes < joined.pop("target joined weights") < target.weight_bytes
-    assert joined == bfloat16
+    joined, with_gates = (
+        bytes_of(plan_memory(target._replace(is_joined=True, is_gate_joined=gates), [], EngineConfig())[0])
+        for gates in (False, True)
+    )
+    assert 0 < joined.pop("target joined weights") < with_gates.pop("target joined weights") < target.weight_bytes
+    assert joined == with_gates == bfloat16
     torch = bytes_of(plan_memory(target._replace(dtype="float32"), [], EngineConfig(runtime="torch"))[0])
     assert torch["target weights"] == 2 * target.weight_bytes
     assert "target packed weights" not in torch
@@ -175,6 +178,7 @@ def test_a_process_holds_what_its_ledger_says():
     form = computed_form(read_config(pair.target), size_of(pair.target).weight_bytes, RuntimeOptions())
     assert ("target widened weights" in bytes_of(ledger)) == form.is_widened
     assert ("target fused weights" in bytes_of(ledger)) == form.is_fused
+    assert ("target joined weights" in bytes_of(ledger)) == (form.is_joined and not form.is_widened)
     assert LOWEST * ledger.num_bytes < held <= HIGHEST * ledger.num_bytes
 
 

@@ -18,6 +18,7 @@ from outrider.draft.base import Draft, Drafter
 from outrider.draft.cascade import Cascade
 from outrider.draft.model import ModelDrafter
 from outrider.draft.suffix import SuffixDrafter
+from outrider.runtime.base import RowClass
 from outrider.tree import DraftBudget, TokenTree
 from tests.engine.fakes import (
     VOCAB_SIZE,
@@ -111,9 +112,11 @@ class EngineHistory(RuleBasedStateMachine):
         max_sequences=st.sampled_from([6, 3, 1]),
         max_prefill_tokens=st.sampled_from([1, 64, 512]),
         max_prefix_tokens=st.sampled_from([0, 64, 4096]),
+        max_root_rows=st.sampled_from([0, 40, 512]),
     )
-    def start(self, drafter, num_blocks, **config):
+    def start(self, drafter, num_blocks, max_root_rows, **config):
         self.target = FakeRuntime()
+        self.target.row_class = RowClass(max_root_rows=max_root_rows)
         self.now = 0.0
         made = {
             "trees": lambda: TreeDrafter(0, lambda text: int(self.target.logits(text).argmax())),

@@ -53,16 +53,16 @@ def test_a_prompt_that_is_filled_up_leaves_in_the_cache_what_it_would_have_left(
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize(("first", "end"), [(0, 2), (64, 66), (0, 40), (0, 80), (32, 70)])
-def test_a_prompts_last_row_has_the_bits_that_it_has_alone_and_changes_none(first, end, tmp_path):
-    runtime = load(make_checkpoint(tmp_path, "llama", num_key_value_heads=2))
-    if first:
-        runtime.forward([rows(0, first, is_prompt=True)])
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize(("first", "end"), [(0, 2), (64, 66), (0, 40), (0, 65), (0, 80), (32, 70)])
+def test_a_prompts_last_row_has_the_bits_that_it_has_alone_and_changes_none(first, end, num_threads, tmp_path):
+    runtime = load(make_checkpoint(tmp_path, "llama", num_key_value_heads=2), num_threads=num_threads)
+    before = [rows(0, first, is_prompt=True)] * bool(first)
     root = end - 1
-    runtime.forward([rows(first, root, is_prompt=True)])
+    runtime.forward([*before, rows(first, root, is_prompt=True)])
     wanted = [runtime.forward([rows(row, row + 1)]).logits.copy() for row in (root, end)]
     chunk = rows(first, end, is_prompt=True)._replace(output_rows=[root - first])
-    found = [runtime.forward([each]).logits.copy() for each in (chunk, rows(end, end + 1))]
+    found = [runtime.forward(batch).logits.copy() for batch in ([*before, chunk], [rows(end, end + 1)])]
     np.testing.assert_array_equal(found, wanted)
 
 

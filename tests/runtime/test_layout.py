@@ -58,6 +58,23 @@ def test_rows_alone_are_sequences_that_share_their_blocks():
         lay_out([rows(31, 33, [3])], 2)
 
 
+def test_a_prompts_chunk_goes_as_a_whole_and_a_row_whose_logits_are_wanted_once_more_alone():
+    chunk = rows(32, 35, [7, 4])._replace(is_prompt=True, output_rows=[])
+    without, _ = lay_out([rows(0, 1, [3]), chunk], 65)
+    assert (without.attention_rows, without.own_rows) == ([0, 1, 2, 3], [0, 1, 2, 3])
+    assert (without.past_lens, without.subsequence_begins) == ([0, 32], [0, 1, 4])
+    layout, _ = lay_out([rows(0, 1, [3]), chunk._replace(output_rows=[2]), rows(5, 6, [8])], 65)
+    assert (layout.output_rows, layout.position_ids) == ([0, 3, 4], [0, 32, 33, 34, 5])
+    assert (layout.attention_rows, layout.own_rows) == ([0, 1, 2, 3, 3, 4], [0, 1, 2, 4, 5])
+    assert (layout.past_lens, layout.subsequence_begins) == ([0, 32, 34, 5], [0, 1, 4, 5, 6])
+    assert layout.block_indices == [3, 7, 4, 7, 4, 8]
+
+
+def test_a_chunk_of_a_single_row_goes_alone_with_a_root_too():
+    chunk = rows(32, 34, [7, 4])._replace(is_prompt=True, output_rows=[1])
+    assert lay_out([chunk], 65) == lay_out([chunk._replace(is_prompt=False)], 65)
+
+
 def test_blocks_beyond_the_rows_are_not_told():
     assert lay_out([rows(0, 32, [3, 4]), rows(31, 33, [5, 6, 7])], 0)[0].block_indices == [3, 5, 6]
 

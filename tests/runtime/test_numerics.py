@@ -145,8 +145,8 @@ class TestProbe:
         ("fault", "row_class"),
         [
             ("trees round", RowClass(MOST_ROWS, True, "seed", MOST_ROOT_ROWS)),
-            ("many rows round", RowClass(100, False, "seed", 25)),
-            ("prompts round together", RowClass(MOST_ROWS, False, "bitwise", 193)),
+            ("many rows round", RowClass(100, False, "seed", 73)),
+            ("prompts round together", RowClass(MOST_ROWS, False, "bitwise", 257)),
             ("chunks round together", RowClass(MOST_ROWS, False, "bitwise", MOST_ROOT_ROWS)),
             ("roots round in long prompts", RowClass(MOST_ROWS, True, "bitwise", 16 * 25)),
             ("roots round", RowClass(MOST_ROWS, True, "bitwise", 0)),
@@ -237,7 +237,7 @@ class TestMemory:
     def test_the_class_is_recalled_too(self):
         for _ in range(2):
             runtime = HashingRuntime(fault="many rows round")
-            assert check_numerics(runtime, "abc").row_class == runtime.row_class == RowClass(100, False, "seed", 25)
+            assert check_numerics(runtime, "abc").row_class == runtime.row_class == RowClass(100, False, "seed", 73)
 
     def test_a_reference_that_comes_later_is_asked_once(self):
         check_numerics(HashingRuntime(), "abc")
@@ -267,7 +267,8 @@ class TestMemory:
             {"exactness": "certain"}, {"exactness": "seed"}, {"row_difference": -1.0}, {"row_difference": "0"},
             {"row_difference": float("nan")}, {"reference_difference": "none"}, {"reason": None}, {"reason": "none"},
             {"row_class": {"max_rows": 0}}, {"row_class": {"max_rows": "100"}}, {"row_class": {"trees": "bits"}},
-            {"row_class": {"is_prefill_shared": 1}},
+            {"row_class": {"is_prefill_shared": 1}}, {"row_class": {"max_root_rows": -1}},
+            {"row_class": {"max_root_rows": "5"}}, {"row_class": {"max_root_rows": True}},
         ],
         ids=str,
     )  # fmt: skip

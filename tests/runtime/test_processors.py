@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from outrider.model.config import read_config
+from outrider.model.weights import num_matrix_values
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino import processors
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
@@ -70,6 +71,28 @@ def test_where_openvinos_products_of_int8_matrices_serve(monkeypatch):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which is torch's alone
         assert processors.has_int8_products() == expected, (flags, limit)
+
+
+def test_matrices_of_small_models_are_joined_without_amx(tmp_path, monkeypatch):
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    config = read_config(make_checkpoint(tmp_path, "llama", dtype="bfloat16"))
+    num_bytes = 2 * num_matrix_values(config)
+    for flags, cache, dtype, expected in (
+        ("avx512_bf16", num_bytes // 2 + 1, "bfloat16", True),
+        ("avx512_bf16", num_bytes // 2 - 1, "bfloat16", False),
+        ("avx512_bf16", num_bytes // 2 + 1, "float32", False),
+        ("avx512_bf16 amx_bf16", num_bytes, "bfloat16", False),
+    ):
+        monkeypatch.setattr(processors, "processor", lambda flags=flags: flags)
+        monkeypatch.setattr(processors, "last_cache_bytes", lambda cache=cache: cache)
+        assert processors.is_joined(config, dtype) == expected, (flags, cache, dtype)
+    monkeypatch.setattr(processors, "processor", lambda: "avx512_bf16")
+    monkeypatch.setattr(processors, "computes_bfloat16", lambda _: True)
+    for bitwise, is_quantised, has_gates in ((True, False, False), (False, False, True), (True, True, True)):
+        asked = replace(config, is_quantised=is_quantised)
+        form = processors.computed_form(asked, num_bytes, RuntimeOptions(dtype="bfloat16", bitwise=bitwise))
+        assert (form.is_joined, form.is_gate_joined) == (True, has_gates)
 
 
 def test_feed_forwards_are_not_fused_where_openvino_would_fail_or_does_not(tmp_path, monkeypatch):

@@ -43,12 +43,10 @@ def chunks_of(item: ScheduledSequence, table: BlockTable, length: int) -> list[S
     The root, if the item reaches it, is one more row of the last, wherever that ends.
     """
     token_ids, begin, end = item.sequence.token_ids, table.num_committed, table.num_committed + item.num_tokens
-    last = end - item.reaches_root
-    borders = [begin, *range((begin // length + 1) * length, last, length), last]
+    borders = [begin, *range((begin // length + 1) * length, end - item.reaches_root, length), end]
     chunks = [SequenceRows(token_ids[a:b], a, table.blocks, (), is_prompt=True) for a, b in pairwise(borders)]
     if item.reaches_root:
-        begin = chunks[-1].num_past
-        chunks[-1] = chunks[-1]._replace(token_ids=token_ids[begin:end], output_rows=(last - begin,))
+        chunks[-1] = chunks[-1]._replace(output_rows=(len(chunks[-1].token_ids) - 1,))
     return chunks
 
 

@@ -5,6 +5,7 @@ What a checkpoint says settles weights, cache and logits to the byte. The rest i
     program        the interpreter and its libraries
     graph          what OpenVINO keeps of a compiled model besides its weights
     widened        the matrices in float32, where the processor has no products of bfloat16 numbers
+    joined         of a small model, those for the same rows side by side, once more
     fused          where feed-forwards are one node each, their matrices in float16, of which OpenVINO packs them
     packed         OpenVINO's own copies of the matrices, in the order in which its kernels read them. The first forward
                    makes one; in float32, a forward of another number of rows makes a second, unless they are widened
@@ -30,7 +31,7 @@ from outrider.engine.config import EngineConfig
 from outrider.engine.scheduler import MAX_DECODE_ROWS, MAX_TILE
 from outrider.errors import ParameterError, UsageError
 from outrider.model.config import ModelConfig
-from outrider.model.weights import expected_shapes, matrix_bytes, num_matrix_values
+from outrider.model.weights import expected_shapes, matrix_bytes
 from outrider.runtime.openvino.layout import MAX_BRANCH_BLOCKS, NUM_FORM_COPIES
 from outrider.sequence import MAX_TOLD_TOGETHER
 
@@ -60,7 +61,8 @@ class ModelSize(NamedTuple):
         weight_bytes: of its tensors, as stored.
         dtype: computed in, resolved.
         is_widened: whether the matrices are copied to float32 to be multiplied with.
-        is_joined: whether those that the same rows are multiplied with are copied into one.
+        is_joined: whether queries', keys' and values' are copied into one.
+        is_gate_joined: whether gates' and ups' are, too.
         is_fused: whether each feed-forward is one node.
         num_forms: for single numbers of rows, at most.
     """
@@ -70,6 +72,7 @@ class ModelSize(NamedTuple):
     dtype: str
     is_widened: bool = False
     is_joined: bool = False
+    is_gate_joined: bool = False
     is_fused: bool = False
     num_forms: int = 0
 
@@ -231,7 +234,7 @@ class _Model(NamedTuple):
         return [*self._weights(), self._cache(), self._buffers(num_rows, num_outputs)]
 
     def _weights(self) -> list[Entry]:
-        config, stored, dtype, is_widened, is_joined, is_fused, num_forms = self.size
+        config, stored, dtype, is_widened, is_joined, is_gate_joined, is_fused, num_forms = self.size
         num_values = sum(map(math.prod, expected_shapes(config).values()))
         if self.runtime == "torch":
             num_bytes = num_values * DTYPE_BYTES[dtype]
@@ -242,8 +245,9 @@ class _Model(NamedTuple):
         times = "once" if num_copies == 1 else "twice, for few and for many rows"
         graph = GRAPH_BYTES + GRAPH_BYTES_PER_LAYER * config.num_layers
         widened = Entry(f"{self.role} widened weights", packed, "the matrices in float32")
-        width = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim + 2 * config.intermediate_size
-        beside = matrices * config.num_layers * config.hidden_size * width // num_matrix_values(config)
+        width = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+        width += is_gate_joined * 2 * config.intermediate_size
+        beside = stored * config.num_layers * config.hidden_size * width // num_values
         joined = Entry(f"{self.role} joined weights", beside, "matrices for the same rows, side by side")
         num_fused = 3 * config.num_layers * config.hidden_size * config.intermediate_size
         fused = FUSED_BYTES * num_fused * is_fused

@@ -67,9 +67,10 @@ def _say_speed(story: Story, document: Mapping[str, Any], texts: Texts, step: Me
     num_tokens = sum(len(text["token_ids"]) for text in texts)
     if len(texts) == 1:
         seconds = math.fsum(_seconds(texts).values())
+        num_decoded = round(texts[0]["acceptance_length"] * texts[0]["steps"])
         story.say(
             "speed",
-            f"{tokens(num_tokens)} took {seconds:.3f} s of decoding, {texts[0]['decode_tokens_per_second']:.1f} a "
+            f"{tokens(num_decoded)} took {seconds:.3f} s of decoding, {texts[0]['decode_tokens_per_second']:.1f} a "
             f"second, after {texts[0]['prefill_seconds']:.3f} s for the prompt of "
             f"{tokens(texts[0]['num_prompt_tokens'])}",
         )

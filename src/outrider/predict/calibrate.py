@@ -109,7 +109,7 @@ def _time_setting(
             sequences += llm.start(
                 beginnings[joining], params[joining], depth=setting.depth, max_children=setting.way.max_children
             )
-            while any(sequence.stats.num_steps == 0 for sequence in sequences):
+            while any(sequence.finish_reason is None and not sequence.stats.num_steps for sequence in sequences):
                 _step(llm, is_wanted)
                 raise_errors(sequences)
         last = sequences[-1].stats

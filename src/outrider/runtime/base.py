@@ -25,7 +25,8 @@ class SequenceRows(NamedTuple):
     sees all `num_past` slots, and of the rows itself and its ancestors.
 
     A prompt is computed in the same chunks whenever it is, so that in these its rows need not have the bits that they
-    would have one by one. Only a row whose logits are wanted must.
+    would have one by one; but a chunk's must be the same with and without the one row whose logits may be wanted, the
+    prompt's last, and that one's must be those of decoding.
     """
 
     token_ids: Sequence[int]  # [rows]
@@ -33,7 +34,7 @@ class SequenceRows(NamedTuple):
     blocks: Sequence[int]  # cover num_past + max(rows, runtime.min_rows) slots
     output_rows: Sequence[int]  # the rows whose logits are wanted, ascending
     parents: Sequence[int] | None = None  # of each row, -1: only what is past; None: each row follows the one before
-    is_prompt: bool = False
+    is_prompt: bool = False  # then all of the forward are
 
     @property
     def is_chain(self) -> bool:

@@ -40,9 +40,9 @@ NUM_COPIES = len(RAGGED_WIDTHS)
 # Rows of each of so many sequences together: up to what a decoding step may have.
 CROWD_WIDTHS = (1, 5, 6, 8, 12, 16, 24, 33)
 NUM_ALONE = 17
-# First and last rows of chunks whose last row is computed with them: a single one more, and up to what a step usually
-# may have.
-ROOTED = ((128, 130), (0, 193), (0, 512))
+# Bounds of a prompt's chunks, whose last row is computed with them: a single one more, one more than runtimes may fill
+# up to, and as many as a step usually may have.
+ROOTED = ((128, 130), (0, 65), (0, 73), (0, 129), (0, 193), (0, 257), (0, 512))
 # Wide above, deep below, and longer than what is left of a block.
 TREE = (-1, 0, 0, 0, 1, 1, 2, 4, 4, 6, 7, 9, 10, 11)
 
@@ -134,7 +134,7 @@ def _conclude(runtime: Runtime, findings: list[Finding], reference_difference: f
     if not runtime.options.bitwise:
         reason = "it was not asked for"
     elif max_rows < max(WIDTHS) and limit < math.inf:
-        first = next(finding for finding in moved if finding.num_rows == limit)
+        first = next(each for each in moved if each.kind == "decode" and each.num_rows == limit)
         reason = f"{first.what} differ by {first.difference:.2g} of the logits' spread"
     trees = [finding.difference for finding in findings if finding.kind == "tree"]
     # A tree's branches make more rows of it, so that no limit may be near.

@@ -251,12 +251,20 @@ class _GraphBuilder:
         biases = [f"{name}.bias" for name in names if f"{name}.bias" in self.weights.names]
         return ops.add(product, _decompressed(self.matrix(*biases))) if biases else product
 
+    def is_alike(self, names: Sequence[str]) -> bool:
+        """Whether these matrices, and their biases, can be copied into one."""
+        dtypes = [
+            {self.weights[tensor].dtype for name in names if (tensor := f"{name}.{kind}") in self.weights.names}
+            for kind in ("weight", "bias")
+        ]
+        return self.form.is_widened or all(len(each) < 2 for each in dtypes)
+
     def num_outputs(self, matrix: str) -> int:
         return len(self.weights[matrix].array)
 
     def linears(self, value: Rows, *names: str, is_joined: bool) -> list[Output]:
         """What each gives of the same rows, perhaps of one product."""
-        if not is_joined:
+        if not (is_joined and self.is_alike(names)):
             return [self.linear(value, name).output(0) for name in names]
         sizes = [self.num_outputs(f"{name}.weight") for name in names]
         product = self.linear(value, *names)

@@ -20,8 +20,9 @@ and has a copy of the last one to itself. Of the tree above on 40 slots of block
 Only attention is computed twice for row 1, from the same numbers and with the same result.
 
 Of a chain that is not long, and of every branch, attention gets each row as a sequence of its own; no key is read
-before all are written. A prompt's chunk goes as a whole, in the same way whether or not the logits of its last row are
-wanted; that row goes once more then, alone. Of a chain of two rows on 40 slots of blocks 3 and 9:
+before all are written. A prompt's chunk goes as a whole. If the logits of its last row are wanted, that row goes once
+more, alone, for its own result. It goes with the others too, since attention clears what stands after a chunk in its
+last block. Of a chain of two rows on 40 slots of blocks 3 and 9:
 
     attention_rows       0 1               subsequence_begins    0 1 2
     own_rows             0 1               past_lens             40 41
@@ -218,7 +219,7 @@ def lay_out(
             layout.qq_bias.extend(rows.lineage().ravel().tolist())
         _close(layout, rows.num_past, rows.blocks[: num_blocks_for(num_slots)])
         layout.max_context_len[0] = max(layout.max_context_len[0], num_slots)
-        if rows.is_prompt:  # whoever is told of a row's logits gets it by itself; its key and value are written twice
+        if rows.is_prompt:
             for row in rows.output_rows:
                 layout.own_rows[first_row + row] = len(layout.attention_rows)
                 _attend_alone(layout, [first_row + row], rows.num_past + row, rows.blocks)

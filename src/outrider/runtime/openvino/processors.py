@@ -58,7 +58,8 @@ class ComputedForm(NamedTuple):
     Attributes:
         dtype: resolved.
         is_widened: whether from matrices that are copied to float32.
-        is_joined: whether matrices that the same rows are multiplied with are copied into one.
+        is_joined: whether queries', keys' and values' matrices are copied into one.
+        is_gate_joined: whether gates' and ups' are, too: there the bits of bfloat16 products may change.
         is_fused: whether each feed-forward is one node.
         num_forms: for single numbers of rows, at most.
     """
@@ -66,6 +67,7 @@ class ComputedForm(NamedTuple):
     dtype: str
     is_widened: bool
     is_joined: bool
+    is_gate_joined: bool
     is_fused: bool
     num_forms: int
 
@@ -86,7 +88,8 @@ def computed_form(config: ModelConfig, num_bytes: int, options: RuntimeOptions) 
     num_forms = num_affordable_forms if options.num_forms is None else min(options.num_forms, num_affordable_forms)
     fuses = dtype == "bfloat16" and is_fused(config) and _num_threads(core, options.num_threads) > 1
     joins = widens or is_joined(config, dtype)
-    return ComputedForm(dtype, widens, joins, fuses, num_forms)
+    joins_gates = joins and (widens or config.is_quantised or not options.bitwise)
+    return ComputedForm(dtype, widens, joins, joins_gates, fuses, num_forms)
 
 
 def resolve_dtype(config: ModelConfig, asked: str | None, *, has_bfloat16: bool) -> str:
@@ -106,14 +109,15 @@ def is_widened(config: ModelConfig, *, has_bfloat16: bool) -> bool:
 
 
 def is_joined(config: ModelConfig, dtype: str) -> bool:
-    """Whether matrices of a small model that the same rows are multiplied with are copied into one.
+    """Whether a small model's matrices that the same rows are multiplied with are copied into one.
 
     Products of few rows are short then, and what each takes besides counts. Untried with AMX.
     """
-    return is_small(config, _stored_bytes(config, dtype)) and not has_amx()
+    return is_small(config, _value_bytes(config, dtype)) and not has_amx()
 
 
-def _stored_bytes(config: ModelConfig, dtype: str) -> int:
+def _value_bytes(config: ModelConfig, dtype: str) -> int:
+    """Of a matrix's number, as it is multiplied with."""
     return 1 if config.is_quantised else VALUE_BYTES[dtype]
 
 
@@ -130,7 +134,7 @@ def least_rows(config: ModelConfig, dtype: str, *, has_bfloat16: bool, is_bitwis
         return RIGHT_ROWS
     if dtype == "bfloat16" and has_amx():
         return 1
-    return FREE_ROWS if is_bitwise or not is_small(config, _stored_bytes(config, dtype)) else 1
+    return FREE_ROWS if is_bitwise or not is_small(config, _value_bytes(config, dtype)) else 1
 
 
 def has_amx() -> bool:

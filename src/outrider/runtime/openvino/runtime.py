@@ -45,7 +45,7 @@ PROMPT_SPACING = 16
 
 # Attention has a kernel of its own for a single row, which adds up in another order than that for several. It is given
 # each row of a decoding step by itself, so that a row's bits depend neither on the rows nor on the sequences beside it;
-# runtime/numerics.py probes that at load. A longer part of a prompt goes as a whole.
+# runtime/numerics.py probes that at load. Parts of prompts go as a whole.
 MAX_ROWS_ALONE = MAX_DEPTH + 1
 
 # Where bits do not count, of a chain of more rows none goes alone: attention of 0.5 B takes 7 ms row by row and
@@ -71,10 +71,8 @@ class OpenVinoRuntime(Runtime):
 
     def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
-        dtype, widens, joins, fuses, num_forms = processors.computed_form(config, weights.num_bytes, options)
-        # joined gates are products whose bits may change
-        joins_gates = joins and (widens or config.is_quantised or not options.bitwise) and not fuses
-        form = MatrixForm(widens, joins, joins_gates, fuses, not processors.has_int8_products())
+        dtype, *matrices, num_forms = processors.computed_form(config, weights.num_bytes, options)
+        form = MatrixForm(*matrices, is_convolved=not processors.has_int8_products())
         graph = build_graph(config, weights, form)
         properties = processors.properties(dtype, options.num_threads)
         self._forms = Forms(
@@ -127,6 +125,7 @@ class OpenVinoRuntime(Runtime):
         num_outputs = len(layout.output_rows)
         num_rows = len(layout.input_ids)
         is_long = any(rows.is_chain and len(rows.token_ids) > MOST_DECODED_EACH for rows in batch)
+        assert len({rows.is_prompt for rows in batch}) == 1, "prompts and decoding rows in one forward"
         is_prompt = batch[0].is_prompt or not num_outputs
         is_prompt |= not self.options.bitwise and num_rows > MOST_DECODED_ROWS and is_long
         if not is_prompt:
