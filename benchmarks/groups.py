@@ -43,11 +43,11 @@ def run_group(llm: LLM, group: Group, depth: int | str) -> GroupRun:
     sequences = llm.start(group.prompts, group.params, depth=depth, predictions=group.predictions)
     seconds, num_steps = 0.0, 0
     while any(sequence.finish_reason is None for sequence in sequences):
-        before = num_decoded(sequences)
+        before = num_decoding_steps(sequences)
         began = time.perf_counter()
         llm.engine.step()
         passed = time.perf_counter() - began
-        if num_decoded(sequences) > before:
+        if num_decoding_steps(sequences) > before:
             seconds += passed
             num_steps += 1
     stats = [sequence.stats for sequence in sequences]
@@ -61,7 +61,7 @@ def run_group(llm: LLM, group: Group, depth: int | str) -> GroupRun:
     )
 
 
-def num_decoded(sequences: Sequence[TextSequence]) -> int:
+def num_decoding_steps(sequences: Sequence[TextSequence]) -> int:
     """Decoding steps that they took part in: one for each where all were decoded."""
     return sum(sequence.stats.num_steps for sequence in sequences)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.groups import num_decoded
+from benchmarks.groups import num_decoding_steps
 from outrider import LLM, noise
 from outrider.predict.agreement import KnownText
 from outrider.request import Depth
@@ -128,11 +128,11 @@ def run_steadily(llm: LLM, texts: Sequence[KnownText], num_sequences: int, depth
             first = running[0][1].stats
             at_work = [sequence for _, sequence in running]
             before, drafted = dict(first.seconds), sum(sequence.stats.num_drafted for sequence in at_work)
-            decoded = num_decoded(at_work)
+            decoded = num_decoding_steps(at_work)
             began = time.perf_counter()
             deltas = llm.engine.step()
             passed = time.perf_counter() - began
-            if num_decoded(at_work) < decoded + num_sequences:  # a prompt is being computed
+            if num_decoding_steps(at_work) < decoded + num_sequences:  # a prompt is being computed
                 continue
             seconds += passed
             num_steps += 1

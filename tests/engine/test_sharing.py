@@ -8,6 +8,7 @@ from outrider import LLM, EngineConfig, RuntimeOptions, SamplingParams
 from outrider.cache.table import BLOCK_SIZE
 from outrider.draft.none import NoDrafter
 from outrider.draft.suffix import SuffixDrafter
+from outrider.runtime.base import RowClass
 from tests.engine.fakes import (
     FakeRuntime,
     TreeDrafter,
@@ -36,14 +37,18 @@ def assert_plain(target: FakeRuntime, sequences) -> None:
 
 
 def num_prompt_rows(target: FakeRuntime) -> int:
-    return sum(len(rows.token_ids) for batch in target.batches for rows in batch if not rows.output_rows)
+    return sum(
+        len(rows.token_ids) - len(rows.output_rows) for batch in target.batches for rows in batch if rows.is_prompt
+    )
 
 
+@pytest.mark.parametrize("max_root_rows", [0, 512])
 @pytest.mark.parametrize("max_tokens", [1, 30])
 @pytest.mark.parametrize("length", [1, 2, 33, 64, 65, 97, 128, 129, 150])
-def test_many_texts_of_one_prompt_compute_it_once(length, max_tokens):
+def test_many_texts_of_one_prompt_compute_it_once(length, max_tokens, max_root_rows):
     """Whole chunks are shared; of the tail, whole blocks are shared and the rest is copied."""
     target = FakeRuntime(order=200)
+    target.row_class = RowClass(max_root_rows=max_root_rows)
     prompt = [index % 13 for index in range(length)]
     requests = [request(index, prompt, seed=index, temperature=1.0, max_tokens=max_tokens) for index in range(16)]
     engine = make(target)

@@ -171,6 +171,13 @@ def test_before_changes_have_a_price_none_is_made(tmp_path):
     assert not runtime._forms.free
 
 
+def moved(logits: np.ndarray, share: float) -> np.ndarray:
+    """One logit of each row is moved by this share of the spread of all."""
+    others = logits.copy()
+    others[:, 7] += share * logits.std(axis=-1)
+    return others
+
+
 def spoil(runtime: OpenVinoRuntime, monkeypatch, change) -> None:
     """Let forms for one number of rows give other logits."""
     make = runtime._forms._make
@@ -189,8 +196,9 @@ def spoil(runtime: OpenVinoRuntime, monkeypatch, change) -> None:
     [
         ({}, lambda logits: np.nextafter(logits, np.float32(np.inf))),
         ({"bitwise": False}, lambda logits: np.roll(logits, 1, axis=-1)),
+        ({"bitwise": False}, lambda logits: moved(logits, 0.6)),
     ],
-    ids=["a bit", "another model"],
+    ids=["a bit", "another model", "one logit, and far"],
 )
 def test_one_that_differs_is_given_up(options, change, tmp_path, monkeypatch):
     folder = make_checkpoint(tmp_path, "llama")
@@ -207,13 +215,7 @@ def test_one_that_differs_is_given_up(options, change, tmp_path, monkeypatch):
 def test_where_bits_do_not_count_rounding_is_no_difference_though_it_may_move_some_logit_far(tmp_path, monkeypatch):
     folder = make_checkpoint(tmp_path, "llama")
     runtime = load(folder, bitwise=False)
-
-    def rounded(logits):
-        moved = np.zeros_like(logits)
-        moved[:, 7] = 0.1 * logits.std(axis=-1)
-        return logits + moved
-
-    spoil(runtime, monkeypatch, rounded)
+    spoil(runtime, monkeypatch, lambda logits: moved(logits, 0.1))
     use_forms(runtime, batch_of(5), batch_of(9))
     assert runtime._forms.free == rows_of(runtime, 5, 9)
 

@@ -50,6 +50,9 @@ class HashingRuntime(Runtime):
     def forward(self, batch):
         self.num_forwards += 1
         logits = [self.row(rows, row, batch) for rows in map(self.written, batch) for row in rows.output_rows]
+        for rows in batch:
+            if self.fault == "roots leave other keys" and rows.is_prompt and rows.output_rows:
+                self.slots[rows.blocks[0], 0] = -2
         return ModelOutput(np.array(logits, np.float32).reshape(-1, VOCAB_SIZE), len(batch))
 
     def written(self, rows):
@@ -164,7 +167,13 @@ class TestProbe:
         assert run_self_test(HashingRuntime(bitwise=False)).exactness == "seed"
 
     @pytest.mark.parametrize(
-        "fault", ["rows see what was rolled back", "siblings see each other", "chunks miss those before"]
+        "fault",
+        [
+            "rows see what was rolled back",
+            "siblings see each other",
+            "chunks miss those before",
+            "roots leave other keys",
+        ],
     )
     def test_more_than_rounding_is_refused_with_its_size(self, fault):
         with pytest.raises(NumericsError, match=r"differ by [\d.]+ of the logits' spread, of which rounding .* 0.001"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from outrider.cache.table import BLOCK_SIZE
@@ -17,11 +18,7 @@ from outrider.model.config import read_config
 from outrider.model.weights import num_matrix_values
 from outrider.runtime.base import RuntimeOptions, SequenceRows
 from outrider.runtime.openvino import processors
-from outrider.runtime.openvino.runtime import (
-    MAX_ROWS_ALONE,
-    NUM_FILLING_BLOCKS,
-    OpenVinoRuntime,
-)
+from outrider.runtime.openvino.runtime import MAX_ROWS_ALONE, NUM_FILLING_BLOCKS, OpenVinoRuntime
 from tests.runtime.checkpoints import FAMILIES, HAS_BFLOAT16, OPENVINO_DTYPES, make_checkpoint, needs_bfloat16
 
 LLAMA3_ROPE = {
@@ -165,10 +162,19 @@ class TestWidening:
         monkeypatch.setattr(processors, "is_joined", lambda *_: True)
         runtime = load(folder, dtype="float32", bitwise=bitwise)
         np.testing.assert_allclose(in_chunks(runtime, 9), reference(folder), atol=1e-4, rtol=0)
-        nodes = runtime._forms.compiled.get_runtime_model().get_ops()
-        num_products = sum(node.get_rt_info()["layerType"].astype(str) == "FullyConnected" for node in nodes)
         # gates and ups are left apart where bits count
-        assert num_products == runtime.config.num_layers * (5 if bitwise else 4) + 1
+        assert num_nodes(runtime, "FullyConnected") == runtime.config.num_layers * (5 if bitwise else 4) + 1
+
+    def test_matrices_of_different_dtypes_are_left_apart(self, tmp_path, monkeypatch):
+        file = make_checkpoint(tmp_path, "llama") / "model.safetensors"
+        tensors = load_file(file)
+        mixed = ["model.layers.0.self_attn.k_proj.weight", "model.layers.1.mlp.up_proj.weight"]
+        rounded = {name: tensors[name].to(torch.bfloat16) for name in mixed}
+        save_file(tensors | rounded, file, {"format": "pt"})
+        monkeypatch.setattr(processors, "is_joined", lambda *_: True)
+        runtime = load(tmp_path, dtype="float32", bitwise=False)
+        np.testing.assert_allclose(in_chunks(runtime, 9), reference(tmp_path), atol=1e-4, rtol=0)
+        assert num_nodes(runtime, "FullyConnected") == 4 * runtime.config.num_layers + 2 + 1 + 1
 
     def test_only_what_nearly_fits_the_cache_and_only_without_bfloat16(self, llama_folder, monkeypatch):
         config = read_config(llama_folder)
@@ -180,10 +186,10 @@ class TestWidening:
             assert not processors.is_widened(replace(config, dtype="float32"), has_bfloat16=False)
 
 
-def num_fused(runtime: OpenVinoRuntime) -> int:
-    """Feed-forwards that OpenVINO computes in one node each."""
+def num_nodes(runtime: OpenVinoRuntime, layer_type: str) -> int:
+    """Of a kind that OpenVINO has made of the graph; `LLMMLP` is a whole feed-forward."""
     nodes = runtime._forms.compiled.get_runtime_model().get_ops()
-    return sum(node.get_rt_info()["layerType"].astype(str) == "LLMMLP" for node in nodes)
+    return sum(node.get_rt_info()["layerType"].astype(str) == layer_type for node in nodes)
 
 
 class TestFusing:
@@ -194,7 +200,7 @@ class TestFusing:
         fused = load(folder, num_threads=2)
         monkeypatch.setattr(processors, "is_fused", lambda _: False)
         apart = load(folder, num_threads=2)
-        assert (num_fused(fused), num_fused(apart)) == (fused.config.num_layers, 0)
+        assert [num_nodes(runtime, "LLMMLP") for runtime in (fused, apart)] == [fused.config.num_layers, 0]
         assert relative_error(in_chunks(fused, 9), in_chunks(apart, 9)) < 0.02
 
 

@@ -99,7 +99,7 @@ class Engine:
         return live.sequence
 
     def step(self) -> list[Delta]:
-        """One pass of the loop: what it added to which texts. Empty while prompts are being computed, up to their ends.
+        """One pass of the loop: what it added to which texts. Empty where it computed prompts, and none to its end.
 
         A text whose logits are no numbers ends with finish reason "error", and with what it had before this step.
         """

@@ -37,7 +37,7 @@ class Limits(NamedTuple):
         max_sequences: running at once.
         max_prefill_tokens: of prompts, in whole chunks; one chunk always may.
         min_rows: rows that a runtime stores for a sequence in a step at least.
-        max_root_rows: of a step of prompts that may compute their roots, too.
+        max_root_rows: of a step of prompts that may compute their roots, too, be it one forward or several.
     """
 
     max_sequences: int
@@ -139,10 +139,12 @@ class Scheduler:
         """
         items: list[ScheduledSequence] = []
         keys: set[ChunkKey] = set()
+        awaited: set[ChunkKey | None] = set()
         num_left = self.limits.max_prefill_tokens
         for sequence in sequences:
             key = self.books.key_of_next_chunk(sequence)
             if key in keys:
+                awaited.add(key)
                 continue
             num_tokens = len(self.books.next_chunk(sequence))
             if items and num_left < num_tokens:
@@ -156,6 +158,8 @@ class Scheduler:
             items[place] = items[place]._replace(num_tokens=num_next)
         num_roots = min(num_left, self.limits.max_root_rows - sum(item.num_tokens for item in items))
         for place, (sequence, num_tokens, _) in enumerate(items):
+            if self.books.key_of_next_chunk(sequence) in awaited:
+                continue  # with its root it might end at once, and take along what others are to copy
             if num_roots > 0 and num_tokens == sequence.num_uncomputed - 1:
                 num_roots -= 1
                 items[place] = items[place]._replace(num_tokens=num_tokens + 1)

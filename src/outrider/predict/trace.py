@@ -124,7 +124,7 @@ class Walk:
 def walk(trace: Trace, depth: int, keeps: Callable[[int, int], int] | None = None) -> Walk:
     """The steps that an engine takes for this text at a fixed depth: from each root to the one after the next token.
 
-    An engine may have the first token with the prompt, and begin one place later: that changes no share of steps.
+    An engine may have the first token with the prompt, and begin one place later, which moves shares little.
 
     The next root lies behind the first wrong guess, so hard places are met more often than an average over all
     positions would have it; and never is more drafted than the text has left.

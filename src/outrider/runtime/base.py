@@ -26,7 +26,7 @@ class SequenceRows(NamedTuple):
 
     A prompt is computed in the same chunks whenever it is, so that in these its rows need not have the bits that they
     would have one by one; but a chunk's must be the same with and without the one row whose logits may be wanted, the
-    prompt's last, and that one's must be those of decoding.
+    prompt's last, and that one's must be those of decoding, where `RowClass.max_root_rows` allows for it.
     """
 
     token_ids: Sequence[int]  # [rows]

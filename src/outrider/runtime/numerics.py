@@ -27,7 +27,7 @@ Logits = NDArray[np.float32]
 Reference = Callable[[list[int]], Logits]  # token ids -> [tokens, vocab], by another implementation
 
 # Raised when the probes change, so that what older ones said is asked again.
-PROBE_VERSION = 7
+PROBE_VERSION = 8
 # How far a row may move, relative to the spread of its logits. Rounding moves it by 1e-6 and 0.02, a wrong model by 1.
 _LEVELS = ("bitwise", "seed")
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
@@ -40,7 +40,7 @@ NUM_COPIES = len(RAGGED_WIDTHS)
 # Rows of each of so many sequences together: up to what a decoding step may have.
 CROWD_WIDTHS = (1, 5, 6, 8, 12, 16, 24, 33)
 NUM_ALONE = 17
-# Bounds of a prompt's chunks, whose last row is computed with them: a single one more, one more than runtimes may fill
+# Bounds of parts of a prompt that end with its last row: a single one before that, one more than what runtimes may fill
 # up to, and as many as a step usually may have.
 ROOTED = ((128, 130), (0, 65), (0, 73), (0, 129), (0, 193), (0, 257), (0, 512))
 # Wide above, deep below, and longer than what is left of a block.
@@ -77,7 +77,7 @@ class SelfTest(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """How far rows moved in one forward; of decoding and of roots, how many rows every operation had at least."""
+    """How far rows moved in one forward; of decoding and of roots, also how many rows it had."""
 
     what: str
     difference: float
@@ -160,7 +160,8 @@ def _probe(runtime: Runtime) -> Iterator[Finding]:
     plain = text.decode_plainly()
     yield from text.decode_in_widths(plain)
     yield from text.prefill_together()
-    yield from text.prefill_with_root(0, text.num_prompt)
+    if runtime.options.bitwise:  # else no root comes with its prompt
+        yield from text.prefill_with_root(0, text.num_prompt)
     yield from text.decode_beside_others(plain)
     yield from text.decode_trees()
     text = _Text(runtime, LONG, num_copies=2)
@@ -168,7 +169,7 @@ def _probe(runtime: Runtime) -> Iterator[Finding]:
     text.prefill(1)
     yield from text.decode_trees()
     yield from text.prefill_in_chunks()
-    for first, end in ROOTED:
+    for first, end in ROOTED if runtime.options.bitwise else ():
         yield from text.prefill_with_root(first, end)
 
 

@@ -159,7 +159,7 @@ class _GraphBuilder:
     def stored(self, *names: str, shape: Sequence[int] | None = None) -> Node:
         """A constant that reads the checkpoint's own memory, or of several tensors a copy, one after the other.
 
-        In another shape if one is given; one node for each.
+        In another shape if one is given; one node for each shape.
         """
         key = (names, shape)
         if key not in self.constants:

@@ -211,7 +211,7 @@ def lay_out(
             _attend_by_branches(layout, branching, rows, first_row, branch_blocks)
             continue
         layout.own_rows.extend(range(first_place, first_place + num_rows))
-        if rows.is_chain and (num_rows <= max_alone if not rows.is_prompt else _is_single(rows)):
+        if _goes_alone(rows, max_alone):
             _attend_alone(layout, range(first_row, first_row + num_rows), rows.num_past, rows.blocks)
             continue
         layout.attention_rows.extend(range(first_row, first_row + num_rows))
@@ -226,9 +226,15 @@ def lay_out(
     return layout, branching
 
 
-def _is_single(chunk: SequenceRows) -> bool:
-    """Whether it would be a single row if no logits were wanted: attention takes that for a row alone in any case."""
-    return len(chunk.token_ids) - len(chunk.output_rows) <= 1
+def _goes_alone(rows: SequenceRows, max_alone: int) -> bool:
+    """Whether attention gets each of the rows by itself.
+
+    Of prompts, those of which no more than one would be left if no logits were wanted: it takes that for a row alone in
+    any case.
+    """
+    if rows.is_prompt:
+        return len(rows.token_ids) - len(rows.output_rows) <= 1
+    return rows.is_chain and len(rows.token_ids) <= max_alone
 
 
 def _attend_alone(layout: RowLayout, rows: Sequence[int], num_past: int, blocks: Sequence[int]) -> None:

@@ -58,7 +58,7 @@ class ComputedForm(NamedTuple):
     Attributes:
         dtype: resolved.
         is_widened: whether from matrices that are copied to float32.
-        is_joined: whether queries', keys' and values' matrices are copied into one.
+        is_joined: whether queries', keys' and values' matrices are copied into one, if they are of one dtype.
         is_gate_joined: whether gates' and ups' are, too: there the bits of bfloat16 products may change.
         is_fused: whether each feed-forward is one node.
         num_forms: for single numbers of rows, at most.

@@ -97,6 +97,7 @@ class OpenVinoRuntime(Runtime):
         first = processors.least_rows(config, dtype, has_bfloat16=has_bfloat16, is_bitwise=options.bitwise)
         self._ladder = Ladder(first, self._forms.free, is_aligned=dtype == "bfloat16" and processors.has_amx())
         self._branch_ladder = Ladder(self._ladder.first)
+        self._matrices = form._asdict()
         self._device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._shared: dict[str, NDArray[Any]] = {}
         self._cache_names = [name for layer in range(config.num_layers) for name in cache_input_names(layer)]
@@ -249,6 +250,7 @@ class OpenVinoRuntime(Runtime):
             "openvino": ov.get_version(),
             "dtype": self.options.dtype,
             "num_threads": self.options.num_threads,
+            "matrices": self._matrices,
             "min_rows": self.min_rows,
             "isa_limits": isa_limits(),
         }
