@@ -171,9 +171,12 @@ def quantised(weights: Weights) -> Weights:
 def load(model: Model) -> OpenVinoRuntime:
     options = RuntimeOptions(bitwise=model.is_target)
     if model.folder:
-        return OpenVinoRuntime.from_folder(model.folder, options)
-    config = config_of(model)
-    return OpenVinoRuntime(config, random_weights(config), options)
+        runtime = OpenVinoRuntime.from_folder(model.folder, options)
+    else:
+        config = config_of(model)
+        runtime = OpenVinoRuntime(config, random_weights(config), options)
+    runtime.prepare()  # as engines do
+    return runtime
 
 
 def config_of(model: Model) -> ModelConfig:

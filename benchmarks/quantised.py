@@ -67,6 +67,7 @@ def time_steps(folders: dict[str, Path]) -> list[dict[str, Any]]:
     """Median milliseconds of a forward of so many rows, the targets taking turns."""
     runtimes = {name: OpenVinoRuntime.from_folder(folder, RuntimeOptions()) for name, folder in folders.items()}
     for runtime in runtimes.values():
+        runtime.prepare()  # as engines do
         runtime.resize(num_blocks_for(CONTEXT + max(WIDTHS)))
         forward(runtime, CONTEXT, 0)
     steps: list[dict[str, Any]] = []

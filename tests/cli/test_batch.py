@@ -178,3 +178,12 @@ def test_a_bar_is_shown_to_who_watches_unless_the_lines_come_by_there(monkeypatc
     with _progress(2, is_muted=False) as advance:
         advance()
     assert ("1/2" in sys.stderr.getvalue()) == is_shown
+
+
+def test_a_file_is_prepared_for_and_a_single_text_is_not(outrider, write, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(OpenVinoRuntime, "prepare", lambda self: prepared.append(self.config))
+    assert outrider("run", "import os", *FEW).exit_code == 0
+    assert not prepared
+    assert outrider("run", "--prompt-file", write({"prompt": "import os"}), *FEW).exit_code == 0
+    assert prepared

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from outrider import LLM, EngineConfig, RuntimeOptions, SamplingParams, UsageError, bundled_pair
+from outrider.runtime.openvino.runtime import OpenVinoRuntime
 from tests.runtime.checkpoints import make_checkpoint, make_model
 
 PROMPTS = [[5, 6, 7], list(range(3, 40)), [9] * 12, [100, 50] * 20]
@@ -215,3 +216,13 @@ def test_a_text_ends_at_the_end_of_the_context(tmp_path):
     )
     (generation,) = llm.generate([[3, 4] * 20], SamplingParams(max_tokens=500))
     assert (len(generation.token_ids), generation.finish_reason) == (8, "length")
+
+
+def test_target_and_draft_model_are_prepared_unless_that_is_not_wanted(folders, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(OpenVinoRuntime, "prepare", lambda self: prepared.append(self.config))
+    for prepares in (False, True):
+        config = EngineConfig(options=RuntimeOptions(num_threads=1), self_test=False, prepares=prepares)
+        llm = LLM(folders["float32"], folders["draft"], config=config)
+        assert len(prepared) == 2 * prepares
+    assert prepared[0] is llm.target.config

@@ -9,7 +9,15 @@ import pytest
 
 from outrider.errors import ParameterError
 from outrider.runtime.base import RuntimeOptions, SequenceRows
-from outrider.runtime.openvino.forms import MAX_FORM_BYTES, MAX_FORMS, MIN_FORMS, PRICE_SHARE, num_affordable
+from outrider.runtime.openvino import processors
+from outrider.runtime.openvino.forms import (
+    MAX_FORM_BYTES,
+    MAX_FORMS,
+    MAX_ONLY_BYTES,
+    MIN_FORMS,
+    PRICE_SHARE,
+    num_affordable,
+)
 from outrider.runtime.openvino.heads import INPUTS, PLACE_INPUTS
 from outrider.runtime.openvino.layout import NUM_FORM_COPIES
 from outrider.runtime.openvino.runtime import OpenVinoRuntime
@@ -21,7 +29,11 @@ DEAR = 1e6  # as if a single change took longer than compiling
 
 
 def load(folder: Path, **options) -> OpenVinoRuntime:
-    runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(num_threads=1, **options))
+    return filled(OpenVinoRuntime.from_folder(folder, RuntimeOptions(num_threads=1, **options)))
+
+
+def filled(runtime: OpenVinoRuntime) -> OpenVinoRuntime:
+    """With prompts that batches go on from."""
     runtime.resize(16)
     for table in range(4):
         runtime.forward([SequenceRows(TOKEN_IDS[:NUM_PAST], 0, blocks_of(table), ())])
@@ -220,14 +232,14 @@ def test_where_bits_do_not_count_rounding_is_no_difference_though_it_may_move_so
     assert runtime._forms.free == rows_of(runtime, 5, 9)
 
 
+def fail(shape):
+    raise MemoryError
+
+
 def test_one_that_cannot_be_made_is_done_without(tmp_path, monkeypatch):
     folder = make_checkpoint(tmp_path, "llama")
     (wanted,) = decode(load(folder), batch_of(5))
     runtime = load(folder)
-
-    def fail(shape):
-        raise MemoryError
-
     monkeypatch.setattr(runtime._forms, "_make", fail)
     use_forms(runtime, batch_of(5), batch_of(9))
     assert rows_of(runtime, 5, 9) <= {shape.num_rows for shape in runtime._forms._refused}
@@ -255,16 +267,57 @@ def test_a_draft_model_has_forms_too(tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_no_more_than_asked_for_and_none_of_a_large_model(tmp_path):
+def test_no_more_than_asked_for(tmp_path):
     folder = make_checkpoint(tmp_path, "llama")
     runtime = load(folder, num_forms=1)
     use_forms(runtime, batch_of(5), batch_of(9), batch_of(13))
     assert len(runtime._forms._fixed) == 1
     with pytest.raises(ParameterError, match="num_forms is -1, but must be 0 or more"):
         load(folder, num_forms=-1)
-    assert num_affordable(1000) == MAX_FORMS
-    most = MAX_FORM_BYTES // (NUM_FORM_COPIES * MIN_FORMS)
-    assert (num_affordable(most), num_affordable(most + MIN_FORMS)) == (MIN_FORMS, 0)
+
+
+def test_forms_are_as_many_as_memory_allows(tmp_path, monkeypatch):
+    some, only = MAX_FORM_BYTES // NUM_FORM_COPIES // MIN_FORMS, MAX_ONLY_BYTES // NUM_FORM_COPIES
+    sizes = (1000, some, some + 1, only, only + 1)
+    assert [num_affordable(size, 2**40) for size in sizes] == [MAX_FORMS, MIN_FORMS, 1, 1, 0]
+    assert [num_affordable(10**9, memory) for memory in (15 * 10**9, 17 * 10**9)] == [0, 1]
+    limit = tmp_path / "limit"
+    monkeypatch.setattr(processors, "CONTAINER_LIMITS", (tmp_path / "none", limit))
+    limit.write_text("max\n")
+    assert processors.memory_bytes() > 10**9
+    limit.write_text("1000000\n")
+    assert processors.memory_bytes() == 10**6
+
+
+def test_of_a_large_model_there_is_one_which_is_made_before_the_first_step(tmp_path, monkeypatch):
+    folder = make_checkpoint(tmp_path, "llama")
+    few, many = batch_of(1), batch_of(9)
+    wanted = decode(load(folder, num_forms=0), few, many)
+    monkeypatch.setattr(processors, "num_affordable", lambda *_: 1)
+    runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(num_threads=1))
+    runtime.set_change_price(DEAR, 1.0)
+    runtime.prepare()
+    filled(runtime)
+    rows = runtime.computed_rows([1])
+    assert runtime._forms.free == {rows}
+    for _ in range(3):
+        np.testing.assert_array_equal(np.concatenate(decode(runtime, few, many)), np.concatenate(wanted))
+    assert {shape.num_rows for shape in runtime._forms._fixed} == {rows}
+    assert not runtime._forms._making
+    other = load(folder, num_forms=1)  # which somebody asked for
+    other.prepare()
+    assert not other._forms._fixed
+
+
+def test_one_that_cannot_be_prepared_is_done_without(tmp_path, monkeypatch):
+    folder = make_checkpoint(tmp_path, "llama")
+    (wanted,) = decode(load(folder, num_forms=0), batch_of(1))
+    monkeypatch.setattr(processors, "num_affordable", lambda *_: 1)
+    runtime = OpenVinoRuntime.from_folder(folder, RuntimeOptions(num_threads=1))
+    monkeypatch.setattr(runtime._forms, "_make", fail)
+    runtime.prepare()
+    assert not runtime._forms.free
+    np.testing.assert_array_equal(decode(filled(runtime), batch_of(1))[0], wanted)
 
 
 def test_what_is_free_has_a_form_after_trees_too(tmp_path):

@@ -176,8 +176,8 @@ def _refuse_contradictions(options: DraftOptions, depth: Depth | None, *, has_pr
             raise ParameterError(f"{off} drafts nothing, but {words}: leave one of them out")
 
 
-def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tuple[LLM, Ledger]:
-    """Say how much memory it will take, then take it.
+def load_llm(models: Models, options: EngineOptions, *, shows_table: bool, prepares: bool = True) -> tuple[LLM, Ledger]:
+    """Say how much memory it will take, then take it; prepare unless it is for a single text.
 
     Raises:
         UsageError: a checkpoint cannot be used, or the memory does not suffice.
@@ -198,6 +198,7 @@ def load_llm(models: Models, options: EngineOptions, *, shows_table: bool) -> tu
         exactness=options.exactness,
         max_children=models.max_children,
         options=RuntimeOptions(dtype=agreed("--dtype", options.dtype, models.dtype), num_threads=options.threads),
+        prepares=prepares,
         memory_limit=agreed("--memory", memory, models.limits.memory_bytes),
         **bounds,
     )

@@ -60,7 +60,7 @@ def run(
     _refuse_idle(params, output)
     models = choose_models(drafts, has_prediction=prediction is not None)
     check_json_target(output.json)
-    llm, ledger = load_llm(models, engine, shows_table=output.explain)
+    llm, ledger = load_llm(models, engine, shows_table=output.explain, prepares=False)
     job = Job(
         index=0,
         place="the prompt",

@@ -42,6 +42,7 @@ class EngineConfig:
             when it is needed; with 0, only texts in the making share.
         draft_deadline: seconds that one call of a drafter may take; a text whose drafter took longer goes on plain.
         self_test: check a checkpoint's numbers the first time it is loaded on this machine.
+        prepares: spend seconds of loading on what makes steps faster, which some hundred tokens pay for.
 
     Raises:
         ParameterError: a value is out of its range.
@@ -63,6 +64,7 @@ class EngineConfig:
     max_prefill_tokens: int = 512
     max_prefix_tokens: int = 16_384
     self_test: bool = True
+    prepares: bool = True
     exactness: Literal["bitwise", "seed"] | None = None
     max_children: int = 1
     draft_deadline: float = 10.0

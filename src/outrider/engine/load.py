@@ -88,7 +88,7 @@ def load(target: Any, draft: Any, config: EngineConfig, tokenizer: str | Path | 
             found = _self_test(model, can_refer=config.memory_limit is None)
             if model is loaded and config.exactness == "bitwise":
                 require_bitwise(loaded.runtime, found, config)
-    new_costs = _costs(loaded, drafts)
+    new_costs = _costs(loaded, drafts, prepares=config.prepares)
     drafter = make_drafter(drafts, loaded, config)
     return Loaded(loaded, drafter, config, ledger, _rehearsed(loaded.runtime, drafter, new_costs))
 
@@ -208,11 +208,13 @@ def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
         )
 
 
-def _costs(target: LoadedModel, drafts: list[Any]) -> Callable[[], StepCosts]:
+def _costs(target: LoadedModel, drafts: list[Any], *, prepares: bool) -> Callable[[], StepCosts]:
     """What a step costs, as far as that is known before the first."""
     profile = _profile(target)
     models = [each for each in drafts if isinstance(each, LoadedModel)]
     steps = [_profile(model, DRAFT_WIDTHS).points[0][1] for model in models]
+    for model in (target, *models) if prepares else ():  # changes were timed as they are without
+        model.runtime.prepare()
     for model in models:
         warm_up(model.runtime)
     max_rows = target.runtime.row_class.max_rows

@@ -178,6 +178,9 @@ class Runtime(ABC):
     def set_change_price(self, seconds: float, num_rows: float) -> None:  # noqa: B027
         """Say what preparing for a change of the number of rows takes, and how many rows take as long to compute."""
 
+    def prepare(self) -> None:  # noqa: B027
+        """Spend seconds on what makes decoding forwards of few rows faster; the cache's first block is overwritten."""
+
     @abstractmethod
     def resize(self, num_blocks: int) -> None:
         """Make the cache arrays `num_blocks` large, keeping what they hold."""

@@ -7,6 +7,9 @@ what they would have saved is a share of that: nobody knows the future, and deco
 goes on (the ski rental problem). All numbers that keep coming are compiled at once and used from the same step on: a
 cheap forward of one number beside dear ones of others would make plans that do not last.
 
+Of a large model, memory allows for few. Compiling one takes two seconds, and beside the decoding as much from that as
+five: so one is compiled, when the model is loaded, for the rows that plain steps and short drafts compute.
+
 Both forms compute the first forwards of a number: one that differs, where bits count in a bit, is not used.
 """
 
@@ -25,9 +28,11 @@ from outrider.runtime.openvino.graph import Graph
 from outrider.runtime.openvino.heads import INPUTS, HeadLayout, Integers
 from outrider.runtime.openvino.layout import NUM_FORM_COPIES
 
-# A model that has fewer forms of its own than this gains little: rows of decoding steps vary.
+# A model that has fewer forms of its own than this gains little of changes: rows of decoding steps vary.
 MIN_FORMS, MAX_FORMS = 4, 12
 MAX_FORM_BYTES = 2**30
+# What the only form of a large model may take, of all memory a share. Of 0.5 B it takes 0.92 of the time (docs/log.md).
+MAX_ONLY_BYTES, MEMORY_SHARE = 2**32, 1 / 8
 # What a form saves where the number of rows does not change, over what it saves where it does; measured as 0.1 to 0.2.
 STEADY_SHARE = 0.12
 # Forms are made for the numbers of rows that so much of what could be saved is of, once that is so much of their price.
@@ -51,10 +56,11 @@ class Shape(NamedTuple):
     is_in_order: bool
 
 
-def num_affordable(matrix_bytes: int) -> int:
+def num_affordable(matrix_bytes: int, memory_bytes: int) -> int:
     """How many forms of its own a model may have, by its matrices' bytes as they are computed with."""
-    count = min(MAX_FORMS, MAX_FORM_BYTES // (NUM_FORM_COPIES * matrix_bytes))
-    return count if count >= MIN_FORMS else 0
+    form_bytes = NUM_FORM_COPIES * matrix_bytes
+    count = min(MAX_FORMS, MAX_FORM_BYTES // form_bytes)
+    return count if count >= MIN_FORMS else int(form_bytes <= min(MAX_ONLY_BYTES, MEMORY_SHARE * memory_bytes))
 
 
 class _Making(NamedTuple):
@@ -81,7 +87,7 @@ class Forms:
     Args:
         graph: for any number of rows.
         compile_: makes it computable.
-        num_fixed: forms for single numbers of rows, at most.
+        num_fixed: forms for single numbers of rows that are made beside the decoding, at most.
         is_bitwise: whether those must give the same bits.
 
     Attributes:
@@ -89,6 +95,7 @@ class Forms:
         free: numbers of rows that a forward may have without any layer being prepared for them, as far as the last
             ones tell: how many rows attention has depends on the sequences, too.
         change_seconds: what preparing takes, once it is known; up to then no form is made.
+        is_eager: whether a form is made at once for what has none.
     """
 
     def __init__(self, graph: Graph, compile_: Compile, *, num_fixed: int, is_bitwise: bool) -> None:
@@ -108,6 +115,7 @@ class Forms:
         self._refused: set[Shape] = set()
         self.free: set[int] = set()
         self.change_seconds = 0.0
+        self.is_eager = False
 
     @property
     def compiled(self) -> ov.CompiledModel:
@@ -131,6 +139,10 @@ class Forms:
             return self._any.run(layout)[:num_outputs]
         wanted = _shape_of(layout)
         self._take_in()
+        if self.is_eager and wanted not in self._fixed and wanted not in self._refused:
+            self._making = _Making([wanted], [], self._start(wanted))
+            self._making.next.exception()  # waits
+            self._take_in()
         # what is made for any order serves rows in order too
         shape = wanted if wanted in self._fixed else wanted._replace(is_in_order=False)
         form = self._fixed.get(shape)
@@ -150,7 +162,7 @@ class Forms:
         lengths = shape._replace(is_in_order=False)
         is_change, self._last = self._last != lengths, lengths
         num_left = self._num_fixed - len(self._fixed)
-        if not self.change_seconds or self._making or not num_left or shape in self._refused:
+        if not self.change_seconds or self._making or num_left <= 0 or shape in self._refused:
             return
         saved = self.change_seconds * (1.0 if is_change else STEADY_SHARE)
         self._savings[shape] = self._savings.get(shape, 0.0) + saved
@@ -165,8 +177,11 @@ class Forms:
                 covered += self._savings[each]
         if total >= price * len(wanted):
             self._savings.clear()
-            self._worker = self._worker or ThreadPoolExecutor(max_workers=1)
-            self._making = _Making(wanted, [], self._worker.submit(self._make, wanted[0]))
+            self._making = _Making(wanted, [], self._start(wanted[0]))
+
+    def _start(self, shape: Shape) -> Future[_Form]:
+        self._worker = self._worker or ThreadPoolExecutor(max_workers=1)
+        return self._worker.submit(self._make, shape)
 
     def _make(self, shape: Shape) -> _Form:
         model = (self.graph.in_order() if shape.is_in_order else self.graph.model).clone()
@@ -188,8 +203,7 @@ class Forms:
             return
         forms.append(made.result())
         if len(forms) < len(shapes):
-            assert self._worker is not None
-            self._making = _Making(shapes, forms, self._worker.submit(self._make, shapes[len(forms)]))
+            self._making = _Making(shapes, forms, self._start(shapes[len(forms)]))
             return
         self._making = None
         for shape, form in zip(shapes, forms, strict=True):

@@ -1,11 +1,13 @@
-"""What this processor is good at, and how a model is computed on it: in which dtype, and from which matrices.
+"""What this processor is good at, and how a model is computed on it: in which dtype, from which matrices, how often.
 
 Knows what OpenVINO says of a processor, and what its kernels were measured to do; computes nothing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +43,9 @@ ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AV
 
 ISAS_WITH_AMX = ("AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "ALL", "DEFAULT")
 ISAS_WITH_VNNI = ("AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_FP16", *ISAS_WITH_AMX)
+
+# Of memory, by either version of Linux' control groups, as a container sees its own.
+CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 # OpenVINO's one node for a feed-forward divides matrices into blocks of so many inputs and outputs.
 FUSED_BLOCK = 32
@@ -84,7 +89,8 @@ def computed_form(config: ModelConfig, num_bytes: int, options: RuntimeOptions) 
     has_bfloat16 = computes_bfloat16(core)
     dtype = resolve_dtype(config, options.dtype, has_bfloat16=has_bfloat16)
     widens = is_widened(config, has_bfloat16=has_bfloat16)
-    num_affordable_forms = num_affordable(matrix_bytes(config, num_bytes, dtype, is_widened=widens))
+    computed_bytes = matrix_bytes(config, num_bytes, dtype, is_widened=widens)
+    num_affordable_forms = num_affordable(computed_bytes, memory_bytes())
     num_forms = num_affordable_forms if options.num_forms is None else min(options.num_forms, num_affordable_forms)
     fuses = dtype == "bfloat16" and is_fused(config) and _num_threads(core, options.num_threads) > 1
     joins = widens or is_joined(config, dtype)
@@ -168,6 +174,15 @@ def last_cache_bytes() -> int:
     """Of the processor's largest cache; 0 where the system does not say."""
     sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
     return max((int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]] for size in sizes), default=0)
+
+
+def memory_bytes() -> int:
+    """All that this process may use, by the system and by a container's limit, used or not."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # there is none, or "max"
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 def _num_threads(core: ov.Core, asked: int | None) -> int:

@@ -21,7 +21,7 @@ from outrider.model.weights import Weights
 from outrider.request import MAX_DEPTH, Exactness
 from outrider.runtime.base import MemoryUse, ModelOutput, Runtime, RuntimeOptions, SequenceRows, joined
 from outrider.runtime.openvino import processors
-from outrider.runtime.openvino.forms import Forms
+from outrider.runtime.openvino.forms import NUM_COMPARED, Forms
 from outrider.runtime.openvino.graph import MatrixForm, build_graph, cache_input_names
 from outrider.runtime.openvino.heads import by_head
 from outrider.runtime.openvino.layout import (
@@ -72,13 +72,14 @@ class OpenVinoRuntime(Runtime):
     def __init__(self, config: ModelConfig, weights: Weights, options: RuntimeOptions) -> None:
         core = ov.Core()
         dtype, *matrices, num_forms = processors.computed_form(config, weights.num_bytes, options)
+        self._has_only_form = num_forms == 1 and options.num_forms is None
         form = MatrixForm(*matrices, is_convolved=not processors.has_int8_products())
         graph = build_graph(config, weights, form)
         properties = processors.properties(dtype, options.num_threads)
         self._forms = Forms(
             graph,
             lambda model: core.compile_model(model, "CPU", properties),
-            num_fixed=num_forms,
+            num_fixed=0 if self._has_only_form else num_forms,
             is_bitwise=options.bitwise,
         )
         num_threads = int(self._forms.compiled.get_property("INFERENCE_NUM_THREADS"))
@@ -191,6 +192,14 @@ class OpenVinoRuntime(Runtime):
     def set_change_price(self, seconds: float, num_rows: float) -> None:
         self._forms.change_seconds = seconds
         self._ladder.patience = num_rows
+
+    def prepare(self) -> None:
+        if self._has_only_form:
+            self.resize(max(self.num_blocks, 1))
+            self._forms.is_eager = True
+            for _ in range(1 + NUM_COMPARED):
+                self.forward([SequenceRows([0], 0, [0], [0])])
+            self._forms.is_eager = False
 
     def resize(self, num_blocks: int) -> None:
         config = self.config
