@@ -197,7 +197,7 @@ class OpenVinoRuntime(Runtime):
         if self._has_only_form:
             self.resize(max(self.num_blocks, 1))
             self._forms.is_eager = True
-            for _ in range(1 + NUM_COMPARED):
+            for _ in range(NUM_COMPARED):
                 self.forward([SequenceRows([0], 0, [0], [0])])
             self._forms.is_eager = False
 
